@@ -57,7 +57,7 @@ struct Shown {
 async fn append(lives: &Lives, load: usize, lasts: Duration) -> anyhow::Result<Shown> {
     let stop = Arc::new(AtomicBool::new(false));
     let appended = Arc::new(AtomicU64::new(0));
-    let (begin, commits) = (Instant::now(), lives.ledger().stats().commits);
+    let (begin, commits) = (Instant::now(), lives.ledger().usage.stats().commits);
     let mut running = JoinSet::new();
     for _ in 0..load {
         let (lives, stop, appended) = (lives.clone(), stop.clone(), appended.clone());
@@ -75,6 +75,6 @@ async fn append(lives: &Lives, load: usize, lasts: Duration) -> anyhow::Result<S
         ended??;
     }
     let (events, seconds) = (appended.load(Ordering::Relaxed) as f64, begin.elapsed().as_secs_f64());
-    let syncs = (lives.ledger().stats().commits - commits) as f64 / events;
+    let syncs = (lives.ledger().usage.stats().commits - commits) as f64 / events;
     Ok(Shown { per_second: events / seconds, syncs })
 }

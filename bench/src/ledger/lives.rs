@@ -47,8 +47,8 @@ impl Lives {
         let ledger = Ledger::open(host_options(folder), clock.clone()).context("a new ledger")?;
         let tenant: TenantId = "bench".parse()?;
         let made = Tenant { id: tenant.clone(), display_name: None, quota: None, created_at: clock.now() };
-        ledger.put_tenant(made, Expected::Any).await?;
-        let plan = ledger.intern_plan(&Plan::default()).await?;
+        ledger.registry.put_tenant(made, Expected::Any).await?;
+        let plan = ledger.plans.intern(&Plan::default()).await?;
         let subscription = SubscriptionId::new(clock.now(), 1);
         Ok(Self::of(ledger, clock, tenant, subscription, plan, 0))
     }
@@ -59,9 +59,9 @@ impl Lives {
         let clock = Clock::system();
         let ledger = Ledger::open(host_options(&data.join("ledger")), clock.clone()).context("the host's ledger")?;
         let subscription: SubscriptionId = subscription.parse()?;
-        let lane = ledger.lanes().await?.into_iter().find(|lane| lane.subscription == subscription);
+        let lane = ledger.deliveries.lanes().await?.into_iter().find(|lane| lane.subscription == subscription);
         let tenant = lane.context("the subscription has no delivery that is due")?.tenant;
-        let due = ledger.due(&tenant, subscription, clock.now(), None, 1).await?;
+        let due = ledger.deliveries.due(&tenant, subscription, clock.now(), None, 1).await?;
         let DueDelivery { plan, .. } = due.into_iter().next().context("no delivery of the subscription is due yet")?;
         Ok(Self::of(ledger, clock, tenant, subscription, plan, first))
     }
@@ -91,7 +91,7 @@ impl Lives {
     /// Appends one more event and returns once it is durable.
     pub(super) async fn append(&self) -> anyhow::Result<()> {
         let event = self.0.event(self.0.next.fetch_add(1, Ordering::Relaxed))?;
-        match self.0.ledger.append(event).await.context("an append")? {
+        match self.0.ledger.events.append(event).await.context("an append")? {
             Appended::New(_) => Ok(()),
             known => bail!("an event that is new was answered {known:?}"),
         }
@@ -111,7 +111,7 @@ impl Lives {
             let mut settling = JoinSet::new();
             for due in self.make(together).await? {
                 let (ledger, settlement) = (self.0.ledger.clone(), self.0.settlement(&due)?);
-                settling.spawn(async move { ledger.settle(settlement).await });
+                settling.spawn(async move { ledger.deliveries.settle(settlement).await });
             }
             while let Some(settled) = settling.join_next().await {
                 settled?.context("a settlement")?;
@@ -130,7 +130,7 @@ impl Lives {
         while let Some(appended) = appending.join_next().await {
             appended??;
         }
-        let Made { due, on_disk } = self.0.ledger.made();
+        let Made { due, on_disk } = self.0.ledger.deliveries.take_new();
         ensure!(
             due.len() as u64 == events && on_disk.is_empty(),
             "of {events} events {} deliveries were made and told",
@@ -151,7 +151,7 @@ impl Lives {
             order_key: None,
             bytes: bytes_in_flight(event.set.text.len(), event.original.len()),
         };
-        let taken = self.0.ledger.append_with(event, vec![delivery]).await.context("an append")?;
+        let taken = self.0.ledger.events.append_with(event, vec![delivery]).await.context("an append")?;
         ensure!(taken.fanned_out, "an event that is new was answered {taken:?}");
         Ok(())
     }
@@ -265,13 +265,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lives = Lives::new(folder.path()).await.unwrap();
         lives.live(300).await.unwrap();
-        assert_eq!(lives.ledger().backlog(&lives.0.tenant), 0);
+        assert_eq!(lives.ledger().usage.backlog(&lives.0.tenant), 0);
         lives.pend(40).await.unwrap();
-        assert_eq!(lives.ledger().backlog(&lives.0.tenant), 40);
-        assert_eq!(lives.ledger().stats().last, EventSeq(340));
+        assert_eq!(lives.ledger().usage.backlog(&lives.0.tenant), 40);
+        assert_eq!(lives.ledger().usage.stats().last, EventSeq(340));
         // The number of appends that share a commit depends on the machine, but a chunk is appended before it is
         // settled.
-        assert!(lives.ledger().stats().commits >= 5, "two for each of two chunks, one for the third");
+        assert!(lives.ledger().usage.stats().commits >= 5, "two for each of two chunks, one for the third");
         lives.ledger().shutdown().await;
     }
 }

@@ -31,9 +31,9 @@ impl Exposition {
 
     /// The current metrics as text.
     pub(super) async fn text(&self) -> String {
-        super::record_stats(&self.ledger.stats());
-        let by_state = self.ledger.deliveries_by_state().await.unwrap_or_default();
-        let snapshot = self.ledger.snapshot();
+        super::record_stats(&self.ledger.usage.stats());
+        let by_state = self.ledger.usage.deliveries_by_state().await.unwrap_or_default();
+        let snapshot = self.ledger.registry.snapshot();
         let recorded = self.recorded.render();
         let mut text = String::with_capacity(recorded.len());
         for line in recorded.lines().filter(|line| line.starts_with('#') || is_there(line, &snapshot)) {
@@ -47,7 +47,7 @@ impl Exposition {
             lines.map(move |(count, state)| (format!("tenant=\"{tenant}\",state=\"{state}\""), count.to_string()))
         });
         family(&mut text, "setgate_deliveries_by_state", "gauge", states);
-        let stored = self.ledger.stored_of_all();
+        let stored = self.ledger.usage.stored_of_all();
         let stored = stored.iter().filter(|(tenant, _)| snapshot.tenants.contains_key(tenant));
         let stored = stored.map(|(tenant, bytes)| (format!("tenant=\"{tenant}\""), bytes.to_string()));
         family(&mut text, metric::STORED_BYTES, "gauge", stored);

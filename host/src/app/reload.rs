@@ -81,7 +81,7 @@ impl Running {
         if let Some(clients) = clients {
             self.live.egress.replace(clients);
         }
-        self.ledger.keep(&ledger_options(config));
+        self.ledger.upkeep.apply_limits(&ledger_options(config));
         self.settings.put(config.clone());
         Ok(change)
     }

@@ -35,7 +35,7 @@ impl Control {
         page: PageQuery,
     ) -> Result<Page<Record>, Error> {
         let before = page.place::<Place>()?.map(|place| place.0);
-        let (items, next) = self.ledger.audit(tenant, since_made, query, before, page.limit()).await?;
+        let (items, next) = self.ledger.history.audit(tenant, since_made, query, before, page.limit()).await?;
         Ok(Page { items, next: next.map(|seq| Place(seq).to_string()) })
     }
 }

@@ -44,21 +44,21 @@ impl Control {
     ) -> Result<Page<DeliveryRecord>, Error> {
         let of = self.tenant(tenant)?.incarnation();
         let asked = page.within(of)?;
-        let page = self.ledger.deliveries(tenant, query, asked.place()?, asked.limit()).await?;
+        let page = self.ledger.history.deliveries(tenant, query, asked.place()?, asked.limit()).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| cursor_of(of, next)) })
     }
 
     /// A delivery with its attempts.
     pub async fn show_delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryView, Error> {
         let record = self.delivery(tenant, id).await?;
-        let attempts = self.ledger.attempts(tenant, record.seq).await?;
+        let attempts = self.ledger.history.attempts(tenant, record.seq).await?;
         Ok(DeliveryView { record, attempts })
     }
 
     /// The claims that a delivery sends, as filtered, as JSON text.
     pub async fn show_delivery_claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<String, Error> {
         self.tenant(tenant)?;
-        self.ledger.delivery_claims(tenant, id).await?.ok_or_else(|| not_found(id))
+        self.ledger.history.delivery_claims(tenant, id).await?.ok_or_else(|| not_found(id))
     }
 
     /// Redrives one delivery: sends it again, releases it or discards it.
@@ -82,7 +82,7 @@ impl Control {
         let (control, whose) = (self.clone(), tenant.clone());
         let deed = self.redrive_deed(action);
         let doing = tokio::spawn(async move {
-            let redriven = control.ledger.redrive(&whose, id, (action, deed), control.clock.now()).await?;
+            let redriven = control.ledger.deliveries.redrive(&whose, id, (action, deed), control.clock.now()).await?;
             if let Some(Redriven::Due(due) | Redriven::Discarded(Some(due))) = &redriven {
                 control.data_plane.dispatch(vec![due.clone()]).await;
             }
@@ -112,7 +112,7 @@ impl Control {
 
     async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryRecord, Error> {
         self.tenant(tenant)?;
-        self.ledger.delivery(tenant, id).await?.ok_or_else(|| not_found(id))
+        self.ledger.history.delivery(tenant, id).await?.ok_or_else(|| not_found(id))
     }
 }
 

@@ -35,14 +35,14 @@ impl Control {
     ) -> Result<Page<EventRecord>, Error> {
         let of = self.tenant(tenant)?.incarnation();
         let asked = page.within(of)?;
-        let page = self.ledger.events(tenant, query, asked.place()?, asked.limit()).await?;
+        let page = self.ledger.history.events(tenant, query, asked.place()?, asked.limit()).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| cursor_of(of, next)) })
     }
 
     /// An event with its SET.
     pub async fn show_event(&self, tenant: &TenantId, id: EventId) -> Result<EventView, Error> {
         self.tenant(tenant)?;
-        let event = self.ledger.event(tenant, id).await?;
+        let event = self.ledger.events.event(tenant, id).await?;
         let event = event.ok_or_else(|| Error::NotFound(format!("event `{id}`")))?;
         let set = RawValue::from_string(event.set.text).map_err(|error| {
             Error::Ledger(setgate_ledger::Error::Corrupt { what: format!("the SET of event {id}: {error}") })

@@ -76,7 +76,7 @@ impl Control {
         self.check_room(&view, &name, &wasm).await?;
         self.check_space(&view, wasm.len())?;
         let compiled = self.sandbox.compile(tenant, wasm.clone(), &quota).await?;
-        self.ledger.put_blob(tenant, wasm.clone()).await?;
+        self.ledger.blobs.put(tenant, wasm.clone()).await?;
         retried(expected, || self.add_version(tenant, &name, &wasm, &compiled, activate, expected)).await
     }
 
@@ -132,7 +132,7 @@ impl Control {
         }
         let deed = self.deed("filter.upload").note(compiled.digest.to_string());
         let intent = (over_expected(expected, stored), deed);
-        let version = self.ledger.put_filter(filter.clone(), intent).await?;
+        let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
         Ok((show(&filter, version), new))
     }
 
@@ -161,7 +161,7 @@ impl Control {
     /// Advice for a tenant whose quota is used up, with the names of some removable versions.
     async fn how_to_make_room(&self, view: &TenantView) -> Result<String, Error> {
         let (mut spare, none) = (Vec::new(), InUse::new());
-        let used = self.ledger.filter_versions_in_use(&view.tenant.value.id).await?;
+        let used = self.ledger.plans.filter_versions_in_use(&view.tenant.value.id).await?;
         for filter in view.filters.values().map(|stored| &stored.value) {
             let used = used.get(filter.name.as_str()).unwrap_or(&none);
             let unneeded = filter.versions.iter().filter(|version| filter.need(&version.digest, used).is_none());
@@ -180,7 +180,7 @@ impl Control {
     }
 
     async fn filter_versions_in_use(&self, tenant: &TenantId, name: &FilterName) -> Result<InUse, Error> {
-        Ok(self.ledger.filter_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default())
+        Ok(self.ledger.plans.filter_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default())
     }
 
     /// A filter's versions, oldest first.
@@ -212,7 +212,7 @@ impl Control {
             let used = self.filter_versions_in_use(tenant, name).await?;
             filter.remove(&digest, &used, format_args!("filter `{name}`"))?;
             let deed = self.deed("filter.remove_version").note(digest.to_string());
-            self.ledger.put_filter(filter, (over_expected(expected, Some(stored)), deed)).await?;
+            self.ledger.registry.put_filter(filter, (over_expected(expected, Some(stored)), deed)).await?;
             Ok(())
         })
         .await
@@ -236,7 +236,7 @@ impl Control {
             set_active(&mut filter, digest, &view)?;
             let deed = self.deed("filter.activate").note(digest.to_string());
             let intent = (over_expected(expected, Some(stored)), deed);
-            let version = self.ledger.put_filter(filter.clone(), intent).await?;
+            let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
             Ok(show(&filter, version))
         })
         .await
@@ -266,7 +266,7 @@ impl Control {
             release(&mut filter, before);
             let deed = self.deed("filter.rollback").note(previous.to_string());
             let intent = (over_expected(expected, Some(stored)), deed);
-            let version = self.ledger.put_filter(filter.clone(), intent).await?;
+            let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
             if ended.is_some() {
                 self.rollout_ended(tenant, name, EndReason::RolledBack);
             }
@@ -302,7 +302,7 @@ impl Control {
             }
             let which = digest.map_or_else(|| "all versions".to_owned(), |digest| digest.to_string());
             let intent = (over_expected(expected, Some(stored)), self.deed("filter.resume").note(which));
-            let version = self.ledger.put_filter(filter.clone(), intent).await?;
+            let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
             Ok(show(&filter, version))
         })
         .await
@@ -339,7 +339,7 @@ impl Control {
                 format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
             return Err(Error::Conflict(why));
         }
-        self.ledger.remove_filter(tenant, name, (any_or(expected), self.deed("filter.remove"))).await?;
+        self.ledger.registry.remove_filter(tenant, name, (any_or(expected), self.deed("filter.remove"))).await?;
         Ok(())
     }
 }

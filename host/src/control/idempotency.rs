@@ -42,7 +42,7 @@ pub enum Standing {
 impl Control {
     /// Looks up the state of a request with an `Idempotency-Key`.
     pub async fn standing(&self, claim: &Claim) -> Result<Standing, Error> {
-        let (found, stored) = self.ledger.carried_out(claim).await?;
+        let (found, stored) = self.ledger.registry.executed_request(claim).await?;
         let Some(found) = found else {
             return Ok(if is_full(stored) { Standing::Full(stored) } else { Standing::New });
         };
@@ -64,7 +64,7 @@ impl Control {
         let is_success = (200..300).contains(&answer.status);
         let text = serde_json::to_string(answer).unwrap_or_default();
         let sealed = self.master.seal(&context(claim), &Secret::new(text));
-        Ok(self.ledger.store_answer(claim, sealed, is_success).await?)
+        Ok(self.ledger.registry.store_response(claim, sealed, is_success).await?)
     }
 }
 

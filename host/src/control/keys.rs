@@ -177,7 +177,7 @@ impl Control {
         let ends = now.plus_millis(i64::from(hours) * 3_600_000);
         old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
         let intent = (over_expected(expected, Some(&stored)), self.deed("key.rotate"));
-        once.view.version = self.ledger.rotate_key(old, key, intent).await?;
+        once.view.version = self.ledger.registry.rotate_key(old, key, intent).await?;
         Ok(once)
     }
 
@@ -195,7 +195,7 @@ impl Control {
         let mut key = stored.value.clone();
         key.label = change.label;
         let intent = (over_expected(expected, Some(&stored)), self.deed("key.label"));
-        let version = self.ledger.put_key(key.clone(), intent).await?;
+        let version = self.ledger.registry.put_key(key.clone(), intent).await?;
         Ok(view(&key, version))
     }
 
@@ -225,7 +225,7 @@ impl Control {
             once = KeyOnce { view: view(&key, 0), key: kept };
         }
         let deed = self.deed("key.create").note("the operator's, at the start");
-        once.view.version = self.ledger.put_key(key, (Expected::Absent, deed)).await?;
+        once.view.version = self.ledger.registry.put_key(key, (Expected::Absent, deed)).await?;
         Ok(Some(once))
     }
 
@@ -242,7 +242,7 @@ impl Control {
                 "no other key of the operator's without an end would be left: make one".into(),
             ));
         }
-        self.ledger.remove_key(id, (any_or(expected), self.deed("key.remove"))).await?;
+        self.ledger.registry.remove_key(id, (any_or(expected), self.deed("key.remove"))).await?;
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl Control {
         expires_at: Option<Timestamp>,
     ) -> Result<KeyOnce, Error> {
         let (key, mut once) = self.new_key(tenant, label, scopes, expires_at);
-        once.view.version = self.ledger.put_key(key, (Expected::Absent, self.deed("key.create"))).await?;
+        once.view.version = self.ledger.registry.put_key(key, (Expected::Absent, self.deed("key.create"))).await?;
         Ok(once)
     }
 
@@ -321,7 +321,7 @@ impl Control {
 
     /// Sorted by id, and therefore by age.
     fn keys_of(&self, tenant: Option<&TenantId>) -> Vec<KeyView> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let keys = snapshot.keys.values().filter(|key| key.value.tenant.as_ref() == tenant);
         keys.map(|key| view(&key.value, key.version)).collect()
     }
@@ -333,7 +333,7 @@ impl Control {
     }
 
     fn key_of(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<std::sync::Arc<Versioned<ApiKey>>, Error> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let key = snapshot.keys.get(&id).filter(|key| key.value.tenant.as_ref() == tenant);
         key.cloned().ok_or_else(|| Error::NotFound(format!("key `{id}`")))
     }
@@ -341,7 +341,7 @@ impl Control {
     /// Removes a key, effective immediately.
     pub async fn remove_key(&self, tenant: &TenantId, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
         self.key_of(Some(tenant), id)?;
-        self.ledger.remove_key(id, (any_or(expected), self.deed("key.remove"))).await?;
+        self.ledger.registry.remove_key(id, (any_or(expected), self.deed("key.remove"))).await?;
         Ok(())
     }
 }

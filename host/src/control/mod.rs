@@ -109,10 +109,10 @@ impl Control {
     /// Refuses an upload if the disk is nearly full or the tenant's storage quota would be exceeded.
     fn check_space(&self, view: &TenantView, upload_bytes: usize) -> Result<(), Error> {
         let tenant = &view.tenant.value.id;
-        if let Some(shortage) = self.ledger.shortage_of(tenant) {
+        if let Some(shortage) = self.ledger.usage.shortage_of(tenant) {
             return Err(shortage.into());
         }
-        let (stored, max) = (self.ledger.stored(tenant), self.quota_of(view).stored_bytes_max);
+        let (stored, max) = (self.ledger.usage.stored(tenant), self.quota_of(view).stored_bytes_max);
         if max > 0 && stored.saturating_add(upload_bytes as u64) > max {
             return Err(Error::StorageFull { stored, max });
         }
@@ -120,7 +120,12 @@ impl Control {
     }
 
     fn tenant(&self, tenant: &TenantId) -> Result<Arc<TenantView>, Error> {
-        self.ledger.snapshot().tenant(tenant).cloned().ok_or_else(|| Error::NotFound(format!("tenant `{tenant}`")))
+        self.ledger
+            .registry
+            .snapshot()
+            .tenant(tenant)
+            .cloned()
+            .ok_or_else(|| Error::NotFound(format!("tenant `{tenant}`")))
     }
 }
 

@@ -190,7 +190,7 @@ impl Control {
         let mut counts = RedriveCounts { matched: ids.len() as u64, ..RedriveCounts::default() };
         let at = self.clock.now();
         for chunk in ids.chunks(REDRIVE_CHUNK_ROWS) {
-            let records = self.ledger.deliveries_by_id(tenant, chunk.to_vec()).await?;
+            let records = self.ledger.history.deliveries_by_id(tenant, chunk.to_vec()).await?;
             counts.redriven += self.redrive_chunk(tenant, records, action, at).await?;
         }
         counts.skipped = counts.matched - counts.redriven;
@@ -218,7 +218,8 @@ impl Control {
             if self.tenant(tenant)?.incarnation() != of {
                 return Err(Error::NotFound(format!("tenant `{tenant}` any more")));
             }
-            let page = self.ledger.at_rest(tenant, state, query.clone(), cursor, room.min(REDRIVE_CHUNK_ROWS)).await?;
+            let page =
+                self.ledger.history.at_rest(tenant, state, query.clone(), cursor, room.min(REDRIVE_CHUNK_ROWS)).await?;
             counts.matched += page.items.len() as u64;
             counts.redriven += self.redrive_chunk(tenant, page.items, action, at).await?;
             cursor = page.next;
@@ -254,6 +255,7 @@ impl Control {
         }
         let done = self
             .ledger
+            .deliveries
             .redrive_many(tenant, ids.into_iter().collect(), (action, self.redrive_deed(action)), at)
             .await?;
         let mut due = Vec::with_capacity(done.len());

@@ -92,7 +92,7 @@ impl Control {
         };
         let warnings = self.pattern_warnings(tenant, &replay.events, replay.source.as_slice());
         let running_max = self.history().replays_per_tenant_max;
-        let begun = self.ledger.begin_replay(replay, running_max, self.actor.claim.clone()).await?;
+        let begun = self.ledger.replays.begin(replay, running_max, self.actor.claim.clone()).await?;
         begun.map(|record| ReplayBegun { record, warnings }).ok_or_else(|| {
             let (key, what) = ("history.replays_per_tenant_max", "replays of this tenant run");
             Error::Conflict(format!("{running_max} {what}, as many as may (`{key}`): wait for one, or cancel it"))
@@ -103,7 +103,7 @@ impl Control {
     pub async fn list_replays(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<ReplayRecord>, Error> {
         self.tenant(tenant)?;
         // One extra item shows whether there is a next page.
-        let mut items = self.ledger.replays(tenant, page.place()?, page.limit() + 1).await?;
+        let mut items = self.ledger.replays.list(tenant, page.place()?, page.limit() + 1).await?;
         let more = items.len() > page.limit();
         items.truncate(page.limit());
         let next = items.last().filter(|_| more).map(|last| last.replay.id.to_string());
@@ -113,13 +113,13 @@ impl Control {
     /// A replay with its progress.
     pub async fn show_replay(&self, tenant: &TenantId, id: ReplayId) -> Result<ReplayRecord, Error> {
         self.tenant(tenant)?;
-        self.ledger.replay(tenant, id).await?.ok_or_else(|| not_found(id))
+        self.ledger.replays.get(tenant, id).await?.ok_or_else(|| not_found(id))
     }
 
     /// Cancels a replay. Deliveries that it has created remain, and a replay that has ended is not changed.
     pub async fn cancel_replay(&self, tenant: &TenantId, id: ReplayId) -> Result<ReplayRecord, Error> {
         self.tenant(tenant)?;
-        let cancelled = self.ledger.cancel_replay(tenant, id, "by request".into(), self.clock.now()).await?;
+        let cancelled = self.ledger.replays.cancel(tenant, id, "by request".into(), self.clock.now()).await?;
         cancelled.ok_or_else(|| not_found(id))
     }
 }

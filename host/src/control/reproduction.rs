@@ -137,7 +137,7 @@ impl Control {
     pub async fn component(&self, tenant: &TenantId, name: &FilterName, digest: Digest) -> Result<Stored, Error> {
         let view = self.tenant(tenant)?;
         let is_version = view.filters.get(name).is_some_and(|filter| filter.value.version(&digest).is_some());
-        if !is_version && !self.ledger.ran_filter(tenant, name, digest).await? {
+        if !is_version && !self.ledger.plans.ran_filter(tenant, name, digest).await? {
             return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
         }
         self.stored(tenant, digest).await
@@ -147,7 +147,7 @@ impl Control {
     pub async fn table_rows(&self, tenant: &TenantId, name: &TableName, digest: Digest) -> Result<Stored, Error> {
         let view = self.tenant(tenant)?;
         let is_version = view.tables.get(name).is_some_and(|table| table.value.digests().any(|kept| kept == digest));
-        if !is_version && !self.ledger.saw_table(tenant, name, digest).await? {
+        if !is_version && !self.ledger.plans.saw_table(tenant, name, digest).await? {
             return Err(Error::NotFound(format!("version {digest} of table `{name}`")));
         }
         self.stored(tenant, digest).await
@@ -156,21 +156,21 @@ impl Control {
     /// Reads a part of the blob that [`Control::component`] or [`Control::table_rows`] returned. Empty after the last
     /// part.
     pub async fn read_part(&self, stored: &Stored, number: u32) -> Result<Bytes, Error> {
-        let part = self.ledger.blob_part(&stored.tenant, &stored.digest, number).await?;
+        let part = self.ledger.blobs.part(&stored.tenant, &stored.digest, number).await?;
         part.ok_or_else(|| Error::NotFound(format!("{}", stored.digest)))
     }
 
     async fn stored(&self, tenant: &TenantId, digest: Digest) -> Result<Stored, Error> {
-        let bytes = self.ledger.check_blob(tenant, &digest).await?;
+        let bytes = self.ledger.blobs.check(tenant, &digest).await?;
         let bytes = bytes.ok_or_else(|| Error::NotFound(format!("{digest}: its bytes are not stored here")))?;
         Ok(Stored { tenant: tenant.clone(), digest, bytes })
     }
 
     async fn kept(&self, tenant: &TenantId, id: DeliveryId) -> Result<Kept, Error> {
         self.tenant(tenant)?;
-        let found = self.ledger.delivery_with_content(tenant, id).await?;
+        let found = self.ledger.history.delivery_with_content(tenant, id).await?;
         let (record, content) = found.ok_or_else(|| Error::NotFound(format!("delivery `{id}`")))?;
-        let plan = self.ledger.plan(tenant, &record.plan).await?;
+        let plan = self.ledger.plans.get(tenant, &record.plan).await?;
         // A plan is retained as long as a delivery refers to it.
         let plan = plan.ok_or_else(|| setgate_ledger::Error::UnknownPlan(record.plan))?;
         Ok(Kept { record, content, plan })

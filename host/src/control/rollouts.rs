@@ -222,7 +222,8 @@ impl Control {
         filter.rollout = Some(Rollout { digest, mode, started_at });
         let action = if new { "rollout.begin" } else { "rollout.change" };
         let deed = self.deed(action).note(digest.to_string());
-        let version = self.ledger.put_filter(filter.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+        let version =
+            self.ledger.registry.put_filter(filter.clone(), (over_expected(expected, Some(stored)), deed)).await?;
         Ok((self.view(tenant, &filter, version), new))
     }
 
@@ -273,7 +274,8 @@ impl Control {
         }
         let action = if reason == EndReason::Promoted { "rollout.promote" } else { "rollout.end" };
         let deed = self.deed(action).note(candidate.to_string());
-        let version = self.ledger.put_filter(filter.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+        let version =
+            self.ledger.registry.put_filter(filter.clone(), (over_expected(expected, Some(stored)), deed)).await?;
         self.rollout_ended(tenant, name, reason);
         Ok(self.view(tenant, &filter, version))
     }

@@ -203,7 +203,7 @@ impl Control {
         };
         let action = if existing.is_some() { "source.replace" } else { "source.create" };
         let intent = (over_expected(expected, existing), self.deed(action));
-        let version = self.ledger.put_source(source.clone(), intent).await?;
+        let version = self.ledger.registry.put_source(source.clone(), intent).await?;
         Ok((show(&source, version), existing.is_none()))
     }
 
@@ -318,7 +318,7 @@ impl Control {
         if !self.tenant(tenant)?.sources.contains_key(name) {
             return Err(not_found(name));
         }
-        self.ledger.remove_source(tenant, name, (any_or(expected), self.deed("source.remove"))).await?;
+        self.ledger.registry.remove_source(tenant, name, (any_or(expected), self.deed("source.remove"))).await?;
         Ok(())
     }
 

@@ -110,9 +110,9 @@ impl Control {
             return Err(Error::NotFound(format!("subscription `{id}`")));
         }
         let until = self.clock.now();
-        let counted = self.ledger.statistics(tenant, subscription, window, until).await?;
-        let counts = self.ledger.counts(tenant, subscription).await?;
-        let oldest_due = self.ledger.oldest_due(tenant, subscription).await?;
+        let counted = self.ledger.history.statistics(tenant, subscription, window, until).await?;
+        let counts = self.ledger.history.counts(tenant, subscription).await?;
+        let oldest_due = self.ledger.history.oldest_due(tenant, subscription).await?;
         let of = &counted.statistics;
         Ok(StatisticsView {
             subscription,
@@ -137,7 +137,7 @@ impl Control {
                 due: counts.due,
                 held: counts.held,
                 dead: counts.dead,
-                stored_bytes: subscription.is_none().then(|| self.ledger.stored(tenant)),
+                stored_bytes: subscription.is_none().then(|| self.ledger.usage.stored(tenant)),
                 oldest_due,
             },
         })

@@ -81,7 +81,7 @@ impl Control {
         };
         self.pause_unverified(&view, &mut subscription, None, now);
         let intent = (Expected::Absent, self.deed("subscription.create"));
-        let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
+        let version = self.ledger.registry.put_subscription(subscription.clone(), intent).await?;
         Ok(made.beside(self, version, &subscription, now))
     }
 
@@ -134,7 +134,7 @@ impl Control {
         };
         self.pause_unverified(&view, &mut after, Some(before), now);
         let intent = (over_expected(expected, Some(stored)), self.deed("subscription.replace"));
-        let version = self.ledger.put_subscription(after.clone(), intent).await?;
+        let version = self.ledger.registry.put_subscription(after.clone(), intent).await?;
         Ok(made.beside(self, version, &after, now))
     }
 
@@ -172,8 +172,11 @@ impl Control {
             Some(pause) => self.deed("subscription.pause").note(&pause.reason),
             None => self.deed("subscription.resume"),
         };
-        let version =
-            self.ledger.put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+        let version = self
+            .ledger
+            .registry
+            .put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), deed))
+            .await?;
         Ok(Made::default().beside(self, version, &subscription, now))
     }
 
@@ -201,7 +204,10 @@ impl Control {
         if !self.tenant(tenant)?.subscriptions.contains_key(&id) {
             return Err(not_found(id));
         }
-        self.ledger.remove_subscription(tenant, id, (any_or(expected), self.deed("subscription.remove"))).await?;
+        self.ledger
+            .registry
+            .remove_subscription(tenant, id, (any_or(expected), self.deed("subscription.remove")))
+            .await?;
         Ok(())
     }
 

@@ -71,7 +71,7 @@ impl Control {
             uploaded_at: self.clock.now(),
         };
         self.check_tables_room(&view, &with_version(&view, tenant, name.clone(), new.clone()))?;
-        self.ledger.put_blob(tenant, rows).await?;
+        self.ledger.blobs.put(tenant, rows).await?;
         retried(expected, || async {
             // Read again, because parsing and storing the rows takes time.
             let view = self.tenant(tenant)?;
@@ -80,7 +80,8 @@ impl Control {
             let deed = self.deed("table.upload").note(table.digest.to_string());
             let stored = view.tables.get(&table.name);
             let is_new = stored.is_none_or(|stored| !stored.value.digests().any(|known| known == table.digest));
-            let version = self.ledger.put_table(table.clone(), (over_expected(expected, stored), deed)).await?;
+            let version =
+                self.ledger.registry.put_table(table.clone(), (over_expected(expected, stored), deed)).await?;
             Ok((show(&table, version), is_new))
         })
         .await
@@ -156,7 +157,8 @@ impl Control {
             change(&mut table)?;
             self.check_tables_room(&view, &table)?;
             let deed = self.deed(action).note(table.digest.to_string());
-            let version = self.ledger.put_table(table.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+            let version =
+                self.ledger.registry.put_table(table.clone(), (over_expected(expected, Some(stored)), deed)).await?;
             Ok(show(&table, version))
         })
         .await
@@ -190,10 +192,10 @@ impl Control {
             let mut table = stored.value.clone();
             table.versions = table.kept();
             check_version(expected, stored.version)?;
-            let used = self.ledger.table_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default();
+            let used = self.ledger.plans.table_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default();
             table.remove(&digest, &used, format_args!("table `{name}`"))?;
             let deed = self.deed("table.remove_version").note(digest.to_string());
-            self.ledger.put_table(table, (over_expected(expected, Some(stored)), deed)).await?;
+            self.ledger.registry.put_table(table, (over_expected(expected, Some(stored)), deed)).await?;
             Ok(())
         })
         .await
@@ -204,7 +206,7 @@ impl Control {
         if !self.tenant(tenant)?.tables.contains_key(name) {
             return Err(not_found(name));
         }
-        self.ledger.remove_table(tenant, name, (any_or(expected), self.deed("table.remove"))).await?;
+        self.ledger.registry.remove_table(tenant, name, (any_or(expected), self.deed("table.remove"))).await?;
         Ok(())
     }
 

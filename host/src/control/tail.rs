@@ -86,12 +86,12 @@ impl Control {
     /// Starts a tail of the tenant's settlements, after `cursor` or from now on.
     pub async fn tail(&self, tenant: &TenantId, query: TailQuery) -> Result<Tail, Error> {
         let of = self.tenant(tenant)?.incarnation();
-        let changed = self.ledger.settled_changed();
-        let end = self.ledger.settled_end();
+        let changed = self.ledger.history.settlements_changed();
+        let end = self.ledger.history.settlements_end();
         let place = pages::place(of, query.cursor.as_deref())?.unwrap_or(end);
         let query = SettledQuery { subscription: query.subscription, state: query.state };
         // Fails if the cursor is beyond the end of the log, since this host cannot have issued it.
-        self.ledger.settled(tenant, query, place, 1).await?;
+        self.ledger.history.settlements(tenant, query, place, 1).await?;
         Ok(Tail { control: self.clone(), tenant: tenant.clone(), of, query, place, more: true, changed })
     }
 }
@@ -105,15 +105,15 @@ impl Tail {
     /// Waits for the next settlements. Cancel safe: if the future is dropped, the next call resumes without loss.
     pub async fn next(&mut self) -> Result<Tailed, Error> {
         loop {
-            if !self.more && !self.control.ledger.has_settled(&self.tenant, self.place) {
+            if !self.more && !self.control.ledger.history.has_settlements(&self.tenant, self.place) {
                 // The sender is part of the ledger that `control` holds, so the wait cannot fail.
                 let _told = self.changed.changed().await;
-                if !self.control.ledger.has_settled(&self.tenant, self.place) {
+                if !self.control.ledger.history.has_settlements(&self.tenant, self.place) {
                     continue;
                 }
                 tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
             }
-            let page = self.control.ledger.settled(&self.tenant, self.query, self.place, PAGE_MAX).await?;
+            let page = self.control.ledger.history.settlements(&self.tenant, self.query, self.place, PAGE_MAX).await?;
             self.place = page.next;
             self.more = page.more;
             if page.missed || !page.items.is_empty() {

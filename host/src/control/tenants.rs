@@ -64,14 +64,14 @@ pub struct TenantShown {
 impl Control {
     /// Creates a tenant.
     pub async fn create_tenant(&self, new: NewTenant) -> Result<TenantShown, Error> {
-        if self.ledger.snapshot().tenant(&new.id).is_some() {
+        if self.ledger.registry.snapshot().tenant(&new.id).is_some() {
             return Err(Error::Conflict(format!("there is a tenant `{}` already", new.id)));
         }
         short("display_name", &new.display_name)?;
         let tenant =
             Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
         let intent = (Expected::Absent, self.deed("tenant.create"));
-        let version = self.ledger.put_tenant(tenant.clone(), intent).await?;
+        let version = self.ledger.registry.put_tenant(tenant.clone(), intent).await?;
         Ok(self.tenant_shown(version, tenant))
     }
 
@@ -97,7 +97,7 @@ impl Control {
                 tenant.quota.clone_from(quota);
             }
             let intent = (over_expected(expected, Some(&view.tenant)), self.deed("tenant.change"));
-            let version = self.ledger.put_tenant(tenant.clone(), intent).await?;
+            let version = self.ledger.registry.put_tenant(tenant.clone(), intent).await?;
             Ok(self.tenant_shown(version, tenant))
         })
         .await
@@ -105,7 +105,7 @@ impl Control {
 
     /// All tenants, by name.
     pub fn list_tenants(&self, page: PageQuery) -> Result<Page<Tenant>, Error> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         page.of(snapshot.tenants.iter().map(|(id, view)| (id.clone(), view)), |view| view.tenant.value.clone())
     }
 
@@ -124,7 +124,7 @@ impl Control {
     /// operator.
     pub async fn remove_tenant(&self, tenant: &TenantId, expected: Option<u64>) -> Result<(), Error> {
         self.tenant(tenant)?;
-        self.ledger.remove_tenant(tenant, (any_or(expected), self.deed("tenant.remove"))).await?;
+        self.ledger.registry.remove_tenant(tenant, (any_or(expected), self.deed("tenant.remove"))).await?;
         Ok(())
     }
 }

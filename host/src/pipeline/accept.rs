@@ -166,7 +166,7 @@ impl Pipeline {
         let source = &source.value;
         self.has_room(&source.tenant, inbound.body.len())?;
         let limit = self.quota_of(&source.tenant).backlog_deliveries_max;
-        let backlog = self.ledger.backlog(&source.tenant);
+        let backlog = self.ledger.usage.backlog(&source.tenant);
         if backlog >= limit {
             return Err(Refused::Backlog { tenant: source.tenant.clone(), backlog, limit });
         }
@@ -193,11 +193,11 @@ impl Pipeline {
 
     /// Checks the host's and the tenant's storage limits and the tenant's ingest rate before a body is accepted.
     fn has_room(&self, tenant: &TenantId, bytes: usize) -> Result<(), Refused> {
-        if let Some(shortage) = self.ledger.shortage_of(tenant) {
+        if let Some(shortage) = self.ledger.usage.shortage_of(tenant) {
             return Err(shortage.into());
         }
         let quota = self.quota_of(tenant);
-        let (stored, limit) = (self.ledger.stored(tenant), quota.stored_bytes_max);
+        let (stored, limit) = (self.ledger.usage.stored(tenant), quota.stored_bytes_max);
         if limit > 0 && stored >= limit {
             return Err(Refused::Storage { tenant: tenant.clone(), stored, limit });
         }
@@ -210,16 +210,16 @@ impl Pipeline {
 
     /// Appends the event together with the deliveries for the current subscriptions.
     pub(super) async fn append(&self, event: NewEvent, now: Timestamp) -> Result<Appended, Refused> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         // The tenant was removed in the meantime: the ledger returns the error for that.
-        let Some(view) = snapshot.tenant(&event.tenant) else { return Ok(self.ledger.append(event).await?) };
+        let Some(view) = snapshot.tenant(&event.tenant) else { return Ok(self.ledger.events.append(event).await?) };
         let tenant = &view.tenant.value.id;
         let mut span = self.fanning_out(tenant, event.id, event.trace.as_ref());
         let limit = self.appends_waiting_max;
         let flood = |_| Refused::Flood { tenant: tenant.clone(), limit };
         let wanting = self.wanting(view, &event.source, &event.set.types, true).await;
         let wanting = wanting.map_err(flood).inspect_err(|_| span.never_was())?;
-        let deliveries = if wanting.len() <= self.ledger.append_deliveries_max() {
+        let deliveries = if wanting.len() <= self.ledger.events.append_deliveries_max() {
             let event = OfEvent::from(&event);
             let wanted = wanting.iter().map(|subscription| Wanted { view, subscription, event }).collect();
             let pinned = self.pinned.deliveries(self, wanted, now).await;
@@ -232,8 +232,8 @@ impl Pipeline {
         let _turn = turn.map_err(flood).inspect_err(|_| span.never_was())?;
         let at_once = deliveries.is_some();
         let taken = match deliveries {
-            Some(deliveries) => self.ledger.append_with(event, deliveries).await,
-            None => self.ledger.append(event).await.map(|appended| Taken { appended, fanned_out: false }),
+            Some(deliveries) => self.ledger.events.append_with(event, deliveries).await,
+            None => self.ledger.events.append(event).await.map(|appended| Taken { appended, fanned_out: false }),
         };
         let Taken { appended, fanned_out } = taken.inspect_err(|_| span.failed("not_stored"))?;
         if fanned_out {
@@ -252,6 +252,7 @@ impl Pipeline {
     /// The tenant's own quota, or the host's default if the tenant has none.
     pub fn quota_of(&self, tenant: &TenantId) -> setgate_domain::tenant::Quota {
         self.ledger
+            .registry
             .snapshot()
             .tenant(tenant)
             .and_then(|view| view.tenant.value.quota.clone())

@@ -77,7 +77,7 @@ impl Pipeline {
         let (mut cursor, mut complete) = (None, true);
         'pages: while parts.values().any(|part| part.left > 0) {
             let query = EventQuery { source: ask.source.clone(), ..EventQuery::default() };
-            let page = self.ledger.events(&ask.tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
+            let page = self.ledger.history.events(&ask.tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
             for record in page.items {
                 if Instant::now() >= deadline {
                     complete = false;
@@ -88,7 +88,7 @@ impl Pipeline {
                     continue;
                 }
                 // Retention removed the event after it was listed.
-                let Some(event) = self.ledger.event(&ask.tenant, record.id).await? else { continue };
+                let Some(event) = self.ledger.events.event(&ask.tenant, record.id).await? else { continue };
                 for id in wanting {
                     let Some(part) = parts.get_mut(&id) else { continue };
                     match timeout_at(deadline, self.both(&part.plans, &event, id)).await {
@@ -110,12 +110,12 @@ impl Pipeline {
     }
 
     fn active_of(&self, ask: &Ask) -> Option<Digest> {
-        self.ledger.snapshot().tenant(&ask.tenant)?.filters.get(&ask.filter)?.value.active
+        self.ledger.registry.snapshot().tenant(&ask.tenant)?.filters.get(&ask.filter)?.value.active
     }
 
     /// The current chains. A running canary is ignored, because its candidate is not the active version.
     fn parts_of(&self, ask: &Ask) -> BTreeMap<SubscriptionId, Part> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let Some(view) = snapshot.tenant(&ask.tenant) else { return BTreeMap::new() };
         let part = |id: &SubscriptionId| {
             let subscription = &view.subscriptions.get(id)?.value;
@@ -136,7 +136,7 @@ impl Pipeline {
         parts: &BTreeMap<SubscriptionId, Part>,
         record: &EventRecord,
     ) -> Result<Vec<SubscriptionId>, setgate_ledger::Error> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(Vec::new()) };
         let wanting = self.wanting(view, &record.source, &record.types, false).await;
         let wanting = wanting.map_err(|_| setgate_ledger::Error::Closed)?;

@@ -24,8 +24,8 @@ const RETRY_MS: u64 = 500;
 
 /// Runs loop A until `stop` is cancelled. After a restart it resumes from the stored cursor.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
-    let mut reach = pipeline.ledger.reach();
-    let mut registry = pipeline.ledger.changed();
+    let mut reach = pipeline.ledger.events.fanout_cursor();
+    let mut registry = pipeline.ledger.registry.changed();
     let mut settings = pipeline.settings.changes();
     loop {
         if registry.has_changed().unwrap_or(false) || settings.has_changed().unwrap_or(false) {
@@ -61,15 +61,15 @@ pub(super) async fn one_batch(
     dispatcher: &dispatcher::Handle,
 ) -> Result<usize, setgate_ledger::Error> {
     let ledger = &pipeline.ledger;
-    let reach = *ledger.reach().borrow();
+    let reach = *ledger.events.fanout_cursor().borrow();
     if !reach.is_behind() {
         return Ok(0);
     }
-    let events = match ledger.next_events(EVENTS_PER_BATCH).await {
+    let events = match ledger.events.next_events(EVENTS_PER_BATCH).await {
         // One of the events is damaged: read the others one by one, and skip the damaged one.
-        Err(error) if error.is_damage() => match ledger.journal_after(ledger.cursor(), 1).await {
+        Err(error) if error.is_damage() => match ledger.events.events_after(ledger.events.cursor(), 1).await {
             Err(error) if error.is_damage() => {
-                let passed = ledger.pass_over_damaged().await?;
+                let passed = ledger.upkeep.skip_damaged().await?;
                 return if passed > 0 { Ok(EVENTS_PER_BATCH) } else { Err(error) };
             }
             one => one?.into_iter().map(Arc::new).collect(),
@@ -80,12 +80,12 @@ pub(super) async fn one_batch(
     let events: Vec<_> = events.into_iter().take_while(|event| event.seq <= reach.left()).collect();
     let Some(first) = events.first() else {
         // The pending events were removed together with their tenant.
-        ledger.fan_out(FanOut { through: reach.left(), deliveries: Vec::new() }).await?;
+        ledger.events.fan_out(FanOut { through: reach.left(), deliveries: Vec::new() }).await?;
         return Ok(1);
     };
     let mut through = first.seq;
 
-    let snapshot = ledger.snapshot();
+    let snapshot = ledger.registry.snapshot();
     let now = pipeline.clock.now();
     let mut wanted = Vec::new();
     let mut spans = Vec::new();
@@ -111,7 +111,7 @@ pub(super) async fn one_batch(
         }
     }
     let deliveries = pipeline.pinned.deliveries(pipeline, wanted, now).await?;
-    let due = match ledger.fan_out(FanOut { through, deliveries }).await {
+    let due = match ledger.events.fan_out(FanOut { through, deliveries }).await {
         Ok(due) => due,
         Err(error) => {
             spans.iter_mut().for_each(|(span, _)| span.failed("not_stored"));
@@ -134,7 +134,7 @@ pub(super) async fn one_batch(
 impl Pipeline {
     /// Invalidates caches after a change of the registry or of the settings.
     fn has_changed(&self) {
-        self.pinned.keep(&self.ledger.snapshot());
+        self.pinned.keep(&self.ledger.registry.snapshot());
         self.end_changed_instances();
     }
 }

@@ -52,7 +52,7 @@ impl Pipeline {
 
     /// The current chain as a plan. `None` if the tenant was removed.
     pub(super) fn pinned_now(&self, subscription: &Subscription) -> Option<Plan> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         snapshot.tenant(&subscription.tenant).map(|view| pin(subscription, view, self.limits_of(view)))
     }
 }
@@ -188,7 +188,7 @@ impl Pinned {
                 plan
             };
             let plans: Vec<Plan> = unknown.iter().map(pinned).collect();
-            let stored = pipeline.ledger.intern_plans(&plans).await?;
+            let stored = pipeline.ledger.plans.intern_all(&plans).await?;
             let mut tenants = self.lock();
             for (((view, _, key), digest), stored) in unknown.into_iter().zip(stored) {
                 let empty = || OfTenant { view: view.clone(), settings, plans: HashMap::new() };

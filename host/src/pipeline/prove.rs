@@ -166,7 +166,7 @@ impl Pipeline {
     /// The source of an ingest request. The host's own source is excluded, because anyone able to send to it could
     /// forge the host's operational events.
     fn source(&self, tenant: &TenantId, name: &SourceName) -> Option<Arc<Versioned<Source>>> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         snapshot.tenant(tenant)?.sources.get(name).filter(|_| !name.is_setgate()).cloned()
     }
 
@@ -180,7 +180,7 @@ impl Pipeline {
                 if tokens.contains(&digest) { Ok(()) } else { Err(Unproven::Bearer) }
             }
             Proof::Key => {
-                let snapshot = self.ledger.snapshot();
+                let snapshot = self.ledger.registry.snapshot();
                 let given = token(headers).ok_or(Unproven::Key)?;
                 let (id, secret) = ApiKey::parts(given).map_or((None, given), |(id, secret)| (Some(id), secret));
                 let key = id.and_then(|id| snapshot.keys.get(&id)).map(|key| &key.value);

@@ -57,12 +57,12 @@ enum Stepped {
 
 /// Runs loop D until `stop` is cancelled.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
-    let mut changed = pipeline.ledger.replays_changed();
+    let mut changed = pipeline.ledger.replays.changed();
     let mut running: Vec<Running> = Vec::new();
     let mut known = false;
     loop {
         if !known {
-            match pipeline.ledger.running_replays().await {
+            match pipeline.ledger.replays.running().await {
                 Ok(records) => {
                     running = take_over(running, records);
                     known = true;
@@ -130,12 +130,12 @@ impl Pipeline {
     ) -> Result<Stepped, setgate_ledger::Error> {
         let record = &running.record;
         let replay = &record.replay;
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         // The replay was removed together with its tenant.
         let Some(view) = snapshot.tenant(&replay.tenant) else { return Ok(Stepped::Ended) };
         let Some(entry) = view.subscriptions.get(&replay.subscription) else {
             let reason = "its subscription was removed".to_owned();
-            self.ledger.cancel_replay(&replay.tenant, replay.id, reason, now).await?;
+            self.ledger.replays.cancel(&replay.tenant, replay.id, reason, now).await?;
             return Ok(Stepped::Ended);
         };
         let subscription = &entry.value;
@@ -146,7 +146,7 @@ impl Pipeline {
         let most = running.pace.at_once().min(usize::try_from(room).unwrap_or(usize::MAX));
         let wanted = if running.is_sparse { EVENTS_PER_STEP } else { most.saturating_add(EVENTS_BEYOND) };
         let limit = wanted.min(EVENTS_PER_STEP);
-        let events = self.ledger.replay_events(record, record.position, limit).await?;
+        let events = self.ledger.replays.events(record, record.position, limit).await?;
         let mut step = ReplayStep {
             id: replay.id,
             from: record.position,
@@ -188,7 +188,7 @@ impl Pipeline {
         }
         step.deliveries = self.pinned.deliveries(self, wanted, now).await?;
         let (to, done, passed_over) = (step.to, step.done, step.passed_over);
-        let Some(advanced) = self.ledger.advance_replay(step).await? else { return Ok(Stepped::Ended) };
+        let Some(advanced) = self.ledger.replays.advance(step).await? else { return Ok(Stepped::Ended) };
         counter!(metric::REPLAYED, "tenant" => replay.tenant.to_string()).increment(advanced.made);
         dispatcher.due(advanced.due).await;
         if done {
@@ -207,15 +207,15 @@ impl Pipeline {
     /// The number of deliveries that replays may add to the tenant's backlog at present.
     fn room_for_replays(&self, tenant: &setgate_domain::id::TenantId) -> u64 {
         let quota = self.quota_of(tenant);
-        if self.ledger.shortage_of(tenant).is_some()
-            || (quota.stored_bytes_max > 0 && self.ledger.stored(tenant) >= quota.stored_bytes_max)
+        if self.ledger.usage.shortage_of(tenant).is_some()
+            || (quota.stored_bytes_max > 0 && self.ledger.usage.stored(tenant) >= quota.stored_bytes_max)
         {
             return 0;
         }
         let quota = quota.backlog_deliveries_max;
         // A very small quota still allows one delivery.
         let share = (quota.saturating_mul(BACKLOG_PERCENT_MAX) / 100).max(1);
-        share.saturating_sub(self.ledger.backlog(tenant))
+        share.saturating_sub(self.ledger.usage.backlog(tenant))
     }
 }
 

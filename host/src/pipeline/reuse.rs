@@ -46,14 +46,14 @@ impl Pipeline {
         if event.is_test() {
             return Reusing::never();
         }
-        let view = self.ledger.snapshot().tenant(&event.tenant).cloned();
+        let view = self.ledger.registry.snapshot().tenant(&event.tenant).cloned();
         Reusing(view.map(|view| Live { plan: delivery.plan, view }))
     }
 
     /// Evicts idle instances of chains that are no longer current because the subscription, a filter, a table or a
     /// quota was changed or removed. No call would find such an instance; the eviction frees its memory.
     pub(super) fn end_changed_instances(&self) {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let mut current: HashMap<SubscriptionId, Option<Digest>> = HashMap::new();
         self.sandbox.retain_bindings(|bound: &BindingKey| {
             let plan = || {

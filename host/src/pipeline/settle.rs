@@ -90,7 +90,7 @@ impl Pipeline {
         let settlement = Arc::new(settlement);
         let mut wait_ms = 50;
         let settled = loop {
-            match self.ledger.settle(settlement.clone()).await {
+            match self.ledger.deliveries.settle(settlement.clone()).await {
                 Ok(settled) => break settled,
                 Err(error) if !error.is_temporary() => return Err(error),
                 Err(error) => {
@@ -140,7 +140,7 @@ impl Pipeline {
         let mut subscription = stored.value.clone();
         subscription.paused = Some(Pause { cause, reason: reason.clone(), since: now });
         subscription.updated_at = now;
-        match self.ledger.put_subscription(subscription, Expected::Version(stored.version)).await {
+        match self.ledger.registry.put_subscription(subscription, Expected::Version(stored.version)).await {
             Err(setgate_ledger::Error::VersionMismatch { .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(_) => {

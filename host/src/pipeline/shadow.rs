@@ -92,7 +92,7 @@ impl Drop for Place {
 impl Pipeline {
     /// A recorder for a run of this plan. It records each step that runs the active version of a filter with a shadow.
     pub(super) fn witness(&self, plan: &Plan, tenant: &TenantId) -> Witness {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Witness::default() };
         let rollout_of = |step: &PlanStep| {
             let filter = &view.filters.get(&step.binding.filter)?.value;

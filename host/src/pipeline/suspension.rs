@@ -100,7 +100,7 @@ impl Suspensions {
 
 impl Pipeline {
     pub(super) fn suspensions(&self, tenant: &TenantId) -> Suspensions {
-        Suspensions(self.ledger.snapshot().tenant(tenant).cloned())
+        Suspensions(self.ledger.registry.snapshot().tenant(tenant).cloned())
     }
 
     /// Counts the faults of a delivery's chain, and suspends a version that has faulted too often.
@@ -133,7 +133,7 @@ impl Pipeline {
         let Tally { calls, faults } = tally;
         let reason = format!("{faults} of its last {calls} calls faulted, the last one: {fault}");
         loop {
-            let view = self.ledger.snapshot().tenant(tenant).cloned();
+            let view = self.ledger.registry.snapshot().tenant(tenant).cloned();
             let Some(stored) = view.and_then(|view| view.filters.get(&run.filter).cloned()) else { return Ok(()) };
             let mut filter = stored.value.clone();
             match filter.version_mut(&run.digest) {
@@ -144,7 +144,7 @@ impl Pipeline {
                 _ => return Ok(()),
             }
             let deed = Deed::host("filter.suspend").note(format!("{}: {faults} of {calls} calls faulted", run.digest));
-            match self.ledger.put_filter(filter, (Expected::Version(stored.version), deed)).await {
+            match self.ledger.registry.put_filter(filter, (Expected::Version(stored.version), deed)).await {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;

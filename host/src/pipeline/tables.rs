@@ -85,7 +85,7 @@ impl Pipeline {
 
     async fn table_bytes(&self, tenant: &TenantId, name: &TableName, digest: &Digest) -> Result<u64, String> {
         let reading = async {
-            let bytes = self.ledger.blob_bytes(tenant, digest).await.map_err(|e| e.to_string())?;
+            let bytes = self.ledger.blobs.size(tenant, digest).await.map_err(|e| e.to_string())?;
             bytes.ok_or_else(|| not_there(name, digest))
         };
         self.tables.sizes.try_get_with(*digest, reading).await.map_err(|error: Arc<String>| error.as_ref().clone())
@@ -93,7 +93,7 @@ impl Pipeline {
 
     async fn table(&self, tenant: &TenantId, name: &TableName, digest: &Digest) -> Result<Arc<Rows>, String> {
         let reading = async {
-            let bytes = self.ledger.blob(tenant, digest).await.map_err(|e| e.to_string())?;
+            let bytes = self.ledger.blobs.get(tenant, digest).await.map_err(|e| e.to_string())?;
             let bytes = bytes.ok_or_else(|| not_there(name, digest))?;
             // Parsing megabytes of JSON would block the async worker thread.
             let rows = tokio::task::spawn_blocking(move || table::parse(&bytes)).await;

@@ -26,7 +26,7 @@ impl Pipeline {
         id: SubscriptionId,
         deed: Deed,
     ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(None) };
         let Some(subscription) = view.subscriptions.get(&id).map(|stored| &stored.value) else { return Ok(None) };
         let now = self.clock.now();
@@ -36,7 +36,7 @@ impl Pipeline {
         let wanted = Wanted { view, subscription, event: OfEvent::from(&event) };
         let deliveries = Pinned::default().deliveries(self, vec![wanted], now).await?;
         let Some(delivery) = deliveries.into_iter().next() else { return Ok(None) };
-        self.ledger.append_for(event, delivery, deed).await.map(Some)
+        self.ledger.events.append_for(event, delivery, deed).await.map(Some)
     }
 }
 

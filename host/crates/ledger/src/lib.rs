@@ -71,6 +71,7 @@ mod options;
 mod registry;
 mod schema;
 mod state;
+mod store;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -82,12 +83,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use rusqlite::OptionalExtension;
 use setgate_base::clock::Clock;
-use setgate_domain::event::EventSeq;
-use setgate_domain::filter::Plan;
-use setgate_domain::id::{Digest, TenantId};
 use setgate_domain::time::Timestamp;
 use tokio::sync::mpsc;
 
@@ -96,6 +94,7 @@ use crate::integrity::wal_check;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::schema::{files, readers};
 use crate::state::counters;
+use crate::store::{Store, join};
 use crate::upkeep::uptime;
 
 pub use commit::group_commit::GATHER_FROM;
@@ -104,9 +103,12 @@ pub use deliveries::redrive::REDRIVE_CHUNK_ROWS;
 pub use deliveries::replan::Rerun;
 pub use deliveries::replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
 pub use deliveries::settle::{Decision, Expired, Redriven, Settled};
+pub use deliveries::{Deliveries, Replays};
 pub use error::Error;
+pub use events::Events;
 pub use events::fan_out::{FAN_OUT_DELIVERIES_MAX, FanOut};
 pub use events::journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX, Taken};
+pub use history::History;
 pub use history::queries::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
 pub use history::settlement_log::{
     SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord,
@@ -115,8 +117,11 @@ pub use history::statistics::{Counted, MINUTES_KEPT_MS};
 pub use integrity::damage::Checked;
 pub use integrity::inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
 pub use options::Options;
+pub use registry::Registry;
 pub use registry::blobs::BLOB_PART_BYTES;
+pub use registry::blobs::Blobs;
 pub use registry::idempotency::{ANSWERS_KEPT_MS, AnswersStored, CarriedOut};
+pub use registry::plans::Plans;
 pub use registry::plans::{VersionsInUse, plan_name};
 pub use registry::{Expected, Intent};
 pub use schema::SQLITE_VERSION_MIN;
@@ -130,6 +135,8 @@ pub use state::weight::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, Weight};
 pub use upkeep::backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};
 pub use upkeep::identity::{Identity, identity};
 pub use upkeep::retention::Retained;
+pub use upkeep::usage::Stats;
+pub use upkeep::{Upkeep, Usage};
 
 const LOCK: &str = "ledger.lock";
 /// How long an unreferenced plan or blob is retained after it was last stored, in milliseconds: one day, so that it
@@ -152,46 +159,29 @@ pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
 /// Gauge: 1 if damage has been found in the ledger's files since the start.
 const DAMAGED: &str = "setgate_ledger_damaged";
 
-/// Point-in-time figures for metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stats {
-    /// Whether the writer accepts requests.
-    pub open: bool,
-    /// Cause of the last failed write, or `None` if the last batch was written. A failing disk is probed once a second.
-    pub failing: Option<Cause>,
-    /// Requests in the writer's queue.
-    pub queue_depth: usize,
-    /// Bytes of events in the writer's queue.
-    pub queue_bytes: usize,
-    /// Size of the database file, in bytes.
-    pub file_bytes: u64,
-    /// Size of the WAL, in bytes.
-    pub wal_bytes: u64,
-    /// Memory used by the dedupe index in bytes: about 1.3 per event of the ledger.
-    pub dedupe_bytes: u64,
-    /// Last event of the journal.
-    pub last: EventSeq,
-    /// Last event fanned out.
-    pub cursor: EventSeq,
-    /// Batches committed since the ledger was opened. Each costs one fsync.
-    pub commits: u64,
-}
-
 /// A handle to the ledger; clones share it. When the last clone is dropped, queued requests are written and the threads
 /// are joined, which blocks. [`Ledger::shutdown`] does the same without blocking a runtime thread.
 #[derive(Clone)]
-pub struct Ledger(Arc<Inner>);
-
-struct Inner {
-    options: ArcSwap<Options>,
-    clock: Clock,
-    shared: Arc<effects::Shared>,
-    /// `None` only during drop: closing the queue ends the writer.
-    queue: Option<queue::Queue>,
-    readers: readers::Readers,
-    history_readers: readers::Readers,
-    plans: moka::future::Cache<Digest, Arc<Plan>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+pub struct Ledger {
+    /// The journal.
+    pub events: Events,
+    /// Deliveries.
+    pub deliveries: Deliveries,
+    /// Replays of past events.
+    pub replays: Replays,
+    /// Pinned filter chains.
+    pub plans: Plans,
+    /// Documents of the control plane.
+    pub registry: Registry,
+    /// Components and table rows.
+    pub blobs: Blobs,
+    /// Queries for people.
+    pub history: History,
+    /// Retention and checks.
+    pub upkeep: Upkeep,
+    /// Figures from memory.
+    pub usage: Usage,
+    store: Arc<Store>,
 }
 
 impl Ledger {
@@ -247,7 +237,7 @@ impl Ledger {
             spawn(&options.path, "ledger-writer", move || writer.run())?,
             spawn(&options.path, "ledger-checkpointer", move || checkpointer.run())?,
         ];
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::over(Arc::new(Store {
             options: ArcSwap::from_pointee(options),
             clock,
             shared,
@@ -259,158 +249,31 @@ impl Ledger {
         })))
     }
 
+    fn over(store: Arc<Store>) -> Self {
+        Self {
+            events: Events(Arc::clone(&store)),
+            deliveries: Deliveries(Arc::clone(&store)),
+            replays: Replays(Arc::clone(&store)),
+            plans: Plans(Arc::clone(&store)),
+            registry: Registry(Arc::clone(&store)),
+            blobs: Blobs(Arc::clone(&store)),
+            history: History(Arc::clone(&store)),
+            upkeep: Upkeep(Arc::clone(&store)),
+            usage: Usage(Arc::clone(&store)),
+            store,
+        }
+    }
+
     /// Writes all queued requests, checkpoints the WAL, ends the threads and releases the folder. Later calls on any
     /// clone return [`Error::Closed`].
     pub async fn shutdown(&self) {
-        self.queue().stop().await;
-        self.0.readers.close().await;
-        self.0.history_readers.close().await;
-        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        self.store.queue().stop().await;
+        self.store.readers.close().await;
+        self.store.history_readers.close().await;
+        let threads = std::mem::take(&mut *self.store.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;
         if let Err(error) = joined {
             tracing::error!(%error, "the ledger's threads could not be joined");
-        }
-    }
-
-    /// Reads a value of the `meta` table.
-    pub async fn meta_get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        let name = name.to_owned();
-        self.readers()
-            .read(move |conn| {
-                Ok(conn
-                    .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
-                    .query_row([name], |row| row.get(0))
-                    .optional()?)
-            })
-            .await
-    }
-
-    /// Number of due, held and dead deliveries per tenant.
-    pub async fn deliveries_by_state(&self) -> Result<Vec<(TenantId, [i64; 3])>, Error> {
-        self.readers()
-            .read(move |conn| {
-                let sql = "SELECT tenant, sum(due), sum(held), sum(dead) FROM tally GROUP BY tenant";
-                let mut statement = conn.prepare_cached(sql)?;
-                let rows =
-                    statement.query_map([], |row| Ok((row.column(0)?, [row.get(1)?, row.get(2)?, row.get(3)?])))?;
-                Ok(rows.collect::<Result<_, _>>()?)
-            })
-            .await
-    }
-
-    /// Stores a value in the `meta` table, replacing the previous one.
-    pub async fn meta_put(&self, name: &str, value: &[u8]) -> Result<(), Error> {
-        let (name, value) = (name.to_owned(), value.to_owned());
-        self.queue()
-            .write(move |batch| {
-                batch
-                    .conn
-                    .execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)", params![name, value])?;
-                Ok(())
-            })
-            .await
-    }
-
-    /// Current sizes and depths. Stats two files; never waits for the writer.
-    pub fn stats(&self) -> Stats {
-        let options = self.options();
-        let size = |name: &str| fs::metadata(options.path.join(name)).map_or(0, |meta| meta.len());
-        let reach = *self.shared().reach.borrow();
-        Stats {
-            open: self.queue().is_open(),
-            failing: self.0.shared.disk.failing(),
-            queue_depth: self.queue().depth(),
-            queue_bytes: self.0.shared.queue_bytes.load(Ordering::Relaxed),
-            file_bytes: size(schema::FILE),
-            wal_bytes: size(&format!("{}-wal", schema::FILE)),
-            dedupe_bytes: self.0.shared.dedupe_bytes.load(Ordering::Relaxed) as u64,
-            last: reach.last(),
-            cursor: reach.cursor(),
-            commits: self.0.shared.commits.load(Ordering::Relaxed) as u64,
-        }
-    }
-
-    /// See [`Options::append_deliveries_max`].
-    pub fn append_deliveries_max(&self) -> usize {
-        self.options().append_deliveries_max
-    }
-
-    /// Whether the last batch could be written. Never blocks.
-    pub fn takes_writes(&self) -> bool {
-        self.shared().disk.failing().is_none()
-    }
-
-    /// Reason why nothing may be added at the moment (events and uploads in particular), or `None` if there is room.
-    /// Refreshed once a second; never blocks.
-    pub fn shortage(&self) -> Option<Shortage> {
-        self.shared().space.shortage()
-    }
-
-    /// Applies new limits from the next round of retention and the next disk check on: `retention_ms`,
-    /// `retention_min_ms`, `statistics_retention_ms`, `tail_retention_ms`, `gap_ms_min`, `ledger_bytes_max`,
-    /// `disk_free_bytes_min` and `quota`. All other options are fixed when the ledger is opened.
-    pub fn keep(&self, other: &Options) {
-        let kept = Options {
-            retention_ms: other.retention_ms,
-            retention_min_ms: other.retention_min_ms,
-            statistics_retention_ms: other.statistics_retention_ms,
-            tail_retention_ms: other.tail_retention_ms,
-            gap_ms_min: other.gap_ms_min,
-            ledger_bytes_max: other.ledger_bytes_max,
-            disk_free_bytes_min: other.disk_free_bytes_min,
-            quota: other.quota.clone(),
-            ..Options::clone(&self.options())
-        };
-        self.shared().space.bound(&kept);
-        self.0.options.store(Arc::new(kept));
-    }
-
-    /// Waits until [`Ledger::retain`] should run early because the disk or the ledger is filling up.
-    pub async fn pressed(&self) {
-        self.shared().space.pressed.notified().await;
-    }
-
-    fn queue(&self) -> &queue::Queue {
-        self.0.queue.as_ref().expect("only `drop` takes the queue, and a handle is alive")
-    }
-
-    fn readers(&self) -> &readers::Readers {
-        &self.0.readers
-    }
-
-    fn history_readers(&self) -> &readers::Readers {
-        &self.0.history_readers
-    }
-
-    fn shared(&self) -> &effects::Shared {
-        &self.0.shared
-    }
-
-    fn plans(&self) -> &moka::future::Cache<Digest, Arc<Plan>> {
-        &self.0.plans
-    }
-
-    fn options(&self) -> Guard<Arc<Options>> {
-        self.0.options.load()
-    }
-
-    fn clock(&self) -> &Clock {
-        &self.0.clock
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        drop(self.queue.take());
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        join(threads);
-    }
-}
-
-fn join(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("a thread of the ledger panicked");
         }
     }
 }

@@ -342,7 +342,7 @@ async fn apply(
     match op {
         Op::Append { key, body } => {
             let (new, expected) = model.append(number, key, body);
-            prop_assert_eq!(ledger.append(new).await.unwrap(), expected);
+            prop_assert_eq!(ledger.events.append(new).await.unwrap(), expected);
             if let Appended::New(seq) = expected {
                 model.left = seq.0;
             }
@@ -350,11 +350,11 @@ async fn apply(
         Op::AppendWith { key, body, subscriptions } | Op::AppendBesideFailure { key, body, subscriptions } => {
             let (new, expected) = model.append(number, key, body);
             let deliveries = model.deliveries_of(EventSeq::default(), new.id, subscriptions);
-            let append = ledger.append_with(new, deliveries.clone());
+            let append = ledger.events.append_with(new, deliveries.clone());
             let taken = if matches!(op, Op::AppendWith { .. }) {
                 append.await.unwrap()
             } else {
-                let failing = ledger.queue().write_named(fail_after_writing);
+                let failing = ledger.store.queue().write_named(fail_after_writing);
                 let (taken, failed) = in_one_batch(&ledger, async { tokio::join!(biased; append, failing) }).await;
                 prop_assert!(matches!(failed, Err(Error::Cursor)));
                 taken.unwrap()
@@ -368,16 +368,16 @@ async fn apply(
                     model.cursor = seq.0;
                 }
             }
-            let told = ledger.made();
+            let told = ledger.deliveries.take_new();
             prop_assert_eq!(told.due.iter().map(|due| (due.seq, due.id)).collect::<Vec<_>>(), made);
             prop_assert!(told.on_disk.is_empty());
         }
         Op::FanOut { subscriptions } => {
-            let news = ledger.journal_after(EventSeq(model.cursor), 3).await.unwrap();
+            let news = ledger.events.events_after(EventSeq(model.cursor), 3).await.unwrap();
             let Some(through) = news.last().map(|event| event.seq) else { return Ok(ledger) };
             let of = |event: &Event| model.deliveries_of(event.seq, event.id, subscriptions);
             let fan_out = FanOut { through, deliveries: news.iter().flat_map(of).collect() };
-            let made = ledger.fan_out(fan_out.clone()).await.unwrap();
+            let made = ledger.events.fan_out(fan_out.clone()).await.unwrap();
             // Some already have deliveries from their append; the ignored insert still uses up a seq.
             let there: HashSet<DeliveryId> = model.deliveries.values().map(|delivery| delivery.id).collect();
             let mut expected = Vec::new();
@@ -395,7 +395,7 @@ async fn apply(
         Op::FanOutAgain => {
             if let Some(fan_out) = model.last_fan_out.clone() {
                 // Regardless of later changes to its deliveries, including retention.
-                prop_assert!(ledger.fan_out(fan_out).await.unwrap().is_empty());
+                prop_assert!(ledger.events.fan_out(fan_out).await.unwrap().is_empty());
             }
         }
         Op::Replay { pick } => {
@@ -418,9 +418,9 @@ async fn apply(
             let step = model.step(&delivery, kind);
             model.settle(seq, &step);
             let settlement = Settlement::new(DeliverySeq(seq), model.now, step);
-            ledger.settle(settlement.clone()).await.unwrap();
+            ledger.deliveries.settle(settlement.clone()).await.unwrap();
             if twice {
-                ledger.settle(settlement).await.unwrap();
+                ledger.deliveries.settle(settlement).await.unwrap();
             }
             // Makes the next settlement distinct from this one.
             model.now = model.now.plus_millis(1);
@@ -428,7 +428,7 @@ async fn apply(
         Op::Redrive { pick, redrive } => {
             let Some((seq, delivery)) = model.pick(pick) else { return Ok(ledger) };
             let expected = model.redrive(seq, redrive);
-            let got = match ledger.redrive(&tenant, delivery.id, redrive, model.now).await.unwrap() {
+            let got = match ledger.deliveries.redrive(&tenant, delivery.id, redrive, model.now).await.unwrap() {
                 None => "none",
                 Some(Redriven::Discarded(_)) => "discarded",
                 Some(Redriven::NotApplicable(state)) => {
@@ -448,19 +448,19 @@ async fn apply(
                 matches!(delivery.state, State::Held | State::Dead) && !delivery.filtered && delivery.attempts == 0;
             let expected = if applies { model.redrive(seq, Redrive::Again) } else { "not applicable" };
             let rerun = Rerun { id: delivery.id, plan: model.plan };
-            let due = ledger.rerun(&tenant, vec![rerun, rerun], model.now).await.unwrap();
+            let due = ledger.deliveries.requeue_with_plan(&tenant, vec![rerun, rerun], model.now).await.unwrap();
             prop_assert_eq!(due.len(), usize::from(expected == "due"));
         }
         Op::Wait { days } => model.now = model.now.plus_millis(days * 24 * 3600 * 1000),
         Op::Retain => {
             model.retain();
-            ledger.retain(model.now).await.unwrap();
+            ledger.upkeep.retain(model.now).await.unwrap();
             // Interned again, as the fan-out does after `UnknownPlan`.
-            ledger.intern_plan(&Plan::default()).await.unwrap();
+            ledger.plans.intern(&Plan::default()).await.unwrap();
         }
         Op::Restart => {
             let ledger = reopen(folder, ledger).await;
-            ledger.clock().set(model.now);
+            ledger.store.clock().set(model.now);
             model.started();
             return Ok(ledger);
         }
@@ -469,12 +469,12 @@ async fn apply(
             drop(ledger);
             *folder = left;
             let ledger = open_at(folder);
-            ledger.clock().set(model.now);
+            ledger.store.clock().set(model.now);
             model.started();
             return Ok(ledger);
         }
     }
-    ledger.clock().set(model.now);
+    ledger.store.clock().set(model.now);
     Ok(ledger)
 }
 
@@ -489,7 +489,7 @@ fn fail_after_writing(batch: &mut Batch<'_>) -> Result<(), Error> {
 
 /// Inserts one further run of a delivery by a separate replay.
 async fn replay_one(ledger: &Ledger, new: NewDelivery, number: u64) -> Result<Vec<DueDelivery>, Error> {
-    let begun = ledger.begin_replay(replay(u128::from(number)), usize::MAX, None).await?.expect("not too many run");
+    let begun = ledger.replays.begin(replay(u128::from(number)), usize::MAX, None).await?.expect("not too many run");
     let step = ReplayStep {
         id: begun.replay.id,
         from: begun.position,
@@ -498,8 +498,8 @@ async fn replay_one(ledger: &Ledger, new: NewDelivery, number: u64) -> Result<Ve
         passed_over: 0,
         done: false,
     };
-    let advanced = ledger.advance_replay(step.clone()).await?.expect("it runs and stands there");
-    assert!(ledger.advance_replay(step).await?.is_none(), "a step that is taken twice is taken once");
+    let advanced = ledger.replays.advance(step.clone()).await?.expect("it runs and stands there");
+    assert!(ledger.replays.advance(step).await?.is_none(), "a step that is taken twice is taken once");
     assert_eq!(advanced.made, 1);
     Ok(advanced.due)
 }
@@ -512,7 +512,7 @@ proptest! {
         block_on(async {
             let (mut folder, mut ledger) = open();
             with_tenant(&ledger).await;
-            let plan = ledger.intern_plan(&Plan::default()).await.unwrap();
+            let plan = ledger.plans.intern(&Plan::default()).await.unwrap();
             let mut model = Model {
                 now: NOW,
                 plan,

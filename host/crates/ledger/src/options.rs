@@ -21,8 +21,8 @@ pub struct Options {
     /// Maximum group-commit delay in microseconds. If the last commit had at least [`GATHER_FROM`](crate::GATHER_FROM) requests, the writer
     /// waits for half of that commit's duration, and longer while many requests arrive. Default: 3 milliseconds.
     pub gather_us_max: u64,
-    /// Maximum number of deliveries that [`Ledger::append_with`](crate::Ledger::append_with) inserts together with an event. An event with more is
-    /// left to [`Ledger::fan_out`](crate::Ledger::fan_out), because a long append delays every other request.
+    /// Maximum number of deliveries that [`Events::append_with`](crate::Events::append_with) inserts together with an event. An event with more is
+    /// left to [`Events::fan_out`](crate::Events::fan_out), because a long append delays every other request.
     pub append_deliveries_max: usize,
     /// Capacity of the writer's queue in requests. When it is full, an append is refused and any other request waits.
     /// Default: 4096.
@@ -47,7 +47,7 @@ pub struct Options {
     /// Number of WAL pages at which the writer helps to finish a checkpoint. Default: 16384 (64 MiB).
     pub wal_pages_max: u32,
     /// Bytes of the file in use above which events are removed before their retention time ends and the ledger is
-    /// [short](crate::Ledger::shortage) of space. 0 means no limit. Default: 0.
+    /// [short](crate::Usage::shortage) of space. 0 means no limit. Default: 0.
     pub ledger_bytes_max: u64,
     /// How long an event is retained after its acceptance and after the end of its deliveries, even if the ledger is
     /// too large, in milliseconds. Default: 1 day.
@@ -57,7 +57,7 @@ pub struct Options {
     pub gap_ms_min: i64,
     /// Time limit for the check for damage after the start, in milliseconds. 0 disables the check. Default: 10 seconds.
     pub check_ms_max: u64,
-    /// Free bytes on the disk below which the ledger is [short](crate::Ledger::shortage) of space. Default: 256 MiB.
+    /// Free bytes on the disk below which the ledger is [short](crate::Usage::shortage) of space. Default: 256 MiB.
     pub disk_free_bytes_min: u64,
     /// Quota of a tenant that has none of its own.
     pub quota: Quota,

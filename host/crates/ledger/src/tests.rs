@@ -55,7 +55,7 @@ pub(crate) fn tenant() -> Tenant {
 }
 
 pub(crate) async fn with_tenant(ledger: &Ledger) {
-    ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+    ledger.registry.put_tenant(tenant(), Expected::Any).await.unwrap();
 }
 
 pub(crate) fn event(n: u64) -> NewEvent {
@@ -86,9 +86,9 @@ pub(crate) fn event(n: u64) -> NewEvent {
 pub(crate) async fn with_events(ledger: &Ledger, count: u64) -> Digest {
     with_tenant(ledger).await;
     for n in 1..=count {
-        ledger.append(event(n)).await.unwrap();
+        ledger.events.append(event(n)).await.unwrap();
     }
-    ledger.intern_plan(&Plan::default()).await.unwrap()
+    ledger.plans.intern(&Plan::default()).await.unwrap()
 }
 
 pub(crate) fn subscription(n: u128) -> SubscriptionId {
@@ -124,7 +124,7 @@ pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
 pub(crate) async fn due_one(ledger: &Ledger) -> DueDelivery {
     let plan = with_events(ledger, 1).await;
     let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
-    ledger.fan_out(fan_out).await.unwrap().remove(0)
+    ledger.events.fan_out(fan_out).await.unwrap().remove(0)
 }
 
 pub(crate) fn attempt(number: u32, status: u16) -> Attempt {
@@ -174,7 +174,7 @@ pub(crate) fn run() -> FilterRun {
 pub(crate) async fn in_one_batch<T>(ledger: &Ledger, requests: impl Future<Output = T>) -> T {
     let (started, has_started) = tokio::sync::oneshot::channel();
     let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
-    let busy = ledger.queue().write(move |_| {
+    let busy = ledger.store.queue().write(move |_| {
         let _ = started.send(());
         let _ = may_go_on.recv();
         Ok(())
@@ -199,10 +199,10 @@ fn one_process_holds_a_ledger() {
         let (folder, ledger) = open();
         let second = Ledger::open(Options::new(folder.path()), Clock::manual(NOW));
         assert!(matches!(second, Err(Error::Locked(_))));
-        ledger.meta_put("host", b"one").await.unwrap();
+        ledger.upkeep.meta_put("host", b"one").await.unwrap();
         drop(ledger);
         let third = open_at(&folder);
-        assert_eq!(third.meta_get("host").await.unwrap().as_deref(), Some(b"one".as_slice()));
+        assert_eq!(third.upkeep.meta_get("host").await.unwrap().as_deref(), Some(b"one".as_slice()));
     });
 }
 
@@ -221,12 +221,12 @@ fn after_shutdown_every_call_says_so_and_what_was_sent_before_is_kept() {
     block_on(async {
         let (folder, ledger) = open();
         with_tenant(&ledger).await;
-        let (appended, ()) = tokio::join!(ledger.append(event(1)), ledger.shutdown());
+        let (appended, ()) = tokio::join!(ledger.events.append(event(1)), ledger.shutdown());
         appended.unwrap();
-        assert!(matches!(ledger.append(event(2)).await, Err(Error::Closed)));
-        assert!(matches!(ledger.meta_get("x").await, Err(Error::Closed)));
-        assert!(!ledger.stats().open);
-        assert_eq!(open_at(&folder).journal_after(EventSeq(0), 9).await.unwrap().len(), 1);
+        assert!(matches!(ledger.events.append(event(2)).await, Err(Error::Closed)));
+        assert!(matches!(ledger.upkeep.meta_get("x").await, Err(Error::Closed)));
+        assert!(!ledger.usage.stats().open);
+        assert_eq!(open_at(&folder).events.events_after(EventSeq(0), 9).await.unwrap().len(), 1);
     });
 }
 
@@ -248,9 +248,9 @@ fn the_wal_starts_anew_while_writing_goes_on() {
             let mut event = event(n);
             event.original = Bytes::from(noise(8 << 10, n));
             written += 8 << 10;
-            ledger.append(event).await.unwrap();
+            ledger.events.append(event).await.unwrap();
         }
-        assert!(ledger.stats().wal_bytes < written / 2, "{:?}", ledger.stats());
+        assert!(ledger.usage.stats().wal_bytes < written / 2, "{:?}", ledger.usage.stats());
     });
 }
 
@@ -263,15 +263,15 @@ fn what_was_put_off_by_a_clock_that_was_far_ahead_is_due_as_if_put_off_at_the_st
         let ahead = real.plus_millis(2 * 365 * 24 * 3_600_000);
         let ledger = Ledger::open(Options::new(folder.path()), Clock::manual(ahead)).unwrap();
         with_tenant(&ledger).await;
-        let plan = ledger.intern_plan(&Plan::default()).await.unwrap();
-        ledger.append(NewEvent { accepted_at: ahead, ..event(1) }).await.unwrap();
+        let plan = ledger.plans.intern(&Plan::default()).await.unwrap();
+        ledger.events.append(NewEvent { accepted_at: ahead, ..event(1) }).await.unwrap();
         let delivery = NewDelivery { due_at: ahead, ..new_delivery(1, 1, plan) };
-        let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries: vec![delivery] }).await.unwrap();
+        let made = ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries: vec![delivery] }).await.unwrap();
         let step = Step::Retry { attempt: attempt(1, 500), due_at: ahead.plus_millis(60_000) };
-        ledger.settle(Settlement::new(made[0].seq, ahead, step)).await.unwrap();
+        ledger.deliveries.settle(Settlement::new(made[0].seq, ahead, step)).await.unwrap();
         ledger.shutdown().await;
         let ledger = Ledger::open(Options::new(folder.path()), Clock::system()).unwrap();
-        let due = ledger.due(&tenant().id, subscription(1), ahead, None, 9).await.unwrap();
+        let due = ledger.deliveries.due(&tenant().id, subscription(1), ahead, None, 9).await.unwrap();
         let wait_ms = due[0].due_at.since(real);
         assert!((60_000..600_000).contains(&wait_ms), "{wait_ms} ms");
     });

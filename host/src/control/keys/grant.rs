@@ -49,7 +49,7 @@ pub enum Revoked {
 impl Control {
     /// Grants a principal a scope of a tenant, if the principal has it now.
     pub fn grant(&self, principal: &Principal, scope: Scope, tenant: &TenantId) -> Option<Grant> {
-        let incarnation = self.ledger.snapshot().tenant(tenant).map(|view| view.incarnation());
+        let incarnation = self.ledger.registry.snapshot().tenant(tenant).map(|view| view.incarnation());
         let grant = || Grant { key: principal.key, scope, tenant: tenant.clone(), incarnation };
         principal.may(scope, Some(tenant)).then(grant)
     }
@@ -59,7 +59,7 @@ impl Control {
     /// # Errors
     /// The reason if it is no longer valid.
     pub fn still_holds(&self, grant: &Grant) -> Result<(), Revoked> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let incarnation = snapshot.tenant(&grant.tenant).map(|view| view.incarnation());
         if incarnation != grant.incarnation {
             return Err(Revoked::Tenant);
@@ -74,13 +74,13 @@ impl Control {
     /// Waits until a grant ends. It is rechecked after each change of the registry, when the key expires, and every
     /// five seconds.
     pub async fn revoked(&self, grant: &Grant) -> Revoked {
-        let mut changed = self.ledger.changed();
+        let mut changed = self.ledger.registry.changed();
         loop {
             changed.mark_unchanged();
             if let Err(why) = self.still_holds(grant) {
                 return why;
             }
-            let snapshot = self.ledger.snapshot();
+            let snapshot = self.ledger.registry.snapshot();
             let ends_at = snapshot.keys.get(&grant.key).and_then(|key| key.value.expires_at);
             drop(snapshot);
             let left = ends_at.map(|at| u64::try_from(at.since(self.clock.now())).unwrap_or(0));

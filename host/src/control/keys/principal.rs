@@ -82,7 +82,7 @@ impl Control {
             denied
         };
         let given = given.ok_or_else(|| denied(Denied::Missing))?;
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let (id, secret) = ApiKey::parts(given).map_or((None, given), |(id, secret)| (Some(id), secret));
         let key = id.and_then(|id| snapshot.keys.get(&id)).map(|key| &key.value);
         let key = crypto::opened_by(key, secret).ok_or_else(|| denied(Denied::Unknown))?;

@@ -28,7 +28,7 @@ impl Control {
                 pause.reason
             )));
         }
-        let (backlog, max) = (self.ledger.backlog(tenant), self.quota_of(&view).backlog_deliveries_max);
+        let (backlog, max) = (self.ledger.usage.backlog(tenant), self.quota_of(&view).backlog_deliveries_max);
         if backlog >= max {
             let why = format!("{backlog} deliveries are waiting: the tenant's quota `backlog_deliveries_max` is {max}");
             return Err(Error::Conflict(why));

@@ -39,7 +39,7 @@ impl Control {
                 subscription.paused = None;
             }
             let intent = (over(Some(stored)), self.deed("subscription.verify"));
-            let version = self.ledger.put_subscription(subscription.clone(), intent).await?;
+            let version = self.ledger.registry.put_subscription(subscription.clone(), intent).await?;
             Ok(Made::default().beside(self, version, &subscription, now))
         })
         .await
@@ -50,7 +50,7 @@ impl Control {
         let object = Object { kind: "subscription".to_owned(), id: id.to_string() };
         let deed = self.deed("subscription.verify").note(why);
         let entry = Entry::of(deed, self.clock.now(), Some(tenant.clone()), object);
-        self.ledger.record(Entry { outcome: Outcome::Failed, ..entry }).await?;
+        self.ledger.history.record_audit(Entry { outcome: Outcome::Failed, ..entry }).await?;
         Ok(())
     }
 

@@ -343,19 +343,19 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
-            let queue = ledger.queue();
+            let queue = ledger.store.queue();
             let (before, failing, after) = tokio::join!(
-                ledger.append(event(1)),
+                ledger.events.append(event(1)),
                 queue.write(|batch| -> Result<(), Error> {
                     batch.conn.execute("INSERT INTO meta VALUES ('half', ?1)", params![vec![1_u8]])?;
                     Err(Error::Cursor)
                 }),
-                ledger.append(event(2)),
+                ledger.events.append(event(2)),
             );
             assert!(before.is_ok() && after.is_ok());
             assert!(matches!(failing, Err(Error::Cursor)));
-            assert_eq!(ledger.meta_get("half").await.unwrap(), None);
-            assert_eq!(ledger.journal_after(Default::default(), 10).await.unwrap().len(), 2);
+            assert_eq!(ledger.upkeep.meta_get("half").await.unwrap(), None);
+            assert_eq!(ledger.events.events_after(Default::default(), 10).await.unwrap().len(), 2);
         });
     }
 
@@ -365,7 +365,7 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 0).await;
-            let queue = ledger.queue();
+            let queue = ledger.store.queue();
             let runs = Arc::new(AtomicUsize::new(0));
             let counted = |failing: bool| {
                 let runs = Arc::clone(&runs);
@@ -384,11 +384,11 @@ mod tests {
             let requests = async {
                 tokio::join!(biased;
                     counted(false),
-                    ledger.append_with(event(1), vec![new_delivery(1, 1, plan)]),
+                    ledger.events.append_with(event(1), vec![new_delivery(1, 1, plan)]),
                     counted(true),
-                    ledger.append_with(event(2), vec![new_delivery(2, 1, plan)]),
+                    ledger.events.append_with(event(2), vec![new_delivery(2, 1, plan)]),
                     // Refused before it writes, so it does not cause another run of the batch.
-                    ledger.append(NewEvent { tenant: "nobody".parse().unwrap(), ..event(3) }),
+                    ledger.events.append(NewEvent { tenant: "nobody".parse().unwrap(), ..event(3) }),
                 )
             };
             let (first, one, failing, two, nobody) = in_one_batch(&ledger, requests).await;
@@ -396,13 +396,13 @@ mod tests {
             assert_eq!((one.unwrap().appended, two.unwrap().appended), (New(EventSeq(1)), New(EventSeq(2))));
             assert!(matches!((failing, nobody), (Err(Error::Cursor), Err(Error::NoTenant(_)))));
             assert_eq!(runs.load(Ordering::SeqCst), 4, "each twice");
-            assert_eq!(ledger.meta_get("half").await.unwrap(), None);
-            let told: Vec<_> = ledger.made().due.iter().map(|due| (due.seq.0, due.event.0)).collect();
-            assert_eq!((ledger.cursor(), told), (EventSeq(2), vec![(1, 1), (2, 2)]));
-            assert_eq!(ledger.backlog(&TENANT.parse().unwrap()), 2);
-            let hot = ledger.load(&tenant().id, DeliverySeq(2)).await.unwrap().unwrap();
+            assert_eq!(ledger.upkeep.meta_get("half").await.unwrap(), None);
+            let told: Vec<_> = ledger.deliveries.take_new().due.iter().map(|due| (due.seq.0, due.event.0)).collect();
+            assert_eq!((ledger.events.cursor(), told), (EventSeq(2), vec![(1, 1), (2, 2)]));
+            assert_eq!(ledger.usage.backlog(&TENANT.parse().unwrap()), 2);
+            let hot = ledger.deliveries.load(&tenant().id, DeliverySeq(2)).await.unwrap().unwrap();
             assert_eq!((hot.event.seq, hot.state), (EventSeq(2), State::Due));
-            assert_eq!(ledger.load(&tenant().id, DeliverySeq(1)).await.unwrap().unwrap().state, State::Due);
+            assert_eq!(ledger.deliveries.load(&tenant().id, DeliverySeq(1)).await.unwrap().unwrap().state, State::Due);
         });
     }
 
@@ -413,11 +413,12 @@ mod tests {
             with_tenant(&ledger).await;
             let nobody = NewEvent { tenant: "nobody".parse().unwrap(), ..event(3) };
             let mut runs = 0;
-            let counted = ledger.queue().write_named(move |_| {
+            let counted = ledger.store.queue().write_named(move |_| {
                 runs += 1;
                 Ok(runs)
             });
-            let requests = async { tokio::join!(biased; counted, ledger.append(nobody), ledger.append(event(1))) };
+            let requests =
+                async { tokio::join!(biased; counted, ledger.events.append(nobody), ledger.events.append(event(1))) };
             let (counted, nobody, one) = in_one_batch(&ledger, requests).await;
             assert!(matches!((counted, nobody), (Ok(1), Err(Error::NoTenant(_)))));
             assert_eq!(one.unwrap(), New(EventSeq(1)));
@@ -431,15 +432,15 @@ mod tests {
             let plan = with_events(&ledger, 0).await;
             let delivery = new_delivery(1, 1, plan);
             let due = delivery.due(DeliverySeq(1));
-            let refused = ledger.queue().write(move |batch| -> Result<(), Error> {
+            let refused = ledger.store.queue().write(move |batch| -> Result<(), Error> {
                 batch.reach.append_whole(EventSeq(7));
                 batch.effects.untold(due);
                 Err(Error::Cursor)
             });
             assert!(matches!(refused.await, Err(Error::Cursor)));
-            assert_eq!((ledger.cursor(), ledger.made().due.len()), (Default::default(), 0));
-            ledger.append_with(event(1), vec![delivery]).await.unwrap();
-            assert_eq!((ledger.cursor().0, ledger.made().due.len()), (1, 1));
+            assert_eq!((ledger.events.cursor(), ledger.deliveries.take_new().due.len()), (Default::default(), 0));
+            ledger.events.append_with(event(1), vec![delivery]).await.unwrap();
+            assert_eq!((ledger.events.cursor().0, ledger.deliveries.take_new().due.len()), (1, 1));
         });
     }
 
@@ -450,7 +451,7 @@ mod tests {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
             let pages_max = |pages: i64| {
-                ledger.queue().write(move |batch| {
+                ledger.store.queue().write(move |batch| {
                     batch
                         .conn
                         .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get::<_, i64>(0))?;
@@ -460,15 +461,15 @@ mod tests {
             pages_max(1).await.unwrap();
             let mut large = event(1);
             large.original = crate::tests::noise(1 << 20, 1).into();
-            let error = ledger.append(large.clone()).await.unwrap_err();
+            let error = ledger.events.append(large.clone()).await.unwrap_err();
             assert!(error.is_temporary(), "{error}");
-            assert!(ledger.stats().failing.is_some());
-            assert_eq!(ledger.journal_after(Default::default(), 10).await.unwrap().len(), 0);
+            assert!(ledger.usage.stats().failing.is_some());
+            assert_eq!(ledger.events.events_after(Default::default(), 10).await.unwrap().len(), 0);
             pages_max(1 << 30).await.unwrap();
-            ledger.append(large).await.unwrap();
-            assert!(ledger.stats().failing.is_none());
+            ledger.events.append(large).await.unwrap();
+            assert!(ledger.usage.stats().failing.is_none());
             assert_eq!(
-                ledger.event(&TENANT.parse().unwrap(), event(1).id).await.unwrap().unwrap().original.len(),
+                ledger.events.event(&TENANT.parse().unwrap(), event(1).id).await.unwrap().unwrap().original.len(),
                 1 << 20
             );
         });
@@ -480,9 +481,9 @@ mod tests {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
             // The queue already holds a large request: the next one is refused at once instead of being kept in memory.
-            ledger.shared().queue_bytes.store(usize::MAX / 2, Ordering::SeqCst);
-            assert!(matches!(ledger.append(event(1)).await, Err(Error::Busy)));
-            assert_eq!(ledger.shared().queue_bytes.load(Ordering::SeqCst), usize::MAX / 2);
+            ledger.store.shared().queue_bytes.store(usize::MAX / 2, Ordering::SeqCst);
+            assert!(matches!(ledger.events.append(event(1)).await, Err(Error::Busy)));
+            assert_eq!(ledger.store.shared().queue_bytes.load(Ordering::SeqCst), usize::MAX / 2);
         });
     }
 }

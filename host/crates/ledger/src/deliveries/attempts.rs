@@ -223,14 +223,18 @@ mod tests {
             let due = due_one(&ledger).await;
             let retry = Step::Retry { attempt: attempt(1, 500), due_at: NOW };
             let passed = Settlement { passed: vec![run()], ..Settlement::new(due.seq, NOW, retry) };
-            ledger.settle(passed).await.unwrap();
+            ledger.deliveries.settle(passed).await.unwrap();
             let second = Attempt { number: 2, ..usual() };
-            ledger.settle(Settlement::new(due.seq, NOW, Step::Delivered { attempt: second.clone() })).await.unwrap();
+            ledger
+                .deliveries
+                .settle(Settlement::new(due.seq, NOW, Step::Delivered { attempt: second.clone() }))
+                .await
+                .unwrap();
             let ledger = reopen(&folder, ledger).await;
-            assert_eq!(ledger.attempts(&tenant().id, due.seq).await.unwrap(), [attempt(1, 500), second]);
-            let record = ledger.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
+            assert_eq!(ledger.history.attempts(&tenant().id, due.seq).await.unwrap(), [attempt(1, 500), second]);
+            let record = ledger.history.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
             assert_eq!(record.runs, [run()]);
-            assert!(ledger.attempts(&tenant().id, DeliverySeq(due.seq.0 + 1)).await.unwrap().is_empty());
+            assert!(ledger.history.attempts(&tenant().id, DeliverySeq(due.seq.0 + 1)).await.unwrap().is_empty());
         });
     }
 
@@ -243,10 +247,10 @@ mod tests {
                 let due = due_one(&ledger).await;
                 let (first, last) = (FilterRun { fuel: 1, ..run() }, FilterRun { fuel: 2, ..run() });
                 let again = Step::FilterAgain { runs: vec![first], due_at: NOW };
-                ledger.settle(Settlement::new(due.seq, NOW, again)).await.unwrap();
+                ledger.deliveries.settle(Settlement::new(due.seq, NOW, again)).await.unwrap();
                 let delivered = Settlement::new(due.seq, NOW, Step::Delivered { attempt: attempt(number, 200) });
-                ledger.settle(Settlement { passed: vec![last.clone()], ..delivered }).await.unwrap();
-                let record = ledger.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
+                ledger.deliveries.settle(Settlement { passed: vec![last.clone()], ..delivered }).await.unwrap();
+                let record = ledger.history.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
                 assert_eq!(record.runs, [last], "attempt {number}");
             });
         }
@@ -257,13 +261,17 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             let due = due_one(&ledger).await;
-            ledger.settle(Settlement::new(due.seq, NOW, Step::Delivered { attempt: usual() })).await.unwrap();
+            ledger
+                .deliveries
+                .settle(Settlement::new(due.seq, NOW, Step::Delivered { attempt: usual() }))
+                .await
+                .unwrap();
             let spoil = "UPDATE attempt SET told = substr(told, 1, 20)";
-            ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
-            assert!(ledger.attempts(&tenant().id, due.seq).await.unwrap_err().is_damage());
-            let record = ledger.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
+            ledger.store.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
+            assert!(ledger.history.attempts(&tenant().id, due.seq).await.unwrap_err().is_damage());
+            let record = ledger.history.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
             assert_eq!((record.attempt_count, record.runs.len()), (1, 0));
-            let found = ledger.readers().read(|conn| unreadable(conn, 9)).await.unwrap();
+            let found = ledger.store.readers().read(|conn| unreadable(conn, 9)).await.unwrap();
             assert!(matches!(&found[..], [one] if one.starts_with("attempt 1 of delivery 1: ")), "{found:?}");
         });
     }

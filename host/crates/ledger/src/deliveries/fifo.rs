@@ -60,12 +60,19 @@ mod tests {
     }
 
     async fn settle(ledger: &Ledger, seq: DeliverySeq, step: Step) -> Option<i64> {
-        ledger.settle(Settlement::new(seq, NOW, step)).await.unwrap().freed.map(|row| row.event.0)
+        ledger.deliveries.settle(Settlement::new(seq, NOW, step)).await.unwrap().freed.map(|row| row.event.0)
     }
 
     async fn due(ledger: &Ledger) -> Vec<i64> {
         let at = NOW.plus_millis(1_000_000);
-        ledger.due(&tenant().id, subscription(1), at, None, 99).await.unwrap().iter().map(|row| row.event.0).collect()
+        ledger
+            .deliveries
+            .due(&tenant().id, subscription(1), at, None, 99)
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.event.0)
+            .collect()
     }
 
     #[test]
@@ -75,7 +82,7 @@ mod tests {
             let plan = with_events(&ledger, 6).await;
             let keys = [Some(1), Some(1), Some(2), None, Some(1), Some(2)];
             let deliveries = (1..).zip(keys).map(|(event, key)| ordered(event, plan, key)).collect();
-            let made = ledger.fan_out(FanOut { through: EventSeq(6), deliveries }).await.unwrap();
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(6), deliveries }).await.unwrap();
             assert_eq!(made.iter().map(|row| row.event.0).collect::<Vec<_>>(), [1, 3, 4]);
             assert_eq!(due(&ledger).await, [1, 3, 4]);
 
@@ -91,14 +98,14 @@ mod tests {
             // Each unblocks one successor.
             let delivered = Step::Delivered { attempt: attempt(2, 200) };
             assert_eq!(settle(&ledger, made[0].seq, delivered).await, Some(2));
-            let second = ledger.due(&tenant().id, subscription(1), NOW, None, 99).await.unwrap();
+            let second = ledger.deliveries.due(&tenant().id, subscription(1), NOW, None, 99).await.unwrap();
             let second = second.iter().find(|row| row.event.0 == 2).unwrap().seq;
             let dead = Step::Dead { attempt: None, reason: "given up".into() };
             assert_eq!(settle(&ledger, second, dead).await, Some(5));
 
             // A person discards the held one.
             let tenant = TENANT.parse().unwrap();
-            let redriven = ledger.redrive(&tenant, made[1].id, Redrive::Discard, NOW).await.unwrap();
+            let redriven = ledger.deliveries.redrive(&tenant, made[1].id, Redrive::Discard, NOW).await.unwrap();
             assert!(matches!(redriven, Some(Redriven::Discarded(Some(row))) if row.event.0 == 6));
             assert_eq!(due(&ledger).await, [4, 5, 6]);
         });
@@ -110,10 +117,10 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 2).await;
             let deliveries = vec![ordered(1, plan, Some(7)), ordered(2, plan, Some(7))];
-            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             settle(&ledger, made[0].seq, Step::Held { runs: vec![], reason: "a fault".into() }).await;
             assert!(due(&ledger).await.is_empty());
-            let expired = ledger.expire_held(NOW.plus_millis(1), NOW.plus_millis(2)).await.unwrap();
+            let expired = ledger.deliveries.expire_held(NOW.plus_millis(1), NOW.plus_millis(2)).await.unwrap();
             assert_eq!((expired.deliveries, expired.freed.len(), expired.freed[0].event.0), (1, 1, 2));
             assert_eq!(due(&ledger).await, [2]);
         });
@@ -125,14 +132,15 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 2).await;
             let deliveries = vec![ordered(1, plan, Some(7)), ordered(2, plan, Some(7))];
-            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             let dead = Step::Dead { attempt: None, reason: "given up".into() };
             assert_eq!(settle(&ledger, made[0].seq, dead).await, Some(2));
-            ledger.redrive(&TENANT.parse().unwrap(), made[0].id, Redrive::Again, NOW).await.unwrap();
+            ledger.deliveries.redrive(&TENANT.parse().unwrap(), made[0].id, Redrive::Again, NOW).await.unwrap();
             assert_eq!(due(&ledger).await, [1]);
-            let second = ledger.delivery(&TENANT.parse().unwrap(), new_delivery(2, 1, plan).id).await.unwrap().unwrap();
-            assert!(ledger.load(&tenant().id, second.seq).await.unwrap().unwrap().kept_back);
-            assert!(!ledger.load(&tenant().id, made[0].seq).await.unwrap().unwrap().kept_back);
+            let second =
+                ledger.history.delivery(&TENANT.parse().unwrap(), new_delivery(2, 1, plan).id).await.unwrap().unwrap();
+            assert!(ledger.deliveries.load(&tenant().id, second.seq).await.unwrap().unwrap().kept_back);
+            assert!(!ledger.deliveries.load(&tenant().id, made[0].seq).await.unwrap().unwrap().kept_back);
         });
     }
 }

@@ -8,3 +8,15 @@ pub(crate) mod repin;
 pub(crate) mod replan;
 pub(crate) mod replays;
 pub(crate) mod settle;
+
+use std::sync::Arc;
+
+use crate::store::Store;
+
+/// Deliveries: new and due ones, their settlement, and decisions about held and dead ones.
+#[derive(Clone)]
+pub struct Deliveries(pub(crate) Arc<Store>);
+
+/// Replays of past events into new runs.
+#[derive(Clone)]
+pub struct Replays(pub(crate) Arc<Store>);

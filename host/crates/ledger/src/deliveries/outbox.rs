@@ -8,10 +8,11 @@ use setgate_domain::event::Event;
 use setgate_domain::id::{DeliveryId, Digest, SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
 
+use crate::deliveries::Deliveries;
 use crate::deliveries::fifo::kept_back;
 use crate::events::journal::{EVENT_COLUMNS, read_event};
 use crate::schema::sql_types::{ReadColumn, params};
-use crate::{Error, Ledger, Made};
+use crate::{Error, Made};
 
 /// Due deliveries of one subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,18 +53,18 @@ pub struct Content {
     pub kept_back: bool,
 }
 
-/// Maximum number of deliveries that [`Ledger::due`] returns.
+/// Maximum number of deliveries that [`Deliveries::due`](crate::Deliveries::due) returns.
 pub const DUE_LIMIT_MAX: usize = 10_000;
 
-impl Ledger {
-    /// Deliveries inserted by [`Ledger::append_with`] since the last call. For the dispatcher.
-    pub fn made(&self) -> Made {
-        self.shared().untold.take()
+impl Deliveries {
+    /// Deliveries inserted by [`Events::append_with`](crate::Events::append_with) since the last call. For the dispatcher.
+    pub fn take_new(&self) -> Made {
+        self.0.shared().untold.take()
     }
 
-    /// Returns when [`Ledger::made`] has new deliveries. For a single waiter.
-    pub async fn until_made(&self) {
-        self.shared().untold.some().await;
+    /// Returns when [`Deliveries::take_new`](crate::Deliveries::take_new) has new deliveries. For a single waiter.
+    pub async fn new_ready(&self) {
+        self.0.shared().untold.some().await;
     }
 
     /// Deliveries of the subscription due at `now`, ordered by due time, after position `after`: at most `limit` and
@@ -78,7 +79,8 @@ impl Ledger {
     ) -> Result<Vec<DueDelivery>, Error> {
         let (after_at, after_seq) = after.unwrap_or((Timestamp::from_millis(i64::MIN), DeliverySeq(i64::MIN)));
         let limit = i64::try_from(limit.min(DUE_LIMIT_MAX)).unwrap_or(i64::MAX);
-        self.readers()
+        self.0
+            .readers()
             .of(tenant)
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(DUE)?;
@@ -94,7 +96,8 @@ impl Ledger {
 
     /// Every subscription with deliveries due now or later. Scans all due rows, so it is meant for the start.
     pub async fn lanes(&self) -> Result<Vec<Lane>, Error> {
-        self.readers()
+        self.0
+            .readers()
             .read(|conn| {
                 let mut statement = conn.prepare_cached(LANES)?;
                 let mut rows = statement.query([])?;
@@ -115,19 +118,14 @@ impl Ledger {
     /// Everything needed to continue a delivery, or `None` if it is gone. A delivery that was just inserted comes from
     /// memory.
     pub async fn load(&self, tenant: &TenantId, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
-        if let Some(content) = self.shared().hot.content(delivery) {
+        if let Some(content) = self.0.shared().hot.content(delivery) {
             return Ok(Some(content));
         }
-        self.readers().of(tenant).read(move |conn| content(conn, delivery)).await
-    }
-
-    /// Number of deliveries of the tenant that are due or held. Exact, from memory; never blocks.
-    pub fn backlog(&self, tenant: &TenantId) -> u64 {
-        self.shared().backlog(tenant)
+        self.0.readers().of(tenant).read(move |conn| content(conn, delivery)).await
     }
 }
 
-/// See [`Ledger::load`].
+/// See [`Deliveries::load`](crate::Deliveries::load).
 pub(crate) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT {EVENT_COLUMNS}, d.filtered, f.claims, d.state, d.attempts, d.due_at, d.filter_tries, p.digest,

@@ -4,16 +4,18 @@ use rusqlite::OptionalExtension;
 use setgate_domain::delivery::DeliverySeq;
 use setgate_domain::id::Digest;
 
+use crate::Error;
+use crate::deliveries::Deliveries;
 use crate::registry::plans::plan_row;
 use crate::schema::sql_types::params;
-use crate::{Error, Ledger};
 
-impl Ledger {
-    /// Replaces the plan of a delivery by one already stored by [`Ledger::intern_plan`]. Returns false if the delivery
+impl Deliveries {
+    /// Replaces the plan of a delivery by one already stored by [`Plans::intern`](crate::Plans::intern). Returns false if the delivery
     /// is not due or its chain has run; it then keeps its plan. Idempotent.
-    pub async fn repin(&self, delivery: DeliverySeq, plan: Digest) -> Result<bool, Error> {
-        let now = self.clock().now();
-        self.queue()
+    pub async fn replace_plan(&self, delivery: DeliverySeq, plan: Digest) -> Result<bool, Error> {
+        let now = self.0.clock().now();
+        self.0
+            .queue()
             .write(move |batch| {
                 let before = batch
                     .conn
@@ -47,20 +49,23 @@ mod tests {
             let (folder, ledger) = open();
             let due = due_one(&ledger).await;
             let other = Plan { broken: Some("another".into()), ..Plan::default() };
-            let unknown = ledger.repin(due.seq, Digest([9; 32])).await;
+            let unknown = ledger.deliveries.replace_plan(due.seq, Digest([9; 32])).await;
             assert!(matches!(unknown, Err(Error::UnknownPlan(_))), "{unknown:?}");
-            let plan = ledger.intern_plan(&other).await.unwrap();
+            let plan = ledger.plans.intern(&other).await.unwrap();
             for _ in 0..2 {
-                assert!(ledger.repin(due.seq, plan).await.unwrap());
+                assert!(ledger.deliveries.replace_plan(due.seq, plan).await.unwrap());
             }
             let ledger = reopen(&folder, ledger).await;
-            let rows = ledger.due(&tenant().id, due.id.subscription, NOW, None, 9).await.unwrap();
+            let rows = ledger.deliveries.due(&tenant().id, due.id.subscription, NOW, None, 9).await.unwrap();
             assert_eq!((rows.len(), rows[0].plan), (1, plan));
 
             let step = Step::Filtered { claims: None, runs: vec![run()] };
-            ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
-            assert!(!ledger.repin(due.seq, due.plan).await.unwrap(), "what has run is not run another way");
-            assert!(!ledger.repin(DeliverySeq(99), plan).await.unwrap(), "there is no such row");
+            ledger.deliveries.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
+            assert!(
+                !ledger.deliveries.replace_plan(due.seq, due.plan).await.unwrap(),
+                "what has run is not run another way"
+            );
+            assert!(!ledger.deliveries.replace_plan(DeliverySeq(99), plan).await.unwrap(), "there is no such row");
         });
     }
 }

@@ -7,14 +7,15 @@ use setgate_domain::delivery::{DeliverySeq, DueDelivery, State};
 use setgate_domain::id::{DeliveryId, Digest, TenantId};
 use setgate_domain::time::Timestamp;
 
+use crate::Error;
 use crate::commit::queue::Batch;
+use crate::deliveries::Deliveries;
 use crate::deliveries::outbox::due_by_seq;
 use crate::deliveries::settle;
 use crate::registry::plans::plan_row;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::state::settlements::Entry;
 use crate::state::stored;
-use crate::{Error, Ledger};
 
 /// A held or dead delivery and its new plan.
 #[derive(Debug, Clone, Copy)]
@@ -25,20 +26,25 @@ pub struct Rerun {
     pub plan: Digest,
 }
 
-impl Ledger {
+impl Deliveries {
     /// Makes deliveries of the tenant due again with another plan, in one transaction: held and dead ones that never
     /// passed their chain and were never sent. Returns those it changed; others are skipped, which makes the call
     /// idempotent. A delivery that was sent before keeps its plan: if that has no steps, its bytes are those of the
     /// event.
     ///
     /// Filter runs recorded with the old plan are deleted.
-    pub async fn rerun(&self, tenant: &TenantId, reruns: Vec<Rerun>, at: Timestamp) -> Result<Vec<DueDelivery>, Error> {
-        self.rerun_for(tenant, reruns, at, None).await
+    pub async fn requeue_with_plan(
+        &self,
+        tenant: &TenantId,
+        reruns: Vec<Rerun>,
+        at: Timestamp,
+    ) -> Result<Vec<DueDelivery>, Error> {
+        self.requeue_with_plan_for(tenant, reruns, at, None).await
     }
 
-    /// Like [`Ledger::rerun`], by a person's decision about these deliveries: each one that becomes due adds a row to
+    /// Like [`Deliveries::requeue_with_plan`](crate::Deliveries::requeue_with_plan), by a person's decision about these deliveries: each one that becomes due adds a row to
     /// the audit log.
-    pub async fn rerun_for(
+    pub async fn requeue_with_plan_for(
         &self,
         tenant: &TenantId,
         reruns: Vec<Rerun>,
@@ -46,7 +52,8 @@ impl Ledger {
         deed: Option<Deed>,
     ) -> Result<Vec<DueDelivery>, Error> {
         let tenant = tenant.clone();
-        self.queue()
+        self.0
+            .queue()
             .write(move |batch| {
                 let mut due = Vec::with_capacity(reruns.len());
                 for rerun in &reruns {
@@ -111,23 +118,29 @@ mod tests {
             let tenant: TenantId = TENANT.parse().unwrap();
             let due = due_one(&ledger).await;
             let other = Plan { broken: Some("another".into()), ..Plan::default() };
-            let plan = ledger.intern_plan(&other).await.unwrap();
+            let plan = ledger.plans.intern(&other).await.unwrap();
             let rerun = Rerun { id: due.id, plan };
             let at = NOW.plus_millis(20);
-            assert!(ledger.rerun(&tenant, vec![rerun], at).await.unwrap().is_empty(), "it is not held");
+            assert!(
+                ledger.deliveries.requeue_with_plan(&tenant, vec![rerun], at).await.unwrap().is_empty(),
+                "it is not held"
+            );
 
             let held = Step::Held { runs: vec![run()], reason: "a fault".into() };
-            ledger.settle(Settlement::new(due.seq, NOW, held)).await.unwrap();
+            ledger.deliveries.settle(Settlement::new(due.seq, NOW, held)).await.unwrap();
             let stranger: TenantId = "stranger".parse().unwrap();
-            assert!(ledger.rerun(&stranger, vec![rerun], at).await.unwrap().is_empty(), "it is not theirs");
-            let again = ledger.rerun(&tenant, vec![rerun, rerun], at).await.unwrap();
+            assert!(
+                ledger.deliveries.requeue_with_plan(&stranger, vec![rerun], at).await.unwrap().is_empty(),
+                "it is not theirs"
+            );
+            let again = ledger.deliveries.requeue_with_plan(&tenant, vec![rerun, rerun], at).await.unwrap();
             assert_eq!(again.len(), 1);
             assert_eq!((again[0].plan, again[0].due_at, again[0].filtered), (plan, at, false));
-            assert_eq!(ledger.backlog(&tenant), 1);
+            assert_eq!(ledger.usage.backlog(&tenant), 1);
             let unknown = Rerun { plan: Digest([9; 32]), ..rerun };
             let held = Step::Held { runs: vec![run()], reason: "again".into() };
-            ledger.settle(Settlement::new(due.seq, at, held)).await.unwrap();
-            let refused = ledger.rerun(&tenant, vec![unknown], at).await;
+            ledger.deliveries.settle(Settlement::new(due.seq, at, held)).await.unwrap();
+            let refused = ledger.deliveries.requeue_with_plan(&tenant, vec![unknown], at).await;
             assert!(matches!(refused, Err(Error::UnknownPlan(_))), "{refused:?}");
         });
     }

@@ -10,16 +10,17 @@ use setgate_domain::idempotency::Claim;
 use setgate_domain::replay::{Replay, ReplayPlace, ReplayRecord, ReplayState};
 use setgate_domain::time::Timestamp;
 
+use crate::Error;
 use crate::commit::queue::Batch;
+use crate::deliveries::Replays;
 use crate::events::fan_out::insert_next_run;
 use crate::history::queries::event_record;
 use crate::registry::idempotency;
 use crate::schema::sql_types::{FromColumn, Json, ReadColumn, ToColumn, params};
-use crate::{Error, Ledger};
 
 /// Ended replays retained per tenant; older ones are deleted.
 pub const REPLAYS_KEPT_MAX: usize = 100;
-/// Maximum number of events that [`Ledger::replay_events`] returns.
+/// Maximum number of events that [`Replays::events`](crate::Replays::events) returns.
 pub const REPLAY_EVENTS_MAX: usize = 1_000;
 
 /// A step of a replay.
@@ -48,19 +49,20 @@ pub struct Advanced {
     pub due: Vec<DueDelivery>,
 }
 
-impl Ledger {
+impl Replays {
     /// Starts a replay of the events that are in the journal now. Returns `None`, without any change, if the tenant
     /// already has `running_max` running replays. [`Error::NoTenant`] if its tenant does not exist.
     ///
     /// `claim` is recorded in the same transaction.
-    pub async fn begin_replay(
+    pub async fn begin(
         &self,
         replay: Replay,
         running_max: usize,
         claim: Option<Claim>,
     ) -> Result<Option<ReplayRecord>, Error> {
         let at = replay.created_at;
-        self.queue()
+        self.0
+            .queue()
             .write(move |batch| {
                 let begun = begin(batch, replay, running_max)?;
                 if let Some(claim) = claim.filter(|_| begun.is_some()) {
@@ -72,24 +74,24 @@ impl Ledger {
     }
 
     /// The tenant's replays, newest first: at most `limit` that are older than `before`.
-    pub async fn replays(
+    pub async fn list(
         &self,
         tenant: &TenantId,
         before: Option<ReplayId>,
         limit: usize,
     ) -> Result<Vec<ReplayRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant).read(move |conn| list(conn, &tenant, before, limit)).await
+        self.0.history_of(&tenant).read(move |conn| list(conn, &tenant, before, limit)).await
     }
 
     /// A replay of the tenant.
-    pub async fn replay(&self, tenant: &TenantId, id: ReplayId) -> Result<Option<ReplayRecord>, Error> {
+    pub async fn get(&self, tenant: &TenantId, id: ReplayId) -> Result<Option<ReplayRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant).read(move |conn| find(conn, &tenant, id)).await
+        self.0.history_of(&tenant).read(move |conn| find(conn, &tenant, id)).await
     }
 
     /// Cancels a replay of the tenant. An ended one stays unchanged. `None` if the replay does not exist.
-    pub async fn cancel_replay(
+    pub async fn cancel(
         &self,
         tenant: &TenantId,
         id: ReplayId,
@@ -97,7 +99,8 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<Option<ReplayRecord>, Error> {
         let tenant = tenant.clone();
-        self.queue()
+        self.0
+            .queue()
             .write(move |batch| {
                 let ended = batch
                     .conn
@@ -115,8 +118,9 @@ impl Ledger {
     }
 
     /// All running replays of all tenants, oldest first.
-    pub async fn running_replays(&self) -> Result<Vec<ReplayRecord>, Error> {
-        self.readers()
+    pub async fn running(&self) -> Result<Vec<ReplayRecord>, Error> {
+        self.0
+            .readers()
             .read(|conn| {
                 let mut statement =
                     conn.prepare_cached(&format!("{REPLAY} INDEXED BY replay_running WHERE state = 0 ORDER BY id"))?;
@@ -131,12 +135,12 @@ impl Ledger {
     }
 
     /// Signals when a replay is started or cancelled.
-    pub fn replays_changed(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.shared().replays.subscribe()
+    pub fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.shared().replays.subscribe()
     }
 
     /// Events of a replay after a position, in order: at most `limit` and [`REPLAY_EVENTS_MAX`].
-    pub async fn replay_events(
+    pub async fn events(
         &self,
         record: &ReplayRecord,
         after: ReplayPlace,
@@ -144,7 +148,8 @@ impl Ledger {
     ) -> Result<Vec<EventRecord>, Error> {
         let (tenant, until, last) = (record.replay.tenant.clone(), record.replay.until, record.last);
         let limit = i64::try_from(limit.min(REPLAY_EVENTS_MAX)).unwrap_or(i64::MAX);
-        self.readers()
+        self.0
+            .readers()
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(REPLAY_EVENTS)?;
                 let events = statement
@@ -160,9 +165,9 @@ impl Ledger {
     /// the replay has ended or is not at the position before the step. Applying a step twice therefore has no effect.
     ///
     /// [`Error::UnknownPlan`] if a plan must be interned again.
-    pub async fn advance_replay(&self, step: ReplayStep) -> Result<Option<Advanced>, Error> {
-        let now = self.clock().now();
-        self.queue().write(move |batch| advance(batch, &step, now)).await
+    pub async fn advance(&self, step: ReplayStep) -> Result<Option<Advanced>, Error> {
+        let now = self.0.clock().now();
+        self.0.queue().write(move |batch| advance(batch, &step, now)).await
     }
 }
 
@@ -295,6 +300,7 @@ impl FromColumn for ReplayState {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, new_delivery, open, reopen, subscription, with_events, with_tenant};
     use crate::{Expected, FanOut};
     use setgate_domain::id::Digest;
@@ -318,12 +324,12 @@ pub(crate) mod tests {
     }
 
     async fn begin(ledger: &Ledger, number: u128) -> ReplayRecord {
-        ledger.begin_replay(replay(number), RUNNING_MAX, None).await.unwrap().expect("not too many run")
+        ledger.replays.begin(replay(number), RUNNING_MAX, None).await.unwrap().expect("not too many run")
     }
 
     /// A step with a delivery for each of the next `count` events.
     async fn step(ledger: &Ledger, record: &ReplayRecord, count: usize, plan: Digest) -> ReplayStep {
-        let events = ledger.replay_events(record, record.position, count).await.unwrap();
+        let events = ledger.replays.events(record, record.position, count).await.unwrap();
         let to = events.last().map(|event| ReplayPlace { at: event.accepted_at, event: event.seq });
         ReplayStep {
             id: record.replay.id,
@@ -341,30 +347,30 @@ pub(crate) mod tests {
             let (folder, ledger) = open();
             let plan = with_events(&ledger, 5).await;
             let deliveries = (1..=4).map(|n| new_delivery(n, 1, plan)).collect();
-            ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
+            ledger.events.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
             let record = begin(&ledger, 1).await;
             let first = step(&ledger, &record, 2, plan).await;
-            let made = ledger.advance_replay(first.clone()).await.unwrap().unwrap();
+            let made = ledger.replays.advance(first.clone()).await.unwrap().unwrap();
             assert_eq!(made.due.iter().map(|due| (due.event.0, due.id.run)).collect::<Vec<_>>(), [(1, 1), (2, 1)]);
-            assert!(ledger.advance_replay(first.clone()).await.unwrap().is_none(), "it was taken");
+            assert!(ledger.replays.advance(first.clone()).await.unwrap().is_none(), "it was taken");
 
             let ledger = reopen(&folder, ledger).await;
-            assert!(ledger.advance_replay(first).await.unwrap().is_none(), "it is still taken");
-            let running = ledger.running_replays().await.unwrap();
+            assert!(ledger.replays.advance(first).await.unwrap().is_none(), "it is still taken");
+            let running = ledger.replays.running().await.unwrap();
             assert_eq!((running.len(), running[0].made, running[0].position.event), (1, 2, EventSeq(2)));
             let second = step(&ledger, &running[0], 4, plan).await;
             // Includes the fifth event, although it is not fanned out: such events may already have their deliveries,
             // without one for a new subscription.
             assert_eq!(second.deliveries.len(), 3);
-            assert_eq!(ledger.advance_replay(second).await.unwrap().unwrap().made, 3);
+            assert_eq!(ledger.replays.advance(second).await.unwrap().unwrap().made, 3);
             let tenant: TenantId = TENANT.parse().unwrap();
-            let ended = ledger.replay(&tenant, record.replay.id).await.unwrap().unwrap();
+            let ended = ledger.replays.get(&tenant, record.replay.id).await.unwrap().unwrap();
             assert_eq!((ended.state, ended.made, ended.ended_at), (ReplayState::Done, 5, Some(NOW)));
-            assert!(ledger.running_replays().await.unwrap().is_empty());
-            assert_eq!(ledger.backlog(&tenant), 9);
+            assert!(ledger.replays.running().await.unwrap().is_empty());
+            assert_eq!(ledger.usage.backlog(&tenant), 9);
 
             let again = begin(&ledger, 2).await;
-            let made = ledger.advance_replay(step(&ledger, &again, 9, plan).await).await.unwrap().unwrap();
+            let made = ledger.replays.advance(step(&ledger, &again, 9, plan).await).await.unwrap().unwrap();
             assert!(made.due.iter().all(|due| due.id.run == 2), "each replay is a run of its own");
             let bytes: Vec<_> = made.due.iter().map(|due| due.bytes).collect();
             assert_eq!(bytes, [40, 40, 40, 40, 1 << 20], "as noted for other runs; the fifth event has none");
@@ -376,17 +382,17 @@ pub(crate) mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;
-            ledger.fan_out(FanOut { through: EventSeq(1), deliveries: vec![] }).await.unwrap();
+            ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries: vec![] }).await.unwrap();
             let record = begin(&ledger, 1).await;
             let unknown = step(&ledger, &record, 1, Digest([7; 32])).await;
-            assert!(matches!(ledger.advance_replay(unknown).await, Err(Error::UnknownPlan(_))));
+            assert!(matches!(ledger.replays.advance(unknown).await, Err(Error::UnknownPlan(_))));
             let mut gone = step(&ledger, &record, 2, plan).await;
             gone.deliveries.push(new_delivery(9, 1, plan));
             gone.passed_over = 1;
             // An event that matched no subscription also starts at run 1, since 0 is reserved for the fan-out.
-            let made = ledger.advance_replay(gone).await.unwrap().unwrap();
+            let made = ledger.replays.advance(gone).await.unwrap().unwrap();
             assert_eq!(made.due.iter().map(|due| due.id.run).collect::<Vec<_>>(), [1]);
-            let ended = ledger.replay(&TENANT.parse().unwrap(), record.replay.id).await.unwrap().unwrap();
+            let ended = ledger.replays.get(&TENANT.parse().unwrap(), record.replay.id).await.unwrap().unwrap();
             assert_eq!((ended.made, ended.passed_over), (1, 1));
         });
     }
@@ -400,10 +406,10 @@ pub(crate) mod tests {
             let stranger: TenantId = "another".parse().unwrap();
             begin(&ledger, 1).await;
             begin(&ledger, 2).await;
-            assert!(ledger.begin_replay(replay(3), RUNNING_MAX, None).await.unwrap().is_none(), "two run");
+            assert!(ledger.replays.begin(replay(3), RUNNING_MAX, None).await.unwrap().is_none(), "two run");
             let cancel = async |whose: &TenantId, number| {
                 let id = replay(number).id;
-                ledger.cancel_replay(whose, id, "enough".into(), NOW.plus_millis(5)).await.unwrap()
+                ledger.replays.cancel(whose, id, "enough".into(), NOW.plus_millis(5)).await.unwrap()
             };
             assert!(cancel(&stranger, 1).await.is_none(), "it is not theirs");
             for _ in 0..2 {
@@ -411,21 +417,24 @@ pub(crate) mod tests {
                 let expected = (ReplayState::Cancelled, Some(NOW.plus_millis(5)), Some("enough".to_owned()));
                 assert_eq!((cancelled.state, cancelled.ended_at, cancelled.reason), expected);
             }
-            let after = ledger.replay(&tenant, replay(1).id).await.unwrap().unwrap();
-            assert!(ledger.advance_replay(step(&ledger, &after, 9, Digest([7; 32])).await).await.unwrap().is_none());
+            let after = ledger.replays.get(&tenant, replay(1).id).await.unwrap().unwrap();
+            assert!(ledger.replays.advance(step(&ledger, &after, 9, Digest([7; 32])).await).await.unwrap().is_none());
 
             for number in 3..(REPLAYS_KEPT_MAX as u128 + 20) {
                 begin(&ledger, number).await;
                 cancel(&tenant, number).await;
             }
-            let listed = ledger.replays(&tenant, None, 999).await.unwrap();
+            let listed = ledger.replays.list(&tenant, None, 999).await.unwrap();
             // The ended ones, and the one still running.
             assert_eq!(listed.len(), REPLAYS_KEPT_MAX + 1);
             assert!(listed.is_sorted_by(|newer, older| newer.replay.id > older.replay.id));
-            assert!(ledger.replays(&stranger, None, 999).await.unwrap().is_empty());
-            ledger.remove_tenant(&tenant, Expected::Any).await.unwrap();
-            assert!(ledger.replays(&tenant, None, 999).await.unwrap().is_empty(), "a removed tenant leaves nothing");
-            let refused = ledger.begin_replay(replay(1), RUNNING_MAX, None).await;
+            assert!(ledger.replays.list(&stranger, None, 999).await.unwrap().is_empty());
+            ledger.registry.remove_tenant(&tenant, Expected::Any).await.unwrap();
+            assert!(
+                ledger.replays.list(&tenant, None, 999).await.unwrap().is_empty(),
+                "a removed tenant leaves nothing"
+            );
+            let refused = ledger.replays.begin(replay(1), RUNNING_MAX, None).await;
             assert!(matches!(refused, Err(Error::NoTenant(_))));
         });
     }

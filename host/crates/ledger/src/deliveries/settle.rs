@@ -1,5 +1,5 @@
 //! State changes of deliveries: `settle` by the pipeline, `redrive` by a person. Apart from these, only
-//! [`Ledger::rerun`] and [`Ledger::expire_held`] write a state.
+//! [`Deliveries::requeue_with_plan`](crate::Deliveries::requeue_with_plan) and [`Deliveries::expire_held`](crate::Deliveries::expire_held) write a state.
 
 use std::sync::Arc;
 
@@ -11,7 +11,9 @@ use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::FilterRun;
 
+use crate::Error;
 use crate::commit::queue::Batch;
+use crate::deliveries::Deliveries;
 use crate::deliveries::attempts::NewRow;
 use crate::deliveries::fifo::freed_by;
 use crate::deliveries::outbox::due_by_seq;
@@ -20,7 +22,6 @@ use crate::registry::failure_streak;
 use crate::schema::sql_types::{Json, ReadColumn, params};
 use crate::state::settlements::Entry;
 use crate::state::stored;
-use crate::{Error, Ledger};
 
 /// Result of a redrive.
 #[derive(Debug, Clone)]
@@ -42,7 +43,7 @@ pub struct Settled {
     pub failing_since: Option<Timestamp>,
 }
 
-/// Result of [`Ledger::expire_held`].
+/// Result of [`Deliveries::expire_held`](crate::Deliveries::expire_held).
 #[derive(Debug, Clone, Default)]
 pub struct Expired {
     /// Number of held deliveries that became dead letters.
@@ -73,10 +74,10 @@ impl From<(Redrive, Deed)> for Decision {
     }
 }
 
-/// Rows that [`Ledger::expire_held`] changes per transaction.
+/// Rows that [`Deliveries::expire_held`](crate::Deliveries::expire_held) changes per transaction.
 const EXPIRE_CHUNK_ROWS: i64 = 500;
 
-impl Ledger {
+impl Deliveries {
     /// Applies a settlement, which is durable when this returns. Idempotent.
     ///
     /// Only due rows change: a late settlement for a row that is at rest or gone is skipped. So is a [`Step::Retry`]
@@ -87,7 +88,7 @@ impl Ledger {
         let settlement = settlement.into();
         // Serialised and compressed here, because the writer thread is the bottleneck.
         let row = NewRow::of(&settlement)?;
-        self.queue().write_named(move |batch| settle(batch, &settlement, row.as_ref())).await
+        self.0.queue().write_named(move |batch| settle(batch, &settlement, row.as_ref())).await
     }
 
     /// Applies a person's decision about a resting delivery of the tenant. `None` if no such delivery exists. See
@@ -104,14 +105,14 @@ impl Ledger {
         at: Timestamp,
     ) -> Result<Option<Redriven>, Error> {
         let (tenant, decision) = (tenant.clone(), decision.into());
-        self.queue().write(move |batch| decide(batch, &tenant, id, &decision, at)).await
+        self.0.queue().write(move |batch| decide(batch, &tenant, id, &decision, at)).await
     }
 
     /// Turns deliveries held since before `before` into dead letters, in chunks.
     pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
         let mut expired = Expired::default();
         loop {
-            let chunk = self.queue().write(move |batch| expire(batch, before, at)).await?;
+            let chunk = self.0.queue().write(move |batch| expire(batch, before, at)).await?;
             if chunk.deliveries == 0 {
                 return Ok(expired);
             }
@@ -356,7 +357,7 @@ fn note(batch: &mut Batch<'_>, found: &Found, state: State, attempt: Option<u32>
     batch.effects.settled.note(&found.tenant, entry);
 }
 
-/// [`Ledger::redrive`] with its audit row.
+/// [`Deliveries::redrive`](crate::Deliveries::redrive) with its audit row.
 pub(crate) fn decide(
     batch: &mut Batch<'_>,
     tenant: &TenantId,
@@ -456,6 +457,7 @@ fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<Exp
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ledger;
     use crate::tests::{NOW, TENANT, attempt, block_on, due_one, open, reopen, run};
 
     fn settlement(delivery: DeliverySeq, step: Step) -> Settlement {
@@ -473,7 +475,7 @@ mod tests {
             let due = due_one(&ledger).await;
             let twice = async |ledger: &Ledger, step: Step| {
                 for _ in 0..2 {
-                    ledger.settle(settlement(due.seq, step.clone())).await.unwrap();
+                    ledger.deliveries.settle(settlement(due.seq, step.clone())).await.unwrap();
                 }
             };
             twice(&ledger, Step::FilterAgain { runs: vec![run()], due_at: NOW.plus_millis(100) }).await;
@@ -481,20 +483,24 @@ mod tests {
             twice(&ledger, Step::Retry { attempt: attempt(1, 500), due_at: NOW.plus_millis(900) }).await;
             // A late copy of an earlier step changes nothing either.
             twice(&ledger, Step::Filtered { claims: Some("{\"late\":1}".into()), runs: vec![] }).await;
-            let again = ledger.due(&tenant(), due.id.subscription, NOW.plus_millis(1_000), None, 9).await.unwrap();
+            let again =
+                ledger.deliveries.due(&tenant(), due.id.subscription, NOW.plus_millis(1_000), None, 9).await.unwrap();
             assert_eq!((again[0].attempts, again[0].filter_tries, again[0].filtered), (1, 1, true));
             assert_eq!(again[0].due_at, NOW.plus_millis(900));
             let ledger = reopen(&folder, ledger).await;
-            assert_eq!(ledger.load(&tenant(), due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{}"));
+            assert_eq!(
+                ledger.deliveries.load(&tenant(), due.seq).await.unwrap().unwrap().claims.as_deref(),
+                Some("{}")
+            );
             twice(&ledger, Step::Delivered { attempt: attempt(2, 200) }).await;
             // Late settlements do not move a resting row.
             twice(&ledger, Step::Dead { attempt: Some(attempt(3, 500)), reason: "late".into() }).await;
-            let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
+            let record = ledger.history.delivery(&tenant(), due.id).await.unwrap().unwrap();
             assert_eq!((record.state, record.attempt_count, record.due_at), (State::Delivered, 2, None));
             assert_eq!(record.runs, [run()]);
-            let attempts = ledger.attempts(&tenant(), due.seq).await.unwrap();
+            let attempts = ledger.history.attempts(&tenant(), due.seq).await.unwrap();
             assert_eq!(attempts, [attempt(1, 500), attempt(2, 200)]);
-            assert_eq!(ledger.backlog(&tenant()), 0);
+            assert_eq!(ledger.usage.backlog(&tenant()), 0);
         });
     }
 
@@ -504,25 +510,29 @@ mod tests {
             let (_folder, ledger) = open();
             let due = due_one(&ledger).await;
             let step = Step::Filtered { claims: Some("{\"a\":1}".into()), runs: vec![run()] };
-            ledger.settle(settlement(due.seq, step)).await.unwrap();
+            ledger.deliveries.settle(settlement(due.seq, step)).await.unwrap();
             let dead = Step::Dead { attempt: Some(attempt(1, 410)), reason: "gone".into() };
-            ledger.settle(settlement(due.seq, dead)).await.unwrap();
-            assert_eq!(ledger.backlog(&tenant()), 0);
+            ledger.deliveries.settle(settlement(due.seq, dead)).await.unwrap();
+            assert_eq!(ledger.usage.backlog(&tenant()), 0);
             let at = NOW.plus_millis(50);
-            let released = ledger.redrive(&tenant(), due.id, Redrive::Release, at).await.unwrap();
+            let released = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Release, at).await.unwrap();
             assert!(matches!(released, Some(Redriven::NotApplicable(State::Dead))));
-            let Some(Redriven::Due(again)) = ledger.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap()
+            let Some(Redriven::Due(again)) =
+                ledger.deliveries.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap()
             else {
                 panic!("a dead delivery is redriven")
             };
             assert_eq!((again.id, again.attempts, again.attempts_before, again.filtered), (due.id, 1, 1, true));
-            assert_eq!(ledger.load(&tenant(), due.seq).await.unwrap().unwrap().claims.as_deref(), Some("{\"a\":1}"));
-            let twice = ledger.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap();
+            assert_eq!(
+                ledger.deliveries.load(&tenant(), due.seq).await.unwrap().unwrap().claims.as_deref(),
+                Some("{\"a\":1}")
+            );
+            let twice = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap();
             assert!(matches!(twice, Some(Redriven::NotApplicable(State::Due))));
-            ledger.settle(settlement(due.seq, Step::Delivered { attempt: attempt(2, 200) })).await.unwrap();
-            assert_eq!(ledger.attempts(&tenant(), due.seq).await.unwrap().len(), 2);
+            ledger.deliveries.settle(settlement(due.seq, Step::Delivered { attempt: attempt(2, 200) })).await.unwrap();
+            assert_eq!(ledger.history.attempts(&tenant(), due.seq).await.unwrap().len(), 2);
             let other = "another".parse().unwrap();
-            assert!(ledger.redrive(&other, due.id, Redrive::Again, at).await.unwrap().is_none());
+            assert!(ledger.deliveries.redrive(&other, due.id, Redrive::Again, at).await.unwrap().is_none());
         });
     }
 
@@ -532,33 +542,37 @@ mod tests {
             let (_folder, ledger) = open();
             let due = due_one(&ledger).await;
             let hold = || settlement(due.seq, Step::Held { runs: vec![run()], reason: "trapped".into() });
-            ledger.settle(hold()).await.unwrap();
-            assert_eq!(ledger.backlog(&tenant()), 1);
-            assert!(ledger.lanes().await.unwrap().is_empty());
+            ledger.deliveries.settle(hold()).await.unwrap();
+            assert_eq!(ledger.usage.backlog(&tenant()), 1);
+            assert!(ledger.deliveries.lanes().await.unwrap().is_empty());
 
             // Run the chain again; it faults again.
-            let again = ledger.redrive(&tenant(), due.id, Redrive::Again, NOW).await.unwrap();
+            let again = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Again, NOW).await.unwrap();
             assert!(matches!(again, Some(Redriven::Due(d)) if !d.filtered));
-            ledger.settle(hold()).await.unwrap();
+            ledger.deliveries.settle(hold()).await.unwrap();
 
             // Continue without the chain.
-            let released = ledger.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
+            let released = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
             assert!(matches!(released, Some(Redriven::Due(d)) if d.filtered));
-            let content = ledger.load(&tenant(), due.seq).await.unwrap().unwrap();
+            let content = ledger.deliveries.load(&tenant(), due.seq).await.unwrap().unwrap();
             assert_eq!((content.filtered, content.claims), (true, None));
-            let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
+            let record = ledger.history.delivery(&tenant(), due.id).await.unwrap().unwrap();
             assert!(record.released && record.reason.is_none());
             assert_eq!(record.runs, [run()]);
-            ledger.settle(settlement(due.seq, Step::Held { runs: vec![], reason: "again".into() })).await.unwrap();
+            ledger
+                .deliveries
+                .settle(settlement(due.seq, Step::Held { runs: vec![], reason: "again".into() }))
+                .await
+                .unwrap();
 
             // Expire it, then discard it.
             let (before, at) = (NOW.plus_millis(8), NOW.plus_millis(9));
-            assert_eq!(ledger.expire_held(NOW, at).await.unwrap().deliveries, 0);
-            assert_eq!(ledger.expire_held(before, at).await.unwrap().deliveries, 1);
-            assert_eq!(ledger.backlog(&tenant()), 0);
-            let ended = ledger.redrive(&tenant(), due.id, Redrive::Discard, at).await.unwrap();
+            assert_eq!(ledger.deliveries.expire_held(NOW, at).await.unwrap().deliveries, 0);
+            assert_eq!(ledger.deliveries.expire_held(before, at).await.unwrap().deliveries, 1);
+            assert_eq!(ledger.usage.backlog(&tenant()), 0);
+            let ended = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Discard, at).await.unwrap();
             assert!(matches!(ended, Some(Redriven::Discarded(None))));
-            let record = ledger.delivery(&tenant(), due.id).await.unwrap().unwrap();
+            let record = ledger.history.delivery(&tenant(), due.id).await.unwrap().unwrap();
             assert_eq!(record.state, State::Dropped);
             assert_eq!(record.reason.as_deref(), Some("discarded; was dead: held for too long: again"));
         });

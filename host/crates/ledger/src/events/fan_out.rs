@@ -6,12 +6,13 @@ use setgate_domain::event::EventSeq;
 use setgate_domain::id::EventId;
 use setgate_domain::time::Timestamp;
 
+use crate::Error;
 use crate::commit::queue::Batch;
 use crate::deliveries::fifo::is_kept_back;
+use crate::events::Events;
 use crate::registry::plans::plan_row;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::state::stored::DELIVERY_BYTES;
-use crate::{Error, Ledger};
 
 /// Maximum number of events after the cursor that an append checks for earlier events of its tenant. If there are more,
 /// one is assumed to exist.
@@ -30,15 +31,15 @@ pub struct FanOut {
     pub deliveries: Vec<NewDelivery>,
 }
 
-impl Ledger {
+impl Events {
     /// Inserts deliveries into the outbox and advances the cursor in one transaction. Returns the new deliveries,
     /// except for those blocked by an earlier delivery: they are returned once that one has ended.
     ///
     /// Idempotent: events at or before the cursor are skipped, and so is a delivery that already exists or has no
     /// event. [`Error::UnknownPlan`] if a plan must be interned again; then nothing is written.
     pub async fn fan_out(&self, fan_out: FanOut) -> Result<Vec<DueDelivery>, Error> {
-        let now = self.clock().now();
-        self.queue().write_named(move |batch| apply(batch, &fan_out, now)).await
+        let now = self.0.clock().now();
+        self.0.queue().write_named(move |batch| apply(batch, &fan_out, now)).await
     }
 }
 
@@ -62,7 +63,7 @@ fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<
 }
 
 /// Inserts all deliveries of an event that was just appended, and queues them for the dispatcher. Returns false,
-/// without any change, if they are left to the fan-out loop. See [`Ledger::append_with`].
+/// without any change, if they are left to the fan-out loop. See [`Events::append_with`](crate::Events::append_with).
 pub(crate) fn insert_all(
     batch: &mut Batch<'_>,
     event: EventSeq,
@@ -191,6 +192,7 @@ fn event_exists(batch: &mut Batch<'_>, seq: EventSeq, id: EventId) -> Result<boo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ledger;
     use crate::UNUSED_KEPT_MS;
     use crate::registry::plans::sweep;
     use crate::tests::{
@@ -211,14 +213,14 @@ mod tests {
                 through: EventSeq(2),
                 deliveries: vec![new_delivery(1, 1, plan), new_delivery(1, 2, plan), new_delivery(2, 1, plan)],
             };
-            assert_eq!(ledger.fan_out(fan_out.clone()).await.unwrap().len(), 3);
-            assert_eq!(ledger.cursor(), EventSeq(2));
-            assert_eq!(ledger.fan_out(fan_out.clone()).await.unwrap().len(), 0);
+            assert_eq!(ledger.events.fan_out(fan_out.clone()).await.unwrap().len(), 3);
+            assert_eq!(ledger.events.cursor(), EventSeq(2));
+            assert_eq!(ledger.events.fan_out(fan_out.clone()).await.unwrap().len(), 0);
             let ledger = reopen(&folder, ledger).await;
-            assert_eq!(ledger.cursor(), EventSeq(2));
-            assert_eq!(ledger.fan_out(fan_out.clone()).await.unwrap().len(), 0);
-            assert_eq!(ledger.backlog(&event(1).tenant), 3);
-            let lanes = ledger.lanes().await.unwrap();
+            assert_eq!(ledger.events.cursor(), EventSeq(2));
+            assert_eq!(ledger.events.fan_out(fan_out.clone()).await.unwrap().len(), 0);
+            assert_eq!(ledger.usage.backlog(&event(1).tenant), 3);
+            let lanes = ledger.deliveries.lanes().await.unwrap();
             assert_eq!(lanes.iter().map(|l| l.deliveries).collect::<Vec<_>>(), [2, 1]);
             assert_eq!(lanes[0].tenant, event(1).tenant);
         });
@@ -231,15 +233,15 @@ mod tests {
             let plan = with_events(&ledger, 1).await;
             let unknown = Digest([7; 32]);
             let deliveries = vec![new_delivery(1, 1, plan), new_delivery(1, 2, unknown)];
-            let refused = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await;
+            let refused = ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries }).await;
             assert!(matches!(refused, Err(Error::UnknownPlan(digest)) if digest == unknown));
-            assert_eq!((ledger.cursor(), ledger.backlog(&event(1).tenant)), (EventSeq(0), 0));
-            assert!(ledger.lanes().await.unwrap().is_empty());
+            assert_eq!((ledger.events.cursor(), ledger.usage.backlog(&event(1).tenant)), (EventSeq(0), 0));
+            assert!(ledger.deliveries.lanes().await.unwrap().is_empty());
         });
     }
 
     fn is_made(ledger: &Ledger) -> Vec<(i64, u128)> {
-        let Made { due, on_disk } = ledger.made();
+        let Made { due, on_disk } = ledger.deliveries.take_new();
         assert!(on_disk.is_empty());
         due.iter().map(|due| (due.event.0, (0..9).find(|n| subscription(*n) == due.id.subscription).unwrap())).collect()
     }
@@ -254,20 +256,23 @@ mod tests {
         block_on(async {
             let (folder, ledger) = open();
             let plan = with_events(&ledger, 0).await;
-            let taken = ledger.append_with(event(1), to(1, [1, 2], plan)).await.unwrap();
+            let taken = ledger.events.append_with(event(1), to(1, [1, 2], plan)).await.unwrap();
             assert_eq!(taken, Taken { appended: Appended::New(EventSeq(1)), fanned_out: true });
             assert_eq!(is_made(&ledger), [(1, 1), (1, 2)]);
-            assert_eq!((ledger.cursor(), ledger.backlog(&event(1).tenant)), (EventSeq(1), 2));
-            assert!(!ledger.reach().borrow().is_behind());
+            assert_eq!((ledger.events.cursor(), ledger.usage.backlog(&event(1).tenant)), (EventSeq(1), 2));
+            assert!(!ledger.events.fanout_cursor().borrow().is_behind());
             // A duplicate inserts nothing, and is not reported to the dispatcher again.
-            let again = ledger.append_with(event(1), to(1, [1, 2, 3], plan)).await.unwrap();
+            let again = ledger.events.append_with(event(1), to(1, [1, 2, 3], plan)).await.unwrap();
             assert_eq!(again, Taken { appended: Appended::Duplicate { id: event(1).id }, fanned_out: false });
             assert!(is_made(&ledger).is_empty());
             // No subscription matches: an empty list of deliveries is complete.
-            assert!(ledger.append_with(event(2), vec![]).await.unwrap().fanned_out);
+            assert!(ledger.events.append_with(event(2), vec![]).await.unwrap().fanned_out);
             let crashed = open_at(&copy(&folder));
-            assert_eq!((crashed.cursor(), crashed.backlog(&event(1).tenant)), (EventSeq(2), 2));
-            assert_eq!(crashed.lanes().await.unwrap().iter().map(|lane| lane.deliveries).collect::<Vec<_>>(), [1, 1]);
+            assert_eq!((crashed.events.cursor(), crashed.usage.backlog(&event(1).tenant)), (EventSeq(2), 2));
+            assert_eq!(
+                crashed.deliveries.lanes().await.unwrap().iter().map(|lane| lane.deliveries).collect::<Vec<_>>(),
+                [1, 1]
+            );
         });
     }
 
@@ -278,23 +283,29 @@ mod tests {
             let options = Options { append_deliveries_max: 2, ..Options::new(folder.path()) };
             let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
             let plan = with_events(&ledger, 0).await;
-            assert!(ledger.append_with(event(1), to(1, [1, 2], plan)).await.unwrap().fanned_out);
-            assert!(!ledger.append_with(event(2), to(2, [1, 2, 3], plan)).await.unwrap().fanned_out);
+            assert!(ledger.events.append_with(event(1), to(1, [1, 2], plan)).await.unwrap().fanned_out);
+            assert!(!ledger.events.append_with(event(2), to(2, [1, 2, 3], plan)).await.unwrap().fanned_out);
             // Later events still get their deliveries at once; the cursor stays at the event that was left.
-            assert!(ledger.append_with(event(3), to(3, [1], plan)).await.unwrap().fanned_out);
+            assert!(ledger.events.append_with(event(3), to(3, [1], plan)).await.unwrap().fanned_out);
             assert_eq!(is_made(&ledger), [(1, 1), (1, 2), (3, 1)]);
-            assert_eq!((ledger.cursor(), ledger.reach().borrow().is_behind()), (EventSeq(1), true));
-            let left: Vec<_> = ledger.next_events(1).await.unwrap().iter().map(|event| event.seq.0).collect();
+            assert_eq!(
+                (ledger.events.cursor(), ledger.events.fanout_cursor().borrow().is_behind()),
+                (EventSeq(1), true)
+            );
+            let left: Vec<_> = ledger.events.next_events(1).await.unwrap().iter().map(|event| event.seq.0).collect();
             assert_eq!(left, [2]);
             let deliveries = (1..=3).map(|n| new_delivery(2, n, plan)).collect();
-            assert_eq!(ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap().len(), 3);
-            assert_eq!((ledger.cursor(), ledger.reach().borrow().is_behind()), (EventSeq(3), false));
+            assert_eq!(ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap().len(), 3);
+            assert_eq!(
+                (ledger.events.cursor(), ledger.events.fanout_cursor().borrow().is_behind()),
+                (EventSeq(3), false)
+            );
 
             let options = Options { append_deliveries_max: 0, ..Options::new(folder.path().join("none")) };
             let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
             let plan = with_events(&ledger, 0).await;
-            assert!(ledger.append_with(event(1), vec![]).await.unwrap().fanned_out, "there is nothing to leave");
-            assert!(!ledger.append_with(event(2), to(2, [1], plan)).await.unwrap().fanned_out);
+            assert!(ledger.events.append_with(event(1), vec![]).await.unwrap().fanned_out, "there is nothing to leave");
+            assert!(!ledger.events.append_with(event(2), to(2, [1], plan)).await.unwrap().fanned_out);
         });
     }
 
@@ -307,12 +318,12 @@ mod tests {
             let plan = with_events(&ledger, 0).await;
             let most = FAN_OUT_DELIVERIES_MAX as u128;
             let (taken, other) = tokio::join!(
-                ledger.append_with(event(1), to(1, 1..=most, plan)),
-                ledger.append_with(event(2), to(2, [1], plan)),
+                ledger.events.append_with(event(1), to(1, 1..=most, plan)),
+                ledger.events.append_with(event(2), to(2, [1], plan)),
             );
             // Whether both end up in one batch is up to the writer; the third append exceeds the limit in any case.
             assert!(taken.unwrap().fanned_out && other.is_ok());
-            assert!(!ledger.append_with(event(3), to(3, 1..=most + 1, plan)).await.unwrap().fanned_out);
+            assert!(!ledger.events.append_with(event(3), to(3, 1..=most + 1, plan)).await.unwrap().fanned_out);
         });
     }
 
@@ -322,9 +333,9 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 0).await;
             let deliveries = [to(1, [1], plan), to(1, [2], Digest([7; 32]))].concat();
-            let taken = ledger.append_with(event(1), deliveries).await.unwrap();
+            let taken = ledger.events.append_with(event(1), deliveries).await.unwrap();
             assert_eq!(taken, Taken { appended: Appended::New(EventSeq(1)), fanned_out: false });
-            assert_eq!((ledger.backlog(&event(1).tenant), ledger.cursor()), (0, EventSeq(0)));
+            assert_eq!((ledger.usage.backlog(&event(1).tenant), ledger.events.cursor()), (0, EventSeq(0)));
         });
     }
 
@@ -335,14 +346,14 @@ mod tests {
             let plan = with_events(&ledger, 1).await;
             let ordered =
                 |n| to(n, [1], plan).into_iter().map(|new| NewDelivery { order_key: Some(5), ..new }).collect();
-            assert!(!ledger.append_with(event(2), ordered(2)).await.unwrap().fanned_out);
+            assert!(!ledger.events.append_with(event(2), ordered(2)).await.unwrap().fanned_out);
             let deliveries = (1..=2).map(|n| NewDelivery { order_key: Some(5), ..new_delivery(n, 1, plan) }).collect();
-            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             assert_eq!(made.iter().map(|due| due.event.0).collect::<Vec<_>>(), [1], "the second one waits");
             // Nothing is left: the next event gets its delivery, blocked by the ones before it.
-            assert!(ledger.append_with(event(3), ordered(3)).await.unwrap().fanned_out);
+            assert!(ledger.events.append_with(event(3), ordered(3)).await.unwrap().fanned_out);
             assert!(is_made(&ledger).is_empty());
-            assert_eq!(ledger.backlog(&event(1).tenant), 3);
+            assert_eq!(ledger.usage.backlog(&event(1).tenant), 3);
         });
     }
 
@@ -355,14 +366,14 @@ mod tests {
             for (delivery, wait_ms) in deliveries.iter_mut().zip([5, 0, 5, 50]) {
                 delivery.due_at = NOW.plus_millis(wait_ms);
             }
-            ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
+            ledger.events.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
             let at = NOW.plus_millis(10);
-            let due = ledger.due(&tenant().id, subscription(1), at, None, 10).await.unwrap();
+            let due = ledger.deliveries.due(&tenant().id, subscription(1), at, None, 10).await.unwrap();
             assert_eq!(due.iter().map(|d| d.event.0).collect::<Vec<_>>(), [2, 1, 3]);
             let after = Some((due[1].due_at, due[1].seq));
-            let rest = ledger.due(&tenant().id, subscription(1), at, after, 10).await.unwrap();
+            let rest = ledger.deliveries.due(&tenant().id, subscription(1), at, after, 10).await.unwrap();
             assert_eq!(rest.iter().map(|d| d.event.0).collect::<Vec<_>>(), [3]);
-            let content = ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap();
+            let content = ledger.deliveries.load(&tenant().id, due[0].seq).await.unwrap().unwrap();
             assert_eq!((content.event.id, content.claims, content.filtered), (event(2).id, None, false));
         });
     }
@@ -373,8 +384,8 @@ mod tests {
             let (_folder, ledger) = open();
             let due = due_one(&ledger).await;
             let settle = async |step: Step| {
-                ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
-                let now = ledger.load(&tenant().id, due.seq).await.unwrap().unwrap();
+                ledger.deliveries.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
+                let now = ledger.deliveries.load(&tenant().id, due.seq).await.unwrap().unwrap();
                 (now.state, now.attempts, now.due_at, now.filter_tries)
             };
             let (soon, later) = (NOW.plus_millis(10), NOW.plus_millis(20));
@@ -411,6 +422,7 @@ mod tests {
         block_on(async {
             let Unused { _folder, ledger, plan, now, before, fan_out } = unused().await;
             let swept = ledger
+                .store
                 .queue()
                 .write(move |batch| {
                     apply(batch, &fan_out, now)?;
@@ -418,8 +430,8 @@ mod tests {
                 })
                 .await;
             assert_eq!(swept.unwrap(), (0, 0));
-            assert!(ledger.plan(&tenant().id, &plan).await.unwrap().is_some());
-            assert_eq!(ledger.due(&tenant().id, subscription(1), now, None, 9).await.unwrap()[0].plan, plan);
+            assert!(ledger.plans.get(&tenant().id, &plan).await.unwrap().is_some());
+            assert_eq!(ledger.deliveries.due(&tenant().id, subscription(1), now, None, 9).await.unwrap()[0].plan, plan);
         });
     }
 
@@ -429,11 +441,11 @@ mod tests {
         block_on(async {
             let Unused { _folder, ledger, now, before, fan_out, .. } = unused().await;
             let again = fan_out.clone();
-            let refused = ledger.queue().write(move |batch| -> Result<(), Error> {
+            let refused = ledger.store.queue().write(move |batch| -> Result<(), Error> {
                 apply(batch, &fan_out, now)?;
                 Err(Error::Cursor)
             });
-            let swept = ledger.queue().write(move |batch| {
+            let swept = ledger.store.queue().write(move |batch| {
                 assert!(batch.plans.is_empty());
                 apply(batch, &again, now)?;
                 sweep(batch, before)
@@ -451,8 +463,8 @@ mod tests {
             let plan = with_events(&ledger, 1).await;
             let count = FAN_OUT_DELIVERIES_MAX + 1;
             let deliveries = (0..count).map(|n| new_delivery(1, n as u128, plan)).collect();
-            let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
-            assert_eq!((made.len(), ledger.backlog(&event(1).tenant)), (count, count as u64));
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            assert_eq!((made.len(), ledger.usage.backlog(&event(1).tenant)), (count, count as u64));
         });
     }
 }

@@ -13,15 +13,16 @@ use setgate_domain::trace::TraceContext;
 
 use crate::commit::queue::Batch;
 use crate::dedupe;
+use crate::events::Events;
 use crate::events::fan_out;
 use crate::history::audit;
 use crate::schema::compression::{self, Packed};
 use crate::schema::sql_types::{Json, ReadColumn, params};
 use crate::schema::statements::Statements;
 use crate::state::stored;
-use crate::{Error, Ledger, Reach};
+use crate::{Error, Reach};
 
-/// Result of [`Ledger::append`].
+/// Result of [`Events::append`](crate::Events::append).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
     /// The event was appended at this position.
@@ -41,42 +42,48 @@ pub enum Appended {
 /// Approximate bytes of a delivery in the writer's queue.
 const DELIVERY_BYTES: usize = 256;
 
-/// Result of [`Ledger::append_with`].
+/// Result of [`Events::append_with`](crate::Events::append_with).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     /// The event's own result.
     pub appended: Appended,
-    /// Whether the deliveries were inserted. False for a duplicate, and if they were left to [`Ledger::fan_out`].
+    /// Whether the deliveries were inserted. False for a duplicate, and if they were left to [`Events::fan_out`](crate::Events::fan_out).
     pub fanned_out: bool,
 }
 
-/// Maximum number of events that [`Ledger::journal_after`] returns.
+/// Maximum number of events that [`Events::events_after`](crate::Events::events_after) returns.
 pub const JOURNAL_LIMIT_MAX: usize = 1_000;
-/// Bytes of SETs and originals after which [`Ledger::journal_after`] returns early, with fewer events than requested.
+/// Bytes of SETs and originals after which [`Events::events_after`](crate::Events::events_after) returns early, with fewer events than requested.
 pub const JOURNAL_BYTES_MAX: usize = 8 << 20;
 
-impl Ledger {
+impl Events {
+    /// See [`Options::append_deliveries_max`].
+    pub fn append_deliveries_max(&self) -> usize {
+        self.0.options().append_deliveries_max
+    }
+
     /// Appends an event. It is durable once this returns [`Appended::New`]; on any error the caller must refuse it.
     ///
     /// [`Error::Busy`] immediately if the queue is full; [`Error::NoTenant`] if its tenant does not exist (any more).
     pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
         let mut new = Append::from(event);
         let bytes = new.bytes();
-        self.queue().write_unless_full(bytes, move |batch| append_alone(batch, &mut new)).await
+        self.0.queue().write_unless_full(bytes, move |batch| append_alone(batch, &mut new)).await
     }
 
-    /// Like [`Ledger::append`], but inserts the event's deliveries (run 0) in the same transaction. Their `event` field
-    /// is ignored. The dispatcher gets the new deliveries from [`Ledger::made`], so the caller need not notify it.
+    /// Like [`Events::append`](crate::Events::append), but inserts the event's deliveries (run 0) in the same transaction. Their `event` field
+    /// is ignored. The dispatcher gets the new deliveries from [`Deliveries::take_new`](crate::Deliveries::take_new), so the caller need not notify it.
     ///
-    /// The deliveries are left to [`Ledger::fan_out`] if there are more than `append_deliveries_max` of them, if a plan
+    /// The deliveries are left to [`Events::fan_out`](crate::Events::fan_out) if there are more than `append_deliveries_max` of them, if a plan
     /// must be interned again, if they are ordered and earlier events of their tenant are still to be fanned out, or if
     /// the batch has reached its limit of new deliveries.
     pub async fn append_with(&self, event: NewEvent, deliveries: Vec<NewDelivery>) -> Result<Taken, Error> {
-        let (now, most) = (self.clock().now(), self.options().append_deliveries_max);
+        let (now, most) = (self.0.clock().now(), self.0.options().append_deliveries_max);
         let mut new = Append::from(event);
         let bytes = new.bytes() + deliveries.len() * DELIVERY_BYTES;
         let mut deliveries = (deliveries.len() <= most).then_some(deliveries);
-        self.queue()
+        self.0
+            .queue()
             .write_unless_full(bytes, move |batch| append_with(batch, &mut new, deliveries.as_deref_mut(), now))
             .await
     }
@@ -84,13 +91,14 @@ impl Ledger {
     /// Appends an event that is addressed to a single subscription, together with its delivery and an audit row, in one
     /// transaction. The delivery's `event` field is ignored. The event is never fanned out.
     pub async fn append_for(&self, event: NewEvent, delivery: NewDelivery, deed: Deed) -> Result<DueDelivery, Error> {
-        let at = self.clock().now();
+        let at = self.0.clock().now();
         let (mut new, mut delivery) = (Append::from(event), delivery);
         let bytes = new.bytes();
         let object = Object { kind: "subscription".to_owned(), id: delivery.id.subscription.to_string() };
         let deed = deed.note(delivery.id.to_string());
         let entry = Entry::of(deed, at, Some(delivery.tenant.clone()), object);
-        self.queue()
+        self.0
+            .queue()
             .write_unless_full(bytes, move |batch| {
                 let Appended::New(seq) = append(batch, &mut new)? else {
                     return Err(Error::corrupt(format!("the event {} is there already", new.event.id)));
@@ -109,30 +117,31 @@ impl Ledger {
 
     /// End of the journal and fan-out cursor. Changes are signalled after each batch while events are left to fan out.
     /// For the fan-out loop.
-    pub fn reach(&self) -> tokio::sync::watch::Receiver<Reach> {
-        self.shared().reach.subscribe()
+    pub fn fanout_cursor(&self) -> tokio::sync::watch::Receiver<Reach> {
+        self.0.shared().reach.subscribe()
     }
 
     /// The fan-out cursor: the last event that has been fanned out. Never blocks.
     pub fn cursor(&self) -> EventSeq {
-        self.shared().reach.borrow().cursor()
+        self.0.shared().reach.borrow().cursor()
     }
 
-    /// The next events to fan out, in order: at most `limit`, and with the limits of [`Ledger::journal_after`].
+    /// The next events to fan out, in order: at most `limit`, and with the limits of [`Events::events_after`](crate::Events::events_after).
     /// Recently appended events come from memory.
     pub async fn next_events(&self, limit: usize) -> Result<Vec<Arc<Event>>, Error> {
         let cursor = self.cursor();
-        match self.shared().hot.news(cursor, limit.min(JOURNAL_LIMIT_MAX)) {
+        match self.0.shared().hot.news(cursor, limit.min(JOURNAL_LIMIT_MAX)) {
             Some(news) => Ok(news),
-            None => Ok(self.journal_after(cursor, limit).await?.into_iter().map(Arc::new).collect()),
+            None => Ok(self.events_after(cursor, limit).await?.into_iter().map(Arc::new).collect()),
         }
     }
 
     /// The events after `after`, in order: at most `limit` and [`JOURNAL_LIMIT_MAX`], and none beyond
     /// [`JOURNAL_BYTES_MAX`] bytes. Empty only if no later event exists.
-    pub async fn journal_after(&self, after: EventSeq, limit: usize) -> Result<Vec<Event>, Error> {
+    pub async fn events_after(&self, after: EventSeq, limit: usize) -> Result<Vec<Event>, Error> {
         let limit = limit.min(JOURNAL_LIMIT_MAX);
-        self.readers()
+        self.0
+            .readers()
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(&format!(
                     "SELECT {EVENT_COLUMNS} FROM event e WHERE e.seq > ?1 ORDER BY e.seq LIMIT ?2"
@@ -156,7 +165,8 @@ impl Ledger {
     /// An event of the tenant, including its SET and original bytes.
     pub async fn event(&self, tenant: &TenantId, id: EventId) -> Result<Option<Event>, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant)
+        self.0
+            .history_of(&tenant)
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(&format!(
                     "SELECT {EVENT_COLUMNS} FROM event e WHERE e.id = ?1 AND e.tenant = ?2"
@@ -353,18 +363,18 @@ mod tests {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
             let first = event(1);
-            assert_eq!(ledger.append(first.clone()).await.unwrap(), Appended::New(EventSeq(1)));
+            assert_eq!(ledger.events.append(first.clone()).await.unwrap(), Appended::New(EventSeq(1)));
             let mut again = event(2);
             again.dedupe = first.dedupe;
-            assert_eq!(ledger.append(again.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
+            assert_eq!(ledger.events.append(again.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
             let ledger = reopen(&folder, ledger).await;
-            assert_eq!(ledger.append(again.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
+            assert_eq!(ledger.events.append(again.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
             again.dedupe.body = [9; 32];
-            assert_eq!(ledger.append(again).await.unwrap(), Appended::Conflict { id: first.id });
+            assert_eq!(ledger.events.append(again).await.unwrap(), Appended::Conflict { id: first.id });
             // Two simultaneous copies end up in the same batch.
             let mut twin = event(4);
             twin.dedupe = event(3).dedupe;
-            let (a, b) = tokio::join!(ledger.append(event(3)), ledger.append(twin));
+            let (a, b) = tokio::join!(ledger.events.append(event(3)), ledger.events.append(twin));
             assert!(matches!((a.unwrap(), b.unwrap()), (Appended::New(_), Appended::Duplicate { .. })));
         });
     }
@@ -376,18 +386,18 @@ mod tests {
             with_tenant(&ledger).await;
             let mut first = event(1);
             first.dedupe.window_ms = Some(1_000);
-            ledger.append(first.clone()).await.unwrap();
+            ledger.events.append(first.clone()).await.unwrap();
             let mut second = event(2);
             second.dedupe = first.dedupe;
             second.accepted_at = NOW.plus_millis(1_000);
-            assert_eq!(ledger.append(second.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
+            assert_eq!(ledger.events.append(second.clone()).await.unwrap(), Appended::Duplicate { id: first.id });
             second.accepted_at = NOW.plus_millis(1_001);
-            assert!(matches!(ledger.append(second.clone()).await.unwrap(), Appended::New(_)));
+            assert!(matches!(ledger.events.append(second.clone()).await.unwrap(), Appended::New(_)));
             // From here on the newest copy counts.
             let mut third = event(3);
             third.dedupe = first.dedupe;
             third.accepted_at = NOW.plus_millis(1_500);
-            assert_eq!(ledger.append(third).await.unwrap(), Appended::Duplicate { id: second.id });
+            assert_eq!(ledger.events.append(third).await.unwrap(), Appended::Duplicate { id: second.id });
         });
     }
 
@@ -399,13 +409,13 @@ mod tests {
             let trace = TraceContext { trace: [3; 16], span: [5; 8], flags: 1, state: "rojo=1".into() };
             for n in 1..=20 {
                 let trace = (n == 5).then(|| trace.clone());
-                ledger.append(NewEvent { trace, ..event(n) }).await.unwrap();
+                ledger.events.append(NewEvent { trace, ..event(n) }).await.unwrap();
             }
             // The files as a crash at this moment would leave them, while the first ledger is still running.
             let crashed = open_at(&copy(&folder));
-            let events = crashed.journal_after(EventSeq(0), 100).await.unwrap();
+            let events = crashed.events.events_after(EventSeq(0), 100).await.unwrap();
             assert_eq!(events.len(), 20);
-            assert_eq!(crashed.reach().borrow().last(), EventSeq(20));
+            assert_eq!(crashed.events.fanout_cursor().borrow().last(), EventSeq(20));
             assert_eq!(events[4].id, event(5).id);
             assert_eq!(events[4].original, event(5).original);
             assert_eq!(events[4].set, event(5).set);
@@ -420,8 +430,8 @@ mod tests {
             with_tenant(&ledger).await;
             let mut plain = event(1);
             plain.original = Bytes::from(plain.set.text.clone());
-            ledger.append(plain.clone()).await.unwrap();
-            let kept = ledger.event(&plain.tenant, plain.id).await.unwrap().unwrap();
+            ledger.events.append(plain.clone()).await.unwrap();
+            let kept = ledger.events.event(&plain.tenant, plain.id).await.unwrap().unwrap();
             assert_eq!(kept.original, plain.original);
         });
     }

@@ -2,3 +2,11 @@
 
 pub(crate) mod fan_out;
 pub(crate) mod journal;
+
+use std::sync::Arc;
+
+use crate::store::Store;
+
+/// The journal: appends, reads in journal order, and the fan-out.
+#[derive(Clone)]
+pub struct Events(pub(crate) Arc<Store>);

@@ -16,9 +16,10 @@ use setgate_domain::page::Filling;
 use setgate_domain::time::Timestamp;
 
 use crate::commit::queue::Batch;
+use crate::history::History;
 use crate::registry::idempotency;
 use crate::schema::sql_types::{ReadColumn, params};
-use crate::{Error, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Ledger};
+use crate::{Error, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX};
 
 /// Rows that retention deletes per transaction, and rows per read of the check.
 const CHUNK_ROWS: i64 = 500;
@@ -53,10 +54,10 @@ impl Link {
     }
 }
 
-impl Ledger {
+impl History {
     /// Records an action that changes no document of the registry.
-    pub async fn record(&self, entry: Entry) -> Result<(), Error> {
-        self.queue().write(move |batch| record(batch, &entry)).await
+    pub async fn record_audit(&self, entry: Entry) -> Result<(), Error> {
+        self.0.queue().write(move |batch| record(batch, &entry)).await
     }
 
     /// A page of the log, newest first, for all tenants or for one. With `since_made`, rows from before the tenant's
@@ -71,25 +72,12 @@ impl Ledger {
         before: Option<i64>,
         limit: usize,
     ) -> Result<(Vec<Record>, Option<i64>), Error> {
-        let readers = self.history_readers();
+        let readers = self.0.history_readers();
         let of = tenant.cloned();
         let read = move |conn: &Connection| page(conn, of.as_ref(), since_made, &query, before, limit);
         match tenant {
             Some(tenant) => readers.of(tenant).read(read).await,
             None => readers.read(read).await,
-        }
-    }
-
-    /// Deletes entries older than `before` in chunks, from the beginning up to the first younger one. Returns their
-    /// number.
-    pub async fn retain_audit(&self, before: Timestamp) -> Result<u64, Error> {
-        let mut removed = 0;
-        loop {
-            let chunk = self.queue().write(move |batch| retain(batch.conn, before)).await?;
-            if chunk == 0 {
-                return Ok(removed);
-            }
-            removed += chunk;
         }
     }
 }
@@ -225,7 +213,7 @@ fn check(conn: &Connection, after: Link) -> Result<(Link, u64, Option<String>), 
     Ok((at, good, None))
 }
 
-fn retain(conn: &Connection, before: Timestamp) -> Result<u64, Error> {
+pub(crate) fn retain(conn: &Connection, before: Timestamp) -> Result<u64, Error> {
     let mut removed = 0;
     let mut past = None;
     {
@@ -252,6 +240,7 @@ fn retain(conn: &Connection, before: Timestamp) -> Result<u64, Error> {
 mod tests {
     use super::*;
     use crate::Expected;
+    use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, copy, open, open_at, reopen, tenant, with_tenant};
     use setgate_domain::audit::{Actor, By, Deed, Object, Outcome};
     use setgate_domain::id::KeyId;
@@ -281,7 +270,7 @@ mod tests {
     }
 
     async fn all(ledger: &Ledger) -> Vec<Record> {
-        ledger.audit(None, false, Query::default(), None, 100).await.unwrap().0
+        ledger.history.audit(None, false, Query::default(), None, 100).await.unwrap().0
     }
 
     #[test]
@@ -289,12 +278,17 @@ mod tests {
         block_on(async {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
-            let first = ledger.put_source(source("a"), (Expected::Absent, deed("source.create"))).await.unwrap();
-            assert!(ledger.put_source(source("b"), (Expected::Absent, deed("source.create"))).await.is_err());
-            let second = ledger.put_source(source("b"), Expected::Version(first)).await.unwrap();
+            let first =
+                ledger.registry.put_source(source("a"), (Expected::Absent, deed("source.create"))).await.unwrap();
+            assert!(ledger.registry.put_source(source("b"), (Expected::Absent, deed("source.create"))).await.is_err());
+            let second = ledger.registry.put_source(source("b"), Expected::Version(first)).await.unwrap();
             let id: TenantId = TENANT.parse().unwrap();
-            ledger.remove_source(&id, &source("b").name, (Expected::Any, deed("source.remove"))).await.unwrap();
-            assert!(!ledger.remove_source(&id, &source("b").name, Expected::Any).await.unwrap());
+            ledger
+                .registry
+                .remove_source(&id, &source("b").name, (Expected::Any, deed("source.remove")))
+                .await
+                .unwrap();
+            assert!(!ledger.registry.remove_source(&id, &source("b").name, Expected::Any).await.unwrap());
 
             let ledger = reopen(&folder, ledger).await;
             let log = all(&ledger).await;
@@ -314,7 +308,7 @@ mod tests {
     }
 
     async fn checked(ledger: &Ledger) -> AuditCheck {
-        ledger.history_readers().read(walk).await.unwrap()
+        ledger.store.history_readers().read(walk).await.unwrap()
     }
 
     #[test]
@@ -323,7 +317,7 @@ mod tests {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
             for n in 0..4 {
-                ledger.put_source(source(&n.to_string()), Expected::Any).await.unwrap();
+                ledger.registry.put_source(source(&n.to_string()), Expected::Any).await.unwrap();
             }
             for (sql, words) in [
                 ("UPDATE audit SET doc = json_set(doc, '$.by', 'host', '$.note', 'x') WHERE seq = 3", "entry 3"),
@@ -335,7 +329,7 @@ mod tests {
                 let copied = copy(&folder);
                 let other = open_at(&copied);
                 assert_eq!(checked(&other).await.fault, None);
-                other.queue().write(move |batch| Ok(batch.conn.execute(sql, [])?)).await.unwrap();
+                other.store.queue().write(move |batch| Ok(batch.conn.execute(sql, [])?)).await.unwrap();
                 let fault = checked(&other).await.fault.expect(sql);
                 assert!(fault.contains(words), "{sql}: {fault}");
             }
@@ -347,18 +341,18 @@ mod tests {
         block_on(async {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
-            ledger.put_source(source("a"), Expected::Any).await.unwrap();
+            ledger.registry.put_source(source("a"), Expected::Any).await.unwrap();
             let later = NOW.plus_millis(1_000);
-            ledger.clock().set(later);
-            ledger.put_source(source("b"), Expected::Any).await.unwrap();
-            assert_eq!(ledger.retain_audit(NOW).await.unwrap(), 0);
-            assert_eq!(ledger.retain_audit(later).await.unwrap(), 2);
+            ledger.store.clock().set(later);
+            ledger.registry.put_source(source("b"), Expected::Any).await.unwrap();
+            assert_eq!(ledger.upkeep.retain_audit(NOW).await.unwrap(), 0);
+            assert_eq!(ledger.upkeep.retain_audit(later).await.unwrap(), 2);
             let check = checked(&ledger).await;
             assert_eq!((check.rows, check.fault), (1, None));
             // When all rows are gone, the next one still continues the chain.
-            assert_eq!(ledger.retain_audit(later.plus_millis(1)).await.unwrap(), 1);
+            assert_eq!(ledger.upkeep.retain_audit(later.plus_millis(1)).await.unwrap(), 1);
             let ledger = reopen(&folder, ledger).await;
-            ledger.put_source(source("c"), Expected::Any).await.unwrap();
+            ledger.registry.put_source(source("c"), Expected::Any).await.unwrap();
             let check = checked(&ledger).await;
             assert_eq!((check.rows, check.fault), (1, None));
             assert_eq!(all(&ledger).await[0].seq, 4);
@@ -370,17 +364,17 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
-            ledger.put_source(source("a"), Expected::Any).await.unwrap();
+            ledger.registry.put_source(source("a"), Expected::Any).await.unwrap();
             let id = tenant().id;
-            ledger.remove_tenant(&id, Expected::Any).await.unwrap();
+            ledger.registry.remove_tenant(&id, Expected::Any).await.unwrap();
             with_tenant(&ledger).await;
-            ledger.put_source(source("b"), Expected::Any).await.unwrap();
-            let own = ledger.audit(Some(&id), true, Query::default(), None, 100).await.unwrap().0;
+            ledger.registry.put_source(source("b"), Expected::Any).await.unwrap();
+            let own = ledger.history.audit(Some(&id), true, Query::default(), None, 100).await.unwrap().0;
             assert_eq!(own.iter().map(|r| r.seq).collect::<Vec<_>>(), [5, 4]);
-            let operators = ledger.audit(Some(&id), false, Query::default(), None, 100).await.unwrap().0;
+            let operators = ledger.history.audit(Some(&id), false, Query::default(), None, 100).await.unwrap().0;
             assert_eq!(operators.len(), 5, "the operator sees both");
             let other: TenantId = "other".parse().unwrap();
-            assert!(ledger.audit(Some(&other), true, Query::default(), None, 100).await.unwrap().0.is_empty());
+            assert!(ledger.history.audit(Some(&other), true, Query::default(), None, 100).await.unwrap().0.is_empty());
         });
     }
 
@@ -390,14 +384,15 @@ mod tests {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
             for n in 0..5 {
-                ledger.put_source(source(&n.to_string()), Expected::Any).await.unwrap();
+                ledger.registry.put_source(source(&n.to_string()), Expected::Any).await.unwrap();
             }
             let object = Object { kind: "delivery".into(), id: "dlv_1".into() };
             let entry = Entry::of(deed("delivery.again"), NOW, Some(tenant().id), object);
-            ledger.record(entry).await.unwrap();
+            ledger.history.record_audit(entry).await.unwrap();
             let (mut seen, mut before) = (Vec::new(), None);
             loop {
-                let (items, next) = ledger.audit(Some(&tenant().id), true, Query::default(), before, 3).await.unwrap();
+                let (items, next) =
+                    ledger.history.audit(Some(&tenant().id), true, Query::default(), before, 3).await.unwrap();
                 seen.extend(items.iter().map(|r| r.seq));
                 before = next;
                 if next.is_none() {
@@ -405,7 +400,7 @@ mod tests {
                 }
             }
             assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
-            let count = async |query: Query| ledger.audit(None, false, query, None, 100).await.unwrap().0.len();
+            let count = async |query: Query| ledger.history.audit(None, false, query, None, 100).await.unwrap().0.len();
             let any = Query::default;
             assert_eq!(count(Query { kind: Some("source".into()), ..any() }).await, 5);
             assert_eq!(count(Query { action: Some("source.create".into()), ..any() }).await, 1);

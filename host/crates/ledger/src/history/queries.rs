@@ -18,12 +18,13 @@ use setgate_domain::page::Filling;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::FilterRun;
 
+use crate::Error;
 use crate::deliveries::attempts;
 use crate::deliveries::outbox::{Content, content};
 use crate::deliveries::settle::RELEASED;
+use crate::history::History;
 use crate::schema::compression;
 use crate::schema::sql_types::{FromColumn, Json, ReadColumn, params};
-use crate::{Error, Ledger};
 
 /// Maximum number of entries per page.
 pub const HISTORY_LIMIT_MAX: usize = 200;
@@ -143,7 +144,35 @@ macro_rules! delivery_page {
     };
 }
 
-impl Ledger {
+impl History {
+    /// A page of the tenant's deliveries in state [`State::Held`] or [`State::Dead`], oldest first, so that redriving
+    /// page by page preserves their order. `query.event` is ignored. A row that leaves its state meanwhile does not
+    /// shift others across the cursor. `limit` is capped at [`crate::HISTORY_LIMIT_MAX`].
+    pub async fn at_rest(
+        &self,
+        tenant: &TenantId,
+        state: State,
+        query: DeliveryQuery,
+        cursor: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<DeliveryRecord>, Error> {
+        let tenant = tenant.clone();
+        self.0.history_of(&tenant).read(move |conn| at_rest(conn, &tenant, state, &query, cursor, limit)).await
+    }
+
+    /// The current records of the given deliveries, without those that the tenant does not have.
+    pub async fn deliveries_by_id(
+        &self,
+        tenant: &TenantId,
+        ids: Vec<DeliveryId>,
+    ) -> Result<Vec<DeliveryRecord>, Error> {
+        let tenant = tenant.clone();
+        self.0
+            .history_of(&tenant)
+            .read(move |conn| ids.iter().filter_map(|id| delivery(conn, &tenant, *id).transpose()).collect())
+            .await
+    }
+
     /// A page of the tenant's deliveries, newest first. `limit` is capped at [`HISTORY_LIMIT_MAX`].
     pub async fn deliveries(
         &self,
@@ -153,13 +182,13 @@ impl Ledger {
         limit: usize,
     ) -> Result<Page<DeliveryRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant).read(move |conn| deliveries(conn, &tenant, &query, cursor, limit)).await
+        self.0.history_of(&tenant).read(move |conn| deliveries(conn, &tenant, &query, cursor, limit)).await
     }
 
     /// A delivery of the tenant.
     pub async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<DeliveryRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant).read(move |conn| delivery(conn, &tenant, id)).await
+        self.0.history_of(&tenant).read(move |conn| delivery(conn, &tenant, id)).await
     }
 
     /// A delivery of the tenant with its event and the output of its chain, from one consistent read.
@@ -169,7 +198,8 @@ impl Ledger {
         id: DeliveryId,
     ) -> Result<Option<(DeliveryRecord, Content)>, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant)
+        self.0
+            .history_of(&tenant)
             .read(move |conn| {
                 // A read is already a single transaction.
                 let Some(record) = delivery(conn, &tenant, id)? else { return Ok(None) };
@@ -181,14 +211,15 @@ impl Ledger {
 
     /// The attempts of a delivery of the tenant, in order.
     pub async fn attempts(&self, tenant: &TenantId, delivery: DeliverySeq) -> Result<Vec<Attempt>, Error> {
-        self.history_of(tenant).read(move |conn| attempts::attempts(conn, delivery, None)).await
+        self.0.history_of(tenant).read(move |conn| attempts::attempts(conn, delivery, None)).await
     }
 
     /// The claims of a delivery as JSON text: the output of its chain, or the normalized SET if the chain left it
     /// unchanged.
     pub async fn delivery_claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<Option<String>, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant)
+        self.0
+            .history_of(&tenant)
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(concat!(
                     "SELECT f.claims, e.packed, e.set_text FROM delivery d JOIN event e ON e.seq = d.event_seq
@@ -214,13 +245,14 @@ impl Ledger {
         limit: usize,
     ) -> Result<Page<EventRecord>, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant).read(move |conn| events(conn, &tenant, &query, cursor, limit)).await
+        self.0.history_of(&tenant).read(move |conn| events(conn, &tenant, &query, cursor, limit)).await
     }
 
     /// Number of deliveries by state, for the tenant or for one of its subscriptions.
     pub async fn counts(&self, tenant: &TenantId, subscription: Option<SubscriptionId>) -> Result<Counts, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant)
+        self.0
+            .history_of(&tenant)
             .read(move |conn| {
                 let counts = conn
                     .prepare_cached(
@@ -447,6 +479,31 @@ fn has_type(wanted: &Option<String>, row: &Row<'_>, column: usize) -> Result<boo
     Ok(row.get::<_, Json<Vec<String>>>(column)?.0.contains(wanted))
 }
 
+/// The state condition is repeated literally so that the partial index applies; both time bounds are index ranges.
+pub(crate) fn oldest_at_rest() -> String {
+    format!(
+        "{DELIVERY_COLUMNS} WHERE d.tenant = ?1 AND d.state IN (3, 4) AND d.state = ?2
+         AND (d.created_at, d.seq) > (?3, ?4) AND d.created_at < ?5 ORDER BY d.created_at, d.seq"
+    )
+}
+
+fn at_rest(
+    conn: &Connection,
+    tenant: &TenantId,
+    state: State,
+    query: &DeliveryQuery,
+    cursor: Option<Cursor>,
+    limit: usize,
+) -> Result<Page<DeliveryRecord>, Error> {
+    let since = Cursor { at: query.since.unwrap_or(Timestamp::from_millis(i64::MIN)), seq: i64::MIN };
+    // The later bound applies. A cursor points after a row, `since` before the first one.
+    let from = cursor.filter(|cursor| cursor.at >= since.at).unwrap_or(since);
+    let until = query.until.unwrap_or(Timestamp::from_millis(i64::MAX));
+    let mut statement = conn.prepare_cached(&oldest_at_rest())?;
+    let rows = statement.query(params![tenant, state, from.at, from.seq, until])?;
+    page_of(rows, limit, |row| read_if_asked_for(conn, query, row))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -462,7 +519,7 @@ mod tests {
     async fn fan_out(ledger: &Ledger, events: std::ops::RangeInclusive<u64>, plan: setgate_domain::id::Digest) {
         let through = EventSeq(events.end().cast_signed());
         let deliveries = events.flat_map(|n| [new_delivery(n, 1, plan), new_delivery(n, 2, plan)]).collect();
-        ledger.fan_out(FanOut { through, deliveries }).await.unwrap();
+        ledger.events.fan_out(FanOut { through, deliveries }).await.unwrap();
     }
 
     #[test]
@@ -475,7 +532,7 @@ mod tests {
             let mut seen = Vec::new();
             let mut cursor = None;
             loop {
-                let page = ledger.deliveries(&tenant(), query.clone(), cursor, 3).await.unwrap();
+                let page = ledger.history.deliveries(&tenant(), query.clone(), cursor, 3).await.unwrap();
                 seen.extend(page.items.iter().map(|d| d.id.event));
                 // New deliveries are newer than all following pages.
                 fan_out(&ledger, 5..=5, plan).await;
@@ -495,14 +552,15 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 3).await;
             fan_out(&ledger, 1..=3, plan).await;
-            let due = ledger.due(&tenant(), subscription(2), NOW, None, 9).await.unwrap();
+            let due = ledger.deliveries.due(&tenant(), subscription(2), NOW, None, 9).await.unwrap();
             let step = Step::Held { runs: vec![], reason: "trapped".into() };
-            ledger.settle(Settlement::new(due[1].seq, NOW, step)).await.unwrap();
+            ledger.deliveries.settle(Settlement::new(due[1].seq, NOW, step)).await.unwrap();
             let step = Step::Delivered { attempt: attempt(1, 204) };
-            ledger.settle(Settlement::new(due[2].seq, NOW, step)).await.unwrap();
+            ledger.deliveries.settle(Settlement::new(due[2].seq, NOW, step)).await.unwrap();
 
-            let count =
-                async |query: DeliveryQuery| ledger.deliveries(&tenant(), query, None, 100).await.unwrap().items.len();
+            let count = async |query: DeliveryQuery| {
+                ledger.history.deliveries(&tenant(), query, None, 100).await.unwrap().items.len()
+            };
             let any = DeliveryQuery::default;
             assert_eq!(count(any()).await, 6);
             assert_eq!(count(DeliveryQuery { state: Some(State::Held), ..any() }).await, 1);
@@ -518,16 +576,16 @@ mod tests {
             assert_eq!(count(DeliveryQuery { until: Some(NOW.plus_millis(1)), ..any() }).await, 6);
 
             let query = EventQuery { jti: Some(event(2).set.jti), ..Default::default() };
-            let page = ledger.events(&tenant(), query, None, 1).await.unwrap();
+            let page = ledger.history.events(&tenant(), query, None, 1).await.unwrap();
             assert_eq!(page.items[0].id, event(2).id);
             let other = "another".parse().unwrap();
-            assert!(ledger.events(&other, EventQuery::default(), None, 1).await.unwrap().items.is_empty());
-            assert!(ledger.delivery(&other, due[0].id).await.unwrap().is_none());
-            assert_eq!(ledger.delivery_claims(&tenant(), due[0].id).await.unwrap(), Some(event(1).set.text));
+            assert!(ledger.history.events(&other, EventQuery::default(), None, 1).await.unwrap().items.is_empty());
+            assert!(ledger.history.delivery(&other, due[0].id).await.unwrap().is_none());
+            assert_eq!(ledger.history.delivery_claims(&tenant(), due[0].id).await.unwrap(), Some(event(1).set.text));
 
-            let counts = ledger.counts(&tenant(), Some(subscription(2))).await.unwrap();
+            let counts = ledger.history.counts(&tenant(), Some(subscription(2))).await.unwrap();
             assert_eq!(counts, Counts { due: 1, held: 1, delivered: 1, ..Default::default() });
-            assert_eq!(ledger.counts(&tenant(), None).await.unwrap().due, 4);
+            assert_eq!(ledger.history.counts(&tenant(), None).await.unwrap().due, 4);
         });
     }
 }

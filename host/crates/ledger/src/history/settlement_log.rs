@@ -13,11 +13,12 @@ use setgate_domain::id::{DeliveryId, SourceName, SubscriptionId, TenantId};
 use setgate_domain::page::Filling;
 use setgate_domain::time::Timestamp;
 
+use crate::history::History;
 use crate::schema::sql_types::{Json, ReadColumn, params};
 use crate::state::settlements::Entry;
-use crate::{Error, HISTORY_SCAN_ROWS_MAX, Ledger};
+use crate::{Error, HISTORY_SCAN_ROWS_MAX};
 
-/// Maximum number of settlements that [`Ledger::settled`] returns.
+/// Maximum number of settlements that [`History::settlements`](crate::History::settlements) returns.
 pub const SETTLED_LIMIT_MAX: usize = 200;
 /// Maximum bytes of JSON that it returns, unless a single settlement is larger.
 pub const SETTLED_BYTES_MAX: usize = 64 << 10;
@@ -94,20 +95,20 @@ pub struct SettledPage {
     pub missed: bool,
 }
 
-impl Ledger {
+impl History {
     /// End of the log. Never blocks.
-    pub fn settled_end(&self) -> SettledPlace {
-        SettledPlace { batch: *self.shared().settled.borrow(), entry: u32::MAX }
+    pub fn settlements_end(&self) -> SettledPlace {
+        SettledPlace { batch: *self.0.shared().settled.borrow(), entry: u32::MAX }
     }
 
     /// Whether the tenant may have settlements after a position. Never blocks.
-    pub fn has_settled(&self, tenant: &TenantId, after: SettledPlace) -> bool {
-        self.shared().last_settled(tenant) > after.batch
+    pub fn has_settlements(&self, tenant: &TenantId, after: SettledPlace) -> bool {
+        self.0.shared().last_settled(tenant) > after.batch
     }
 
     /// Signals each batch with settlements of any tenant.
-    pub fn settled_changed(&self) -> tokio::sync::watch::Receiver<i64> {
-        self.shared().settled.subscribe()
+    pub fn settlements_changed(&self) -> tokio::sync::watch::Receiver<i64> {
+        self.0.shared().settled.subscribe()
     }
 
     /// Settlements of the tenant after a position, oldest first: at most `limit`, [`SETTLED_LIMIT_MAX`] and
@@ -115,24 +116,25 @@ impl Ledger {
     /// follow.
     ///
     /// [`Error::Cursor`] if the position is beyond the end of the log.
-    pub async fn settled(
+    pub async fn settlements(
         &self,
         tenant: &TenantId,
         query: SettledQuery,
         after: SettledPlace,
         limit: usize,
     ) -> Result<SettledPage, Error> {
-        if after.batch > self.settled_end().batch {
+        if after.batch > self.settlements_end().batch {
             return Err(Error::Cursor);
         }
         let tenant = tenant.clone();
-        self.history_of(&tenant).read(move |conn| page(conn, &tenant, query, after, limit)).await
+        self.0.history_of(&tenant).read(move |conn| page(conn, &tenant, query, after, limit)).await
     }
 
     /// Deletes expired batches, in chunks.
     pub(crate) async fn retain_settled(&self, now: Timestamp) -> Result<(), Error> {
-        let before = now.plus_millis(-self.options().tail_retention_ms.max(0));
+        let before = now.plus_millis(-self.0.options().tail_retention_ms.max(0));
         let young = self
+            .0
             .readers()
             .read(move |conn| {
                 // Batches are in order of time, except if the clock was set back: batches after the first young one can
@@ -146,7 +148,7 @@ impl Ledger {
                 Ok(young.unwrap_or(last + 1))
             })
             .await?;
-        while self.queue().write(move |batch| delete_before(batch.conn, young)).await? {}
+        while self.0.queue().write(move |batch| delete_before(batch.conn, young)).await? {}
         Ok(())
     }
 }
@@ -258,6 +260,7 @@ fn delete_before(conn: &Connection, batch: i64) -> Result<bool, Error> {
 mod tests {
     use super::*;
     use crate::FanOut;
+    use crate::Ledger;
     use crate::tests::{
         NOW, TENANT, attempt, block_on, due_one, event, new_delivery, open, reopen, run, subscription, with_events,
     };
@@ -274,7 +277,7 @@ mod tests {
     async fn all_behind(ledger: &Ledger, mut after: SettledPlace, query: SettledQuery) -> Vec<SettledRecord> {
         let mut all = Vec::new();
         loop {
-            let page = ledger.settled(&tenant(), query, after, 2).await.unwrap();
+            let page = ledger.history.settlements(&tenant(), query, after, 2).await.unwrap();
             assert!(page.items.len() <= 2 && !page.missed);
             all.extend(page.items);
             // Through the text form, as a client would store it.
@@ -293,18 +296,21 @@ mod tests {
             let settle = async |ledger: &Ledger, step: Step| {
                 for _ in 0..2 {
                     let at = NOW.plus_millis(1);
-                    ledger.settle(Settlement::new(due.seq, at, step.clone())).await.unwrap();
+                    ledger.deliveries.settle(Settlement::new(due.seq, at, step.clone())).await.unwrap();
                 }
             };
-            let begin = ledger.settled_end();
+            let begin = ledger.history.settlements_end();
             settle(&ledger, Step::FilterAgain { runs: vec![run()], due_at: NOW }).await;
             settle(&ledger, Step::Held { runs: vec![run()], reason: "a fault".into() }).await;
-            ledger.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
-            let after_three = ledger.settled_end();
-            assert!(ledger.has_settled(&tenant(), begin) && !ledger.has_settled(&tenant(), after_three));
+            ledger.deliveries.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
+            let after_three = ledger.history.settlements_end();
+            assert!(
+                ledger.history.has_settlements(&tenant(), begin)
+                    && !ledger.history.has_settlements(&tenant(), after_three)
+            );
             settle(&ledger, Step::Retry { attempt: attempt(1, 500), due_at: NOW }).await;
             let ledger = reopen(&folder, ledger).await;
-            assert!(ledger.has_settled(&tenant(), after_three), "also after a restart");
+            assert!(ledger.history.has_settlements(&tenant(), after_three), "also after a restart");
             settle(&ledger, Step::Delivered { attempt: attempt(2, 200) }).await;
 
             let all = all_behind(&ledger, begin, SettledQuery::default()).await;
@@ -320,10 +326,10 @@ mod tests {
             let other = SettledQuery { subscription: Some(subscription(2)), ..SettledQuery::default() };
             assert_eq!(all_behind(&ledger, START, other).await.len(), 0);
             let stranger = "another".parse().unwrap();
-            let page = ledger.settled(&stranger, SettledQuery::default(), START, 9).await.unwrap();
+            let page = ledger.history.settlements(&stranger, SettledQuery::default(), START, 9).await.unwrap();
             assert!(page.items.is_empty());
-            let ahead = SettledPlace { batch: ledger.settled_end().batch + 1, entry: 0 };
-            assert!(matches!(ledger.settled(&tenant(), other, ahead, 9).await, Err(Error::Cursor)));
+            let ahead = SettledPlace { batch: ledger.history.settlements_end().batch + 1, entry: 0 };
+            assert!(matches!(ledger.history.settlements(&tenant(), other, ahead, 9).await, Err(Error::Cursor)));
         });
     }
 
@@ -333,10 +339,10 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;
             let deliveries = (0..50).map(|n| new_delivery(1, n, plan)).collect();
-            let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
             let settling = made.iter().map(|due| {
                 let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
-                ledger.settle(Settlement::new(due.seq, NOW, step))
+                ledger.deliveries.settle(Settlement::new(due.seq, NOW, step))
             });
             futures_util::future::try_join_all(settling).await.unwrap();
             let all = all_behind(&ledger, START, SettledQuery::default()).await;
@@ -354,27 +360,27 @@ mod tests {
             let due = due_one(&ledger).await;
             let retry = async |ledger: &Ledger, number: u32, at: Timestamp| {
                 let step = Step::Retry { attempt: attempt(number, 500), due_at: NOW };
-                ledger.settle(Settlement::new(due.seq, at, step)).await.unwrap();
+                ledger.deliveries.settle(Settlement::new(due.seq, at, step)).await.unwrap();
             };
             retry(&ledger, 1, NOW).await;
-            let seen = ledger.settled_end();
+            let seen = ledger.history.settlements_end();
             retry(&ledger, 2, NOW.plus_millis(10)).await;
             retry(&ledger, 3, NOW.plus_millis(20)).await;
-            let kept_ms = ledger.options().tail_retention_ms;
-            ledger.retain_settled(NOW.plus_millis(kept_ms + 1)).await.unwrap();
-            let page = ledger.settled(&tenant(), SettledQuery::default(), seen, 9).await.unwrap();
+            let kept_ms = ledger.store.options().tail_retention_ms;
+            ledger.history.retain_settled(NOW.plus_millis(kept_ms + 1)).await.unwrap();
+            let page = ledger.history.settlements(&tenant(), SettledQuery::default(), seen, 9).await.unwrap();
             assert!(page.items.len() == 2 && !page.missed, "what was seen may go");
-            ledger.retain_settled(NOW.plus_millis(kept_ms + 11)).await.unwrap();
-            let page = ledger.settled(&tenant(), SettledQuery::default(), seen, 9).await.unwrap();
+            ledger.history.retain_settled(NOW.plus_millis(kept_ms + 11)).await.unwrap();
+            let page = ledger.history.settlements(&tenant(), SettledQuery::default(), seen, 9).await.unwrap();
             assert!(page.items.len() == 1 && page.missed, "{page:?}");
 
             // Even if the log is empty, positions are not reused.
-            ledger.retain_settled(NOW.plus_millis(kept_ms + 1_000)).await.unwrap();
-            let end = ledger.settled_end();
+            ledger.history.retain_settled(NOW.plus_millis(kept_ms + 1_000)).await.unwrap();
+            let end = ledger.history.settlements_end();
             let ledger = reopen(&folder, ledger).await;
-            assert_eq!(ledger.settled_end(), end);
+            assert_eq!(ledger.history.settlements_end(), end);
             retry(&ledger, 4, NOW.plus_millis(30)).await;
-            let page = ledger.settled(&tenant(), SettledQuery::default(), end, 9).await.unwrap();
+            let page = ledger.history.settlements(&tenant(), SettledQuery::default(), end, 9).await.unwrap();
             assert!(page.items.len() == 1 && !page.missed && page.next > end);
         });
     }

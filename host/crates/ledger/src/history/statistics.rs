@@ -9,9 +9,10 @@ use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::statistics::{HOUR_MS, MINUTE_MS, Statistics, Window};
 use setgate_domain::time::Timestamp;
 
+use crate::Error;
+use crate::history::History;
 use crate::schema::sql_types::{Json, ReadColumn, params};
 use crate::state::counters::begin_of;
-use crate::{Error, Ledger};
 
 /// How long minute buckets are retained, in milliseconds.
 pub const MINUTES_KEPT_MS: i64 = 2 * HOUR_MS;
@@ -27,7 +28,7 @@ pub struct Counted {
     pub statistics: Statistics,
 }
 
-impl Ledger {
+impl History {
     /// Statistics of the tenant's deliveries, or of one subscription's, over the window that ends at `now`.
     pub async fn statistics(
         &self,
@@ -39,7 +40,8 @@ impl Ledger {
         let tenant = tenant.clone();
         let bucket_ms = window.bucket_ms();
         let since = begin_of(now.plus_millis(-window.ms()), bucket_ms);
-        self.history_of(&tenant)
+        self.0
+            .history_of(&tenant)
             .read(move |conn| {
                 // One query per subscription, so that each is a range scan of the primary key.
                 let of = match subscription {
@@ -69,7 +71,8 @@ impl Ledger {
         subscription: Option<SubscriptionId>,
     ) -> Result<Option<Timestamp>, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant)
+        self.0
+            .history_of(&tenant)
             .read(move |conn| {
                 Ok(conn
                     .prepare_cached(
@@ -84,11 +87,11 @@ impl Ledger {
 
     /// Deletes expired buckets, in chunks.
     pub(crate) async fn retain_statistics(&self, now: Timestamp) -> Result<(), Error> {
-        let hours_ms = self.options().statistics_retention_ms.max(0);
+        let hours_ms = self.0.options().statistics_retention_ms.max(0);
         for (bucket_ms, kept_ms) in [(MINUTE_MS, MINUTES_KEPT_MS), (HOUR_MS, hours_ms)] {
             // A bucket expires when all of it is past the retention time.
             let before = now.plus_millis(-kept_ms - bucket_ms);
-            while self.queue().write(move |batch| delete_past(batch.conn, bucket_ms, before)).await? {}
+            while self.0.queue().write(move |batch| delete_past(batch.conn, bucket_ms, before)).await? {}
         }
         Ok(())
     }
@@ -124,6 +127,7 @@ fn delete_past(conn: &Connection, bucket_ms: i64, before: Timestamp) -> Result<b
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ledger;
     use crate::tests::{
         NOW, TENANT, attempt, block_on, due_one, new_delivery, open, reopen, subscription, with_events,
     };
@@ -136,11 +140,12 @@ mod tests {
     }
 
     async fn counted(ledger: &Ledger, window: Window, now: Timestamp) -> Statistics {
-        ledger.statistics(&tenant(), None, window, now).await.unwrap().statistics
+        ledger.history.statistics(&tenant(), None, window, now).await.unwrap().statistics
     }
 
     async fn rows(ledger: &Ledger) -> i64 {
         ledger
+            .store
             .readers()
             .read(|conn| Ok(conn.query_row("SELECT count(*) FROM statistic", [], |row| row.get(0))?))
             .await
@@ -155,12 +160,12 @@ mod tests {
             let settle = async |ledger: &Ledger, step: Step| {
                 for _ in 0..2 {
                     let at = NOW.plus_millis(90);
-                    ledger.settle(Settlement::new(due.seq, at, step.clone())).await.unwrap();
+                    ledger.deliveries.settle(Settlement::new(due.seq, at, step.clone())).await.unwrap();
                 }
             };
             settle(&ledger, Step::Retry { attempt: attempt(1, 500), due_at: NOW }).await;
             settle(&ledger, Step::Dead { attempt: Some(attempt(2, 404)), reason: "gave up".into() }).await;
-            ledger.redrive(&tenant(), due.id, Redrive::Again, NOW).await.unwrap();
+            ledger.deliveries.redrive(&tenant(), due.id, Redrive::Again, NOW).await.unwrap();
             let ledger = reopen(&folder, ledger).await;
             settle(&ledger, Step::Delivered { attempt: attempt(3, 200) }).await;
 
@@ -172,9 +177,9 @@ mod tests {
                 assert_eq!((counted.attempt_us.total(), counted.attempt_us.percentile(50)), (3, Some(1_471)));
                 assert_eq!(counted.accepted_to_delivered_ms.percentile(99), Some(91), "90 ms, read back in its step");
             }
-            let other = ledger.statistics(&"another".parse().unwrap(), None, Window::Week, NOW).await.unwrap();
+            let other = ledger.history.statistics(&"another".parse().unwrap(), None, Window::Week, NOW).await.unwrap();
             assert_eq!(other.statistics, Statistics::default());
-            let other = ledger.statistics(&tenant(), Some(subscription(2)), Window::Week, NOW).await.unwrap();
+            let other = ledger.history.statistics(&tenant(), Some(subscription(2)), Window::Week, NOW).await.unwrap();
             assert_eq!(other.statistics, Statistics::default());
         });
     }
@@ -190,11 +195,11 @@ mod tests {
                 new
             });
             let fan_out = FanOut { through: EventSeq(1), deliveries: deliveries.collect() };
-            let made = ledger.fan_out(fan_out).await.unwrap();
+            let made = ledger.events.fan_out(fan_out).await.unwrap();
             // Concurrently, so that they share batches.
             let settling = made.iter().map(|due| {
                 let step = Step::Delivered { attempt: attempt(1, 200) };
-                ledger.settle(Settlement::new(due.seq, NOW, step))
+                ledger.deliveries.settle(Settlement::new(due.seq, NOW, step))
             });
             futures_util::future::try_join_all(settling).await.unwrap();
             assert_eq!(rows(&ledger).await, 4, "two subscriptions, a minute and an hour each");
@@ -210,23 +215,23 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;
             let deliveries = (1..=3).map(|n| new_delivery(1, n, plan)).collect();
-            let made = ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
             let now = NOW.plus_millis(8 * 24 * HOUR_MS);
             for (due, hours) in made.iter().zip([8 * 24 - 3, 20, 0]) {
                 let at = now.plus_millis(-hours * HOUR_MS);
                 let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
-                ledger.settle(Settlement::new(due.seq, at, step)).await.unwrap();
+                ledger.deliveries.settle(Settlement::new(due.seq, at, step)).await.unwrap();
             }
             let dropped = async |window: Window| counted(&ledger, window, now).await.rested_as(State::Dropped);
             assert_eq!((dropped(Window::Hour).await, dropped(Window::Day).await), (1, 2));
             assert_eq!((dropped(Window::Week).await, rows(&ledger).await), (2, 6));
-            let oldest = ledger.oldest_due(&tenant(), None).await.unwrap();
+            let oldest = ledger.history.oldest_due(&tenant(), None).await.unwrap();
             assert_eq!(oldest, None, "nothing is due");
 
-            ledger.retain_statistics(now).await.unwrap();
+            ledger.history.retain_statistics(now).await.unwrap();
             // Two hours, and the one minute that is young enough.
             assert_eq!((dropped(Window::Week).await, rows(&ledger).await), (2, 3));
-            ledger.remove_tenant(&tenant(), Expected::Any).await.unwrap();
+            ledger.registry.remove_tenant(&tenant(), Expected::Any).await.unwrap();
             assert_eq!(rows(&ledger).await, 0, "a removed tenant leaves nothing");
         });
     }
@@ -238,8 +243,8 @@ mod tests {
             let plan = with_events(&ledger, 1).await;
             let mut deliveries = vec![new_delivery(1, 1, plan), new_delivery(1, 2, plan)];
             deliveries[1].due_at = NOW.plus_millis(-5);
-            ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
-            let oldest = async |of| ledger.oldest_due(&tenant(), of).await.unwrap();
+            ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            let oldest = async |of| ledger.history.oldest_due(&tenant(), of).await.unwrap();
             assert_eq!(oldest(Some(subscription(1))).await, Some(NOW));
             assert_eq!(oldest(None).await, Some(NOW.plus_millis(-5)));
             assert_eq!(oldest(Some(subscription(9))).await, None);

@@ -7,9 +7,10 @@ use std::time::Duration;
 use rusqlite::{ErrorCode, OptionalExtension};
 use setgate_domain::event::EventSeq;
 
+use crate::Error;
 use crate::events::journal::{EVENT_COLUMNS, read_event};
 use crate::schema::sql_types::params;
-use crate::{Error, Ledger};
+use crate::upkeep::Upkeep;
 
 /// Counter: accepted events that cannot be read and were skipped. No delivery was made for them.
 pub(crate) const PASSED_OVER: &str = "setgate_events_damaged_total";
@@ -22,7 +23,7 @@ const NAME: &str = "damaged events";
 /// Maximum number of ranges stored.
 const RUNS_MAX: usize = 1_000;
 
-/// Result of [`Ledger::check`].
+/// Result of [`Upkeep::check`](crate::Upkeep::check).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
     /// The whole file is structurally sound.
@@ -33,15 +34,16 @@ pub enum Checked {
     Damaged(Vec<String>),
 }
 
-impl Ledger {
+impl Upkeep {
     /// Checks the structure of the file for up to `check_ms_max`, concurrently with other work. Changed bytes within a
     /// row that still decode are not detected.
     pub async fn check(&self) -> Result<Checked, Error> {
-        let limit = Duration::from_millis(self.options().check_ms_max);
+        let limit = Duration::from_millis(self.0.options().check_ms_max);
         if limit.is_zero() {
             return Ok(Checked::NotFinished);
         }
         let checked = self
+            .0
             .history_readers()
             .read(move |conn| {
                 let interrupt = conn.get_interrupt_handle();
@@ -82,11 +84,12 @@ impl Ledger {
 
     /// Advances the cursor past the unreadable events right after it, so that later events and other tenants' events
     /// are delivered. The skipped events stay in the file and are recorded. Returns their number.
-    pub async fn pass_over_damaged(&self) -> Result<u64, Error> {
-        let reach = *self.shared().reach.borrow();
+    pub async fn skip_damaged(&self) -> Result<u64, Error> {
+        let reach = *self.0.shared().reach.borrow();
         let (cursor, last) = (reach.cursor(), reach.last());
         let end = last.0.min(cursor.0.saturating_add(SCAN_MAX));
         let (through, count) = self
+            .0
             .readers()
             .read(move |conn| {
                 let mut found = (cursor.0, 0);
@@ -112,7 +115,8 @@ impl Ledger {
             return Ok(0);
         }
         let through = EventSeq(through);
-        self.queue()
+        self.0
+            .queue()
             .write(move |batch| {
                 let kept: Option<Vec<u8>> = batch
                     .conn
@@ -156,7 +160,7 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             with_events(&ledger, 3).await;
-            assert_eq!(ledger.check().await.unwrap(), Checked::Sound);
+            assert_eq!(ledger.upkeep.check().await.unwrap(), Checked::Sound);
         });
     }
 
@@ -166,13 +170,13 @@ mod tests {
             let (_folder, ledger) = open();
             with_events(&ledger, 4).await;
             let spoil = "UPDATE event SET types = 'no JSON' WHERE seq IN (1, 2, 4)";
-            ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
-            assert!(ledger.journal_after(EventSeq(0), 10).await.unwrap_err().is_damage());
-            assert_eq!(ledger.pass_over_damaged().await.unwrap(), 2);
-            assert_eq!(ledger.cursor(), EventSeq(2));
-            assert_eq!(ledger.journal_after(EventSeq(2), 1).await.unwrap()[0].id, event(3).id);
-            assert_eq!(ledger.pass_over_damaged().await.unwrap(), 0, "the next one can be read");
-            let kept = ledger.meta_get(NAME).await.unwrap().unwrap();
+            ledger.store.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
+            assert!(ledger.events.events_after(EventSeq(0), 10).await.unwrap_err().is_damage());
+            assert_eq!(ledger.upkeep.skip_damaged().await.unwrap(), 2);
+            assert_eq!(ledger.events.cursor(), EventSeq(2));
+            assert_eq!(ledger.events.events_after(EventSeq(2), 1).await.unwrap()[0].id, event(3).id);
+            assert_eq!(ledger.upkeep.skip_damaged().await.unwrap(), 0, "the next one can be read");
+            let kept = ledger.upkeep.meta_get(NAME).await.unwrap().unwrap();
             assert_eq!(kept, b"[[1,2]]");
         });
     }

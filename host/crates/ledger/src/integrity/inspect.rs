@@ -255,9 +255,9 @@ mod tests {
     async fn filled() -> (tempfile::TempDir, Ledger) {
         let (folder, ledger) = open();
         let plan = with_events(&ledger, 3).await;
-        ledger.put_blob(&tenant().id, vec![7; 300 << 10].into()).await.unwrap();
+        ledger.blobs.put(&tenant().id, vec![7; 300 << 10].into()).await.unwrap();
         let deliveries = (1..=2).map(|n| new_delivery(n, 1, plan)).collect();
-        ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+        ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
         assert_eq!((event(1).tenant.as_str(), tenant().id.as_str()), (TENANT, TENANT));
         (folder, ledger)
     }

@@ -187,7 +187,7 @@ mod tests {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
             for n in 1..=5 {
-                ledger.append(event(n)).await.unwrap();
+                ledger.events.append(event(n)).await.unwrap();
             }
             let crashed = copy(&folder);
             let bytes = fs::read(crashed.path().join("ledger.db-wal")).unwrap();

@@ -5,12 +5,12 @@ use super::*;
 /// Compares everything that the public interface returns.
 pub(crate) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCaseError> {
     let tenant: TenantId = TENANT.parse().unwrap();
-    let journal = ledger.journal_after(EventSeq(0), 1_000).await.unwrap();
+    let journal = ledger.events.events_after(EventSeq(0), 1_000).await.unwrap();
     let journal: Vec<_> = journal.iter().map(|e| (e.seq.0, e.id)).collect();
     let expected: Vec<_> = model.events.iter().map(|(seq, (_, e))| (*seq, e.id)).collect();
     prop_assert_eq!(journal, expected);
-    prop_assert_eq!(ledger.cursor().0, model.cursor);
-    prop_assert_eq!(ledger.backlog(&tenant), model.count(State::Due) + model.count(State::Held));
+    prop_assert_eq!(ledger.events.cursor().0, model.cursor);
+    prop_assert_eq!(ledger.usage.backlog(&tenant), model.count(State::Due) + model.count(State::Held));
     let counts = Counts {
         due: model.count(State::Due),
         delivered: model.count(State::Delivered),
@@ -18,17 +18,19 @@ pub(crate) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCa
         held: model.count(State::Held),
         dead: model.count(State::Dead),
     };
-    prop_assert_eq!(ledger.counts(&tenant, None).await.unwrap(), counts);
+    prop_assert_eq!(ledger.history.counts(&tenant, None).await.unwrap(), counts);
     prop_assert_eq!(&hours(ledger).await.unwrap(), &model.hours);
-    let lanes = ledger.lanes().await.unwrap();
+    let lanes = ledger.deliveries.lanes().await.unwrap();
     prop_assert_eq!(lanes.iter().map(|lane| lane.deliveries).sum::<u64>(), counts.due);
     let mut due = BTreeMap::new();
     for lane in &lanes {
-        for row in ledger.due(&tenant, lane.subscription, model.now.plus_millis(10_000), None, 1_000).await.unwrap() {
+        for row in
+            ledger.deliveries.due(&tenant, lane.subscription, model.now.plus_millis(10_000), None, 1_000).await.unwrap()
+        {
             due.insert(row.seq.0, row);
         }
     }
-    let listed = ledger.deliveries(&tenant, DeliveryQuery::default(), None, 200).await.unwrap();
+    let listed = ledger.history.deliveries(&tenant, DeliveryQuery::default(), None, 200).await.unwrap();
     prop_assert_eq!(listed.items.len(), model.deliveries.len());
     for record in &listed.items {
         let Some(expected) = model.deliveries.get(&record.seq.0) else {
@@ -36,9 +38,10 @@ pub(crate) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCa
         };
         prop_assert_eq!((record.id, record.state), (expected.id, expected.state));
         prop_assert_eq!((record.attempt_count, record.released), (expected.attempts, expected.released));
-        let numbers: Vec<u32> = ledger.attempts(&tenant, record.seq).await.unwrap().iter().map(|a| a.number).collect();
+        let numbers: Vec<u32> =
+            ledger.history.attempts(&tenant, record.seq).await.unwrap().iter().map(|a| a.number).collect();
         prop_assert_eq!(numbers, (1..=expected.attempts).collect::<Vec<_>>());
-        let content = ledger.load(&tenant, record.seq).await.unwrap().unwrap();
+        let content = ledger.deliveries.load(&tenant, record.seq).await.unwrap().unwrap();
         prop_assert_eq!((content.filtered, &content.claims), (expected.filtered, &expected.claims));
         match due.get(&record.seq.0) {
             Some(row) => {
@@ -57,6 +60,7 @@ pub(crate) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCa
 /// Statistics of each hour, over all subscriptions.
 async fn hours(ledger: &Ledger) -> Result<BTreeMap<i64, (u64, [u64; State::ALL.len()])>, Error> {
     ledger
+        .store
         .readers()
         .read(|conn| {
             let mut hours: BTreeMap<i64, (u64, [u64; State::ALL.len()])> = BTreeMap::new();
@@ -100,6 +104,7 @@ async fn violations(ledger: &Ledger) -> Result<Vec<String>, Error> {
         ("the file is damaged", "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
     ];
     ledger
+        .store
         .readers()
         .read(|conn| {
             let mut found = Vec::new();

@@ -6,6 +6,7 @@
 //! the tenant that uploads, since an upload may be abandoned after any part.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
@@ -13,31 +14,37 @@ use setgate_base::crypto::{sha256, sha256_of};
 use setgate_domain::id::{Digest, TenantId};
 use setgate_domain::time::Timestamp;
 
+use crate::Error;
 use crate::commit::queue::Batch;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::state::stored;
-use crate::{Error, Ledger};
+use crate::store::Store;
 
 /// Maximum bytes of a part.
 pub const BLOB_PART_BYTES: usize = 256 << 10;
 
-impl Ledger {
+/// Filter components and table rows, stored once per content.
+#[derive(Clone)]
+pub struct Blobs(pub(crate) Arc<Store>);
+
+impl Blobs {
     /// Stores a blob of a tenant (a filter component or table rows), unless it is already stored, and returns its
     /// digest. It is retained while a filter, table or plan refers to it, and for [`crate::UNUSED_KEPT_MS`] after this
     /// call.
-    pub async fn put_blob(&self, tenant: &TenantId, body: Bytes) -> Result<Digest, Error> {
+    pub async fn put(&self, tenant: &TenantId, body: Bytes) -> Result<Digest, Error> {
         let digest = Digest(sha256(&body));
-        let now = self.clock().now();
-        if self.queue().write(move |batch| put_again(batch.conn, &digest, now)).await? {
+        let now = self.0.clock().now();
+        if self.0.queue().write(move |batch| put_again(batch.conn, &digest, now)).await? {
             return Ok(digest);
         }
         for (number, at) in (0..body.len()).step_by(BLOB_PART_BYTES).enumerate() {
             let part = body.slice(at..body.len().min(at + BLOB_PART_BYTES));
             let tenant = tenant.clone();
-            self.queue().write(move |batch| put_part(batch, (&digest, number as i64), now, (&tenant, &part))).await?;
+            self.0.queue().write(move |batch| put_part(batch, (&digest, number as i64), now, (&tenant, &part))).await?;
         }
         let (tenant, bytes) = (tenant.clone(), stored::bytes(body.len()));
-        self.queue()
+        self.0
+            .queue()
             .write(move |batch| {
                 end_upload(batch, &digest)?;
                 if !put_again(batch.conn, &digest, now)? {
@@ -53,9 +60,10 @@ impl Ledger {
     }
 
     /// Size of a blob in bytes, without reading it.
-    pub async fn blob_bytes(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<u64>, Error> {
+    pub async fn size(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<u64>, Error> {
         let digest = *digest;
-        self.readers()
+        self.0
+            .readers()
             .of(tenant)
             .read(move |conn| {
                 Ok(conn
@@ -69,9 +77,10 @@ impl Ledger {
 
     /// Reads a whole blob to verify its digest and returns its size in bytes. Only one part is in memory at a time.
     /// [`Error::Corrupt`] if the digest does not match.
-    pub async fn check_blob(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<u64>, Error> {
+    pub async fn check(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<u64>, Error> {
         let digest = *digest;
-        self.history_of(tenant)
+        self.0
+            .history_of(tenant)
             .read(move |conn| {
                 if part(conn, &digest, 0)?.is_none() {
                     return Ok(None);
@@ -88,16 +97,16 @@ impl Ledger {
     }
 
     /// A part of a blob: [`BLOB_PART_BYTES`] bytes, fewer for the last part, none after it.
-    pub async fn blob_part(&self, tenant: &TenantId, digest: &Digest, number: u32) -> Result<Option<Bytes>, Error> {
+    pub async fn part(&self, tenant: &TenantId, digest: &Digest, number: u32) -> Result<Option<Bytes>, Error> {
         let digest = *digest;
-        let part = self.history_of(tenant).read(move |conn| part(conn, &digest, number.into())).await?;
+        let part = self.0.history_of(tenant).read(move |conn| part(conn, &digest, number.into())).await?;
         Ok(part.map(Bytes::from))
     }
 
     /// The content of a blob. [`Error::Corrupt`] if it does not match its digest.
-    pub async fn blob(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<Bytes>, Error> {
+    pub async fn get(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<Bytes>, Error> {
         let digest = *digest;
-        let body = self.readers().of(tenant).read(move |conn| read(conn, &digest)).await?;
+        let body = self.0.readers().of(tenant).read(move |conn| read(conn, &digest)).await?;
         match body {
             Some(body) if sha256(&body) != digest.0 => Err(Error::corrupt(format!("blob {digest}"))),
             body => Ok(body.map(Bytes::from)),
@@ -189,7 +198,7 @@ impl io::Read for Parts<'_> {
     }
 }
 
-/// See [`Ledger::blob_part`].
+/// See [`Blobs::part`](crate::Blobs::part).
 fn part(conn: &Connection, digest: &Digest, number: i64) -> Result<Option<Vec<u8>>, Error> {
     let part = conn
         .prepare_cached(
@@ -248,6 +257,7 @@ pub(crate) fn sweep_unfinished(batch: &mut Batch<'_>, before: Timestamp) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ledger;
     use crate::UNUSED_KEPT_MS;
     use crate::inspect;
     use crate::tests::{NOW, block_on, open, reopen, tenant};
@@ -258,22 +268,22 @@ mod tests {
             let (_folder, ledger) = open();
             for bytes in [0, 4, BLOB_PART_BYTES - 1, BLOB_PART_BYTES, BLOB_PART_BYTES * 2 + 5] {
                 let body: Bytes = (0..bytes).map(|at| (at % 251) as u8).collect::<Vec<_>>().into();
-                let name = ledger.put_blob(&tenant().id, body.clone()).await.unwrap();
-                assert_eq!(ledger.put_blob(&tenant().id, body.clone()).await.unwrap(), name);
-                assert_eq!(ledger.blob_bytes(&tenant().id, &name).await.unwrap(), Some(bytes as u64));
-                assert_eq!(ledger.check_blob(&tenant().id, &name).await.unwrap(), Some(bytes as u64));
+                let name = ledger.blobs.put(&tenant().id, body.clone()).await.unwrap();
+                assert_eq!(ledger.blobs.put(&tenant().id, body.clone()).await.unwrap(), name);
+                assert_eq!(ledger.blobs.size(&tenant().id, &name).await.unwrap(), Some(bytes as u64));
+                assert_eq!(ledger.blobs.check(&tenant().id, &name).await.unwrap(), Some(bytes as u64));
                 assert_eq!(in_parts(&ledger, &name).await, body);
-                assert_eq!(ledger.blob(&tenant().id, &name).await.unwrap(), Some(body));
+                assert_eq!(ledger.blobs.get(&tenant().id, &name).await.unwrap(), Some(body));
             }
-            assert_eq!(ledger.blob(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
-            assert_eq!(ledger.blob_bytes(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
+            assert_eq!(ledger.blobs.get(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
+            assert_eq!(ledger.blobs.size(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
         });
     }
 
     async fn in_parts(ledger: &Ledger, digest: &Digest) -> Bytes {
         let mut whole = Vec::new();
         for number in 0.. {
-            let part = ledger.blob_part(&tenant().id, digest, number).await.unwrap().unwrap();
+            let part = ledger.blobs.part(&tenant().id, digest, number).await.unwrap().unwrap();
             if part.is_empty() {
                 break;
             }
@@ -286,11 +296,11 @@ mod tests {
     fn a_blob_that_is_damaged_is_found_before_any_of_it_is_sent() {
         block_on(async {
             let (_folder, ledger) = open();
-            let name = ledger.put_blob(&tenant().id, Bytes::from(vec![7; BLOB_PART_BYTES + 5])).await.unwrap();
+            let name = ledger.blobs.put(&tenant().id, Bytes::from(vec![7; BLOB_PART_BYTES + 5])).await.unwrap();
             let damage = "UPDATE blob_part SET body = x'00' WHERE number = 1";
-            ledger.queue().write(move |batch| Ok(batch.conn.execute(damage, [])?)).await.unwrap();
-            assert!(matches!(ledger.check_blob(&tenant().id, &name).await, Err(Error::Corrupt { .. })));
-            assert_eq!(ledger.check_blob(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
+            ledger.store.queue().write(move |batch| Ok(batch.conn.execute(damage, [])?)).await.unwrap();
+            assert!(matches!(ledger.blobs.check(&tenant().id, &name).await, Err(Error::Corrupt { .. })));
+            assert_eq!(ledger.blobs.check(&tenant().id, &Digest([7; 32])).await.unwrap(), None);
         });
     }
 
@@ -299,19 +309,19 @@ mod tests {
         block_on(async {
             let (folder, ledger) = open();
             let (ours, theirs) = (tenant().id, "another".parse::<TenantId>().unwrap());
-            let before = ledger.stored(&ours);
+            let before = ledger.usage.stored(&ours);
             let body = Bytes::from(vec![7; BLOB_PART_BYTES * 20]);
             tokio::select! {
                 biased;
-                _ = ledger.put_blob(&ours, body.clone()) => panic!("it is broken off after its first parts"),
-                () = async { while ledger.stored(&ours) == before { tokio::task::yield_now().await } } => {}
+                _ = ledger.blobs.put(&ours, body.clone()) => panic!("it is broken off after its first parts"),
+                () = async { while ledger.usage.stored(&ours) == before { tokio::task::yield_now().await } } => {}
             }
             let ledger = reopen(&folder, ledger).await;
-            let charged = ledger.stored(&ours) - before;
+            let charged = ledger.usage.stored(&ours) - before;
             assert!((1..20).contains(&(charged / BLOB_PART_BYTES as u64)), "{charged}");
             // Whoever uploads the same bytes to their end is charged for all of them, and nobody else is.
-            ledger.put_blob(&theirs, body.clone()).await.unwrap();
-            assert_eq!((ledger.stored(&ours), ledger.stored(&theirs)), (before, body.len() as u64));
+            ledger.blobs.put(&theirs, body.clone()).await.unwrap();
+            assert_eq!((ledger.usage.stored(&ours), ledger.usage.stored(&theirs)), (before, body.len() as u64));
             let found = inspect(folder.path()).unwrap();
             assert!(found.checks.iter().all(|check| check.faults == 0), "{:?}", found.checks);
         });
@@ -322,24 +332,24 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             let digest = Digest([5; 32]);
-            let before = ledger.stored(&tenant().id);
+            let before = ledger.usage.stored(&tenant().id);
             let put = |number, at| {
                 let tenant = tenant().id;
-                ledger.queue().write(move |batch| put_part(batch, (&digest, number), at, (&tenant, b"half")))
+                ledger.store.queue().write(move |batch| put_part(batch, (&digest, number), at, (&tenant, b"half")))
             };
             put(0, NOW).await.unwrap();
             put(1, NOW.plus_millis(5)).await.unwrap();
             put(1, NOW.plus_millis(5)).await.unwrap();
-            assert_eq!(ledger.stored(&tenant().id), before + 8, "parts are charged, each once");
+            assert_eq!(ledger.usage.stored(&tenant().id), before + 8, "parts are charged, each once");
             let parts = async || {
                 let count = |conn: &Connection| Ok(conn.query_row("SELECT count(*) FROM blob_part", [], |r| r.get(0))?);
-                ledger.readers().read::<i64>(count).await.unwrap()
+                ledger.store.readers().read::<i64>(count).await.unwrap()
             };
-            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS + 4)).await.unwrap();
+            ledger.upkeep.retain(NOW.plus_millis(UNUSED_KEPT_MS + 4)).await.unwrap();
             assert_eq!(parts().await, 2, "it may still go on");
-            ledger.retain(NOW.plus_millis(UNUSED_KEPT_MS + 6)).await.unwrap();
+            ledger.upkeep.retain(NOW.plus_millis(UNUSED_KEPT_MS + 6)).await.unwrap();
             assert_eq!(parts().await, 0);
-            assert_eq!(ledger.stored(&tenant().id), before);
+            assert_eq!(ledger.usage.stored(&tenant().id), before);
         });
     }
 }

@@ -56,14 +56,16 @@ mod tests {
                 };
                 Settlement::new(due.seq, at, step)
             };
-            let since =
-                async |ledger: &crate::Ledger, settlement| ledger.settle(settlement).await.unwrap().failing_since;
+            let since = async |ledger: &crate::Ledger, settlement| {
+                ledger.deliveries.settle(settlement).await.unwrap().failing_since
+            };
             assert_eq!(since(&ledger, settle(1, 10, 500)).await, Some(NOW.plus_millis(10)));
             assert_eq!(since(&ledger, settle(2, 20, 500)).await, Some(NOW.plus_millis(10)));
             let ledger = reopen(&folder, ledger).await;
             assert_eq!(since(&ledger, settle(3, 30, 500)).await, Some(NOW.plus_millis(10)));
             assert_eq!(since(&ledger, settle(4, 40, 200)).await, None);
             let rows: i64 = ledger
+                .store
                 .history_readers()
                 .read(|conn| Ok(conn.query_row("SELECT count(*) FROM failing", [], |row| row.get(0))?))
                 .await

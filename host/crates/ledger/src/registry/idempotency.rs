@@ -14,8 +14,9 @@ use setgate_domain::idempotency::Claim;
 use setgate_domain::secret::Sealed;
 use setgate_domain::time::Timestamp;
 
+use crate::Error;
+use crate::registry::Registry;
 use crate::schema::sql_types::{ReadColumn, params};
-use crate::{Error, Ledger};
 
 /// How long a request is recognised by its key, in milliseconds: one day.
 pub const ANSWERS_KEPT_MS: i64 = 24 * 3_600 * 1_000;
@@ -38,10 +39,10 @@ pub struct AnswersStored {
     pub bytes: u64,
 }
 
-impl Ledger {
+impl Registry {
     /// The executed request of this claim, if any, and the totals of its tenant.
-    pub async fn carried_out(&self, claim: &Claim) -> Result<(Option<CarriedOut>, AnswersStored), Error> {
-        let (asked, since) = (claim.clone(), self.clock().now().plus_millis(-ANSWERS_KEPT_MS));
+    pub async fn executed_request(&self, claim: &Claim) -> Result<(Option<CarriedOut>, AnswersStored), Error> {
+        let (asked, since) = (claim.clone(), self.0.clock().now().plus_millis(-ANSWERS_KEPT_MS));
         let read = move |conn: &Connection| {
             let found = conn
                 .prepare_cached("SELECT request, answer FROM idempotency WHERE claim = ?1 AND at > ?2")?
@@ -58,16 +59,17 @@ impl Ledger {
             Ok((found, stored))
         };
         match &claim.tenant {
-            Some(tenant) => self.readers().of(tenant).read(read).await,
-            None => self.readers().read(read).await,
+            Some(tenant) => self.0.readers().of(tenant).read(read).await,
+            None => self.0.readers().read(read).await,
         }
     }
 
     /// Stores the response of an executed request. A request that changed nothing has no row: it gets one if
     /// `in_any_case` is set, and otherwise nothing is stored.
-    pub async fn store_answer(&self, claim: &Claim, answer: Sealed, in_any_case: bool) -> Result<(), Error> {
-        let (claim, at) = (claim.clone(), self.clock().now());
-        self.queue()
+    pub async fn store_response(&self, claim: &Claim, answer: Sealed, in_any_case: bool) -> Result<(), Error> {
+        let (claim, at) = (claim.clone(), self.0.clock().now());
+        self.0
+            .queue()
             .write(move |batch| {
                 if in_any_case {
                     write(batch.conn, &claim, at)?;
@@ -118,6 +120,7 @@ fn owner(tenant: Option<&TenantId>) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, open, reopen};
     use setgate_domain::audit::{Actor, By, Deed, Entry, Object};
     use setgate_domain::id::KeyId;
@@ -130,12 +133,12 @@ mod tests {
         let actor = Actor { by: By::Host, request: None, remote: None, claim: Some(claim.clone()) };
         let deed = Deed { actor, action: Some("key.create"), note: None };
         let object = Object { kind: "key".into(), id: "x".into() };
-        let entry = Entry::of(deed, ledger.clock().now(), claim.tenant.clone(), object);
-        ledger.record(entry).await.unwrap();
+        let entry = Entry::of(deed, ledger.store.clock().now(), claim.tenant.clone(), object);
+        ledger.history.record_audit(entry).await.unwrap();
     }
 
     async fn found(ledger: &Ledger, claim: &Claim) -> Option<(Digest, Option<String>)> {
-        let found = ledger.carried_out(claim).await.unwrap().0;
+        let found = ledger.registry.executed_request(claim).await.unwrap().0;
         found.map(|found| (found.request, found.answer.map(|answer| answer.0)))
     }
 
@@ -148,17 +151,17 @@ mod tests {
             change(&ledger, &one).await;
             change(&ledger, &one).await;
             assert_eq!(found(&ledger, &one).await, Some((one.request, None)), "carried out, and no answer yet");
-            ledger.store_answer(&one, Sealed("sealed".into()), false).await.unwrap();
+            ledger.registry.store_response(&one, Sealed("sealed".into()), false).await.unwrap();
             let ledger = reopen(&folder, ledger).await;
             assert_eq!(found(&ledger, &claim("a", "other")).await, Some((one.request, Some("sealed".into()))));
-            let stored = ledger.carried_out(&one).await.unwrap().1;
+            let stored = ledger.registry.executed_request(&one).await.unwrap().1;
             assert_eq!((stored.count, stored.bytes), (1, 6));
 
             // A request without a change gets no row unless the caller wants one.
             let two = claim("b", "two");
-            ledger.store_answer(&two, Sealed("sealed".into()), false).await.unwrap();
+            ledger.registry.store_response(&two, Sealed("sealed".into()), false).await.unwrap();
             assert_eq!(found(&ledger, &two).await, None);
-            ledger.store_answer(&two, Sealed("sealed".into()), true).await.unwrap();
+            ledger.registry.store_response(&two, Sealed("sealed".into()), true).await.unwrap();
             assert_eq!(found(&ledger, &two).await, Some((two.request, Some("sealed".into()))));
         });
     }
@@ -169,14 +172,14 @@ mod tests {
             let (_folder, ledger) = open();
             let one = claim("a", "one");
             change(&ledger, &one).await;
-            ledger.clock().set(NOW.plus_millis(ANSWERS_KEPT_MS));
+            ledger.store.clock().set(NOW.plus_millis(ANSWERS_KEPT_MS));
             assert_eq!(found(&ledger, &one).await, None);
             // Before the sweep, an expired key can already be reused for another request.
             let other = claim("a", "other");
             change(&ledger, &other).await;
             assert_eq!(found(&ledger, &other).await, Some((other.request, None)));
-            ledger.retain(NOW.plus_millis(2 * ANSWERS_KEPT_MS)).await.unwrap();
-            assert_eq!(ledger.carried_out(&one).await.unwrap().1.count, 0);
+            ledger.upkeep.retain(NOW.plus_millis(2 * ANSWERS_KEPT_MS)).await.unwrap();
+            assert_eq!(ledger.registry.executed_request(&one).await.unwrap().1.count, 0);
         });
     }
 }

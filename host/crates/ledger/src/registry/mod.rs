@@ -16,8 +16,9 @@ use setgate_domain::source::Source;
 use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::{ApiKey, Tenant};
 
+use crate::Error;
 use crate::state::snapshot::{Doc, Name, Snapshot};
-use crate::{Error, Ledger};
+use crate::store::Store;
 
 /// Precondition of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,15 +68,18 @@ impl From<(Expected, Deed)> for Intent {
 /// the document existed. Both fail with [`Error::VersionMismatch`] if the precondition does not hold, and with
 /// [`Error::NoTenant`] if the document's tenant does not exist. When they return, the change is durable and visible in
 /// the snapshot and the audit log.
-impl Ledger {
+#[derive(Clone)]
+pub struct Registry(pub(crate) Arc<Store>);
+
+impl Registry {
     /// The current configuration. Cheap; never blocks.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.shared().snapshot.load_full()
+        self.0.shared().snapshot.load_full()
     }
 
     /// Signals each change of the registry with its revision.
     pub fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
-        self.shared().revision.subscribe()
+        self.0.shared().revision.subscribe()
     }
 
     /// Creates or replaces a tenant. [`Error::Purging`] while an earlier tenant with that name is still being removed.
@@ -88,7 +92,7 @@ impl Ledger {
         self.put(Doc::Source(source), intent).await
     }
 
-    /// Creates or replaces a filter. The components of its versions must be stored first ([`Ledger::put_blob`]).
+    /// Creates or replaces a filter. The components of its versions must be stored first ([`Blobs::put`](crate::Blobs::put)).
     pub async fn put_filter(&self, filter: Filter, intent: impl Into<Intent>) -> Result<u64, Error> {
         self.put(Doc::Filter(filter), intent).await
     }
@@ -99,7 +103,7 @@ impl Ledger {
         self.put(Doc::Subscription(Box::new(subscription)), intent).await
     }
 
-    /// Creates or replaces a table. Its rows must be stored first ([`Ledger::put_blob`]).
+    /// Creates or replaces a table. Its rows must be stored first ([`Blobs::put`](crate::Blobs::put)).
     pub async fn put_table(&self, table: Table, intent: impl Into<Intent>) -> Result<u64, Error> {
         self.put(Doc::Table(table), intent).await
     }
@@ -112,10 +116,11 @@ impl Ledger {
     /// Adds a key and updates the key it replaces, in one transaction with one audit row. `intent` applies to the old
     /// key; the new one must not exist. Returns the version of the new one.
     pub async fn rotate_key(&self, old: ApiKey, new: ApiKey, intent: impl Into<Intent>) -> Result<u64, Error> {
-        let (mut intent, at) = (intent.into(), self.clock().now());
+        let (mut intent, at) = (intent.into(), self.0.clock().now());
         intent.deed = intent.deed.note(format!("in its place: {}", new.id));
-        let quota = self.options().quota.clone();
-        self.queue()
+        let quota = self.0.options().quota.clone();
+        self.0
+            .queue()
             .write(move |batch| {
                 // A leaked key can be replaced regardless of quotas; the number of keys has a limit of its own.
                 let made = write::put_silently(batch, Doc::Key(new), Expected::Absent, None)?;
@@ -123,16 +128,6 @@ impl Ledger {
                 Ok(made.version)
             })
             .await
-    }
-
-    /// Removes a tenant: its documents and keys at once, then its events and deliveries in chunks. Returns when
-    /// everything is deleted. If it is interrupted, [`Ledger::retain`] finishes the removal.
-    pub async fn remove_tenant(&self, tenant: &TenantId, intent: impl Into<Intent>) -> Result<bool, Error> {
-        let removed = self.remove(Name::Tenant(tenant.clone()), intent).await?;
-        if removed {
-            self.purge(tenant).await?;
-        }
-        Ok(removed)
     }
 
     /// Removes a source. Its events remain.
@@ -182,14 +177,14 @@ impl Ledger {
     }
 
     async fn put(&self, doc: Doc, intent: impl Into<Intent>) -> Result<u64, Error> {
-        let (intent, at) = (intent.into(), self.clock().now());
-        let quota = self.options().quota.clone();
-        self.queue().write(move |batch| write::put(batch, doc, intent, &quota, at)).await
+        let (intent, at) = (intent.into(), self.0.clock().now());
+        let quota = self.0.options().quota.clone();
+        self.0.queue().write(move |batch| write::put(batch, doc, intent, &quota, at)).await
     }
 
-    async fn remove(&self, name: Name, intent: impl Into<Intent>) -> Result<bool, Error> {
-        let (intent, at) = (intent.into(), self.clock().now());
-        self.queue().write(move |batch| write::remove(batch, name, intent, at)).await
+    pub(crate) async fn remove(&self, name: Name, intent: impl Into<Intent>) -> Result<bool, Error> {
+        let (intent, at) = (intent.into(), self.0.clock().now());
+        self.0.queue().write(move |batch| write::remove(batch, name, intent, at)).await
     }
 }
 

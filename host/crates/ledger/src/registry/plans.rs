@@ -10,11 +10,12 @@ use setgate_domain::filter::Plan;
 use setgate_domain::id::{Digest, FilterName, TableName, TenantId};
 use setgate_domain::time::Timestamp;
 
+use crate::Error;
 use crate::commit::queue::Batch;
 use crate::registry::blobs;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::state::stored;
-use crate::{Error, Ledger};
+use crate::store::Store;
 
 /// For each filter or table: the number of deliveries that pinned each of its versions.
 pub type VersionsInUse = BTreeMap<String, BTreeMap<Digest, u64>>;
@@ -22,28 +23,33 @@ pub type VersionsInUse = BTreeMap<String, BTreeMap<Digest, u64>>;
 /// Number of plan rows cached per batch. A longer linear search would not be faster than the index.
 const PLANS_KNOWN_MAX: usize = 64;
 
-impl Ledger {
+/// Filter chains that deliveries pin, stored once per content.
+#[derive(Clone)]
+pub struct Plans(pub(crate) Arc<Store>);
+
+impl Plans {
     /// Stores a plan, unless it is already stored, and returns its digest. It is retained while a delivery uses it, and
     /// for [`crate::UNUSED_KEPT_MS`] after this call and after its first use by a delivery.
-    pub async fn intern_plan(&self, plan: &Plan) -> Result<Digest, Error> {
+    pub async fn intern(&self, plan: &Plan) -> Result<Digest, Error> {
         let (digest, doc) = named(plan)?;
-        self.intern(HashMap::from([(digest, (plan.tenant.clone(), doc))])).await?;
+        self.write(HashMap::from([(digest, (plan.tenant.clone(), doc))])).await?;
         Ok(digest)
     }
 
-    /// Like [`Ledger::intern_plan`] for several plans at once. Returns their digests in the same order; equal plans are
+    /// Like [`Plans::intern`](crate::Plans::intern) for several plans at once. Returns their digests in the same order; equal plans are
     /// stored once.
-    pub async fn intern_plans(&self, plans: &[Plan]) -> Result<Vec<Digest>, Error> {
+    pub async fn intern_all(&self, plans: &[Plan]) -> Result<Vec<Digest>, Error> {
         let named = plans.iter().map(named).collect::<Result<Vec<_>, _>>()?;
         let digests = named.iter().map(|(digest, _)| *digest).collect();
         let of = plans.iter().map(|plan| plan.tenant.clone());
-        self.intern(named.into_iter().zip(of).map(|((digest, doc), tenant)| (digest, (tenant, doc))).collect()).await?;
+        self.write(named.into_iter().zip(of).map(|((digest, doc), tenant)| (digest, (tenant, doc))).collect()).await?;
         Ok(digests)
     }
 
-    async fn intern(&self, docs: HashMap<Digest, (Option<TenantId>, String)>) -> Result<(), Error> {
-        let now = self.clock().now();
-        self.queue()
+    async fn write(&self, docs: HashMap<Digest, (Option<TenantId>, String)>) -> Result<(), Error> {
+        let now = self.0.clock().now();
+        self.0
+            .queue()
             .write_named(move |batch| {
                 let conn = batch.conn;
                 let mut again =
@@ -65,12 +71,13 @@ impl Ledger {
     }
 
     /// The plan with that digest. The [`crate::PLANS_CACHED_MAX`] most recently used plans are cached in memory.
-    pub async fn plan(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<Arc<Plan>>, Error> {
+    pub async fn get(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<Arc<Plan>>, Error> {
         let digest = *digest;
-        if let Some(plan) = self.plans().get(&digest).await {
+        if let Some(plan) = self.0.plans().get(&digest).await {
             return Ok(Some(plan));
         }
         let doc = self
+            .0
             .readers()
             .of(tenant)
             .read(move |conn| {
@@ -82,7 +89,7 @@ impl Ledger {
             .await?;
         let Some(doc) = doc else { return Ok(None) };
         let plan = Arc::new(parse(&digest, &doc)?);
-        self.plans().insert(digest, Arc::clone(&plan)).await;
+        self.0.plans().insert(digest, Arc::clone(&plan)).await;
         Ok(Some(plan))
     }
 
@@ -90,7 +97,8 @@ impl Ledger {
     /// for digests that are no longer a version of the filter.
     pub async fn ran_filter(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> Result<bool, Error> {
         let (tenant, filter) = (tenant.clone(), filter.clone());
-        self.history_of(&tenant)
+        self.0
+            .history_of(&tenant)
             .read(move |conn| {
                 Ok(conn
                     .prepare_cached(
@@ -106,19 +114,19 @@ impl Ledger {
     /// Versions of the tenant's filters that existing deliveries pinned. Scans all plans.
     pub async fn filter_versions_in_use(&self, tenant: &TenantId) -> Result<VersionsInUse, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant).read(move |conn| in_use(conn, FILTER_VERSIONS_IN_USE, &tenant)).await
+        self.0.history_of(&tenant).read(move |conn| in_use(conn, FILTER_VERSIONS_IN_USE, &tenant)).await
     }
 
     /// Versions of the tenant's tables that existing deliveries pinned. Scans all plans.
     pub async fn table_versions_in_use(&self, tenant: &TenantId) -> Result<VersionsInUse, Error> {
         let tenant = tenant.clone();
-        self.history_of(&tenant).read(move |conn| in_use(conn, TABLE_VERSIONS_IN_USE, &tenant)).await
+        self.0.history_of(&tenant).read(move |conn| in_use(conn, TABLE_VERSIONS_IN_USE, &tenant)).await
     }
 
-    /// Like [`Ledger::ran_filter`], for a version of a table.
+    /// Like [`Plans::ran_filter`](crate::Plans::ran_filter), for a version of a table.
     pub async fn saw_table(&self, tenant: &TenantId, table: &TableName, digest: Digest) -> Result<bool, Error> {
         let (tenant, table) = (tenant.clone(), table.clone());
-        self.history_of(&tenant)
+        self.0.history_of(&tenant)
             .read(move |conn| {
                 Ok(conn
                     .prepare_cached(
@@ -158,7 +166,7 @@ fn in_use(conn: &Connection, sql: &str, tenant: &TenantId) -> Result<VersionsInU
     Ok(used)
 }
 
-/// The digest under which [`Ledger::intern_plan`] stores a plan.
+/// The digest under which [`Plans::intern`](crate::Plans::intern) stores a plan.
 ///
 /// # Errors
 /// If the plan cannot be serialised.
@@ -253,10 +261,10 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = Plan::default();
-            let digest = ledger.intern_plan(&plan).await.unwrap();
-            assert_eq!(ledger.intern_plan(&plan).await.unwrap(), digest);
-            assert!(ledger.plan(&tenant().id, &digest).await.unwrap().unwrap().steps.is_empty());
-            assert!(ledger.plan(&tenant().id, &Digest([0; 32])).await.unwrap().is_none());
+            let digest = ledger.plans.intern(&plan).await.unwrap();
+            assert_eq!(ledger.plans.intern(&plan).await.unwrap(), digest);
+            assert!(ledger.plans.get(&tenant().id, &digest).await.unwrap().unwrap().steps.is_empty());
+            assert!(ledger.plans.get(&tenant().id, &Digest([0; 32])).await.unwrap().is_none());
         });
     }
 
@@ -285,16 +293,16 @@ mod tests {
                 tables: [("apps".parse().unwrap(), rows)].into(),
                 ..Plan::default()
             };
-            let plan = ledger.intern_plan(&plan).await.unwrap();
+            let plan = ledger.plans.intern(&plan).await.unwrap();
             let ran = async |tenant: &str, filter: &str, digest| {
-                ledger.ran_filter(&tenant.parse().unwrap(), &filter.parse().unwrap(), digest).await.unwrap()
+                ledger.plans.ran_filter(&tenant.parse().unwrap(), &filter.parse().unwrap(), digest).await.unwrap()
             };
             let saw = async |tenant: &str, table: &str, digest| {
-                ledger.saw_table(&tenant.parse().unwrap(), &table.parse().unwrap(), digest).await.unwrap()
+                ledger.plans.saw_table(&tenant.parse().unwrap(), &table.parse().unwrap(), digest).await.unwrap()
             };
             assert!(!ran(TENANT, "redact", component).await, "a plan that no delivery runs opens nothing");
             let deliveries = vec![new_delivery(1, 1, plan)];
-            ledger.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
+            ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries }).await.unwrap();
             assert_eq!(event(1).tenant.as_str(), TENANT);
             assert!(ran(TENANT, "redact", component).await && saw(TENANT, "apps", rows).await);
             assert!(!ran("another", "redact", component).await && !saw("another", "apps", rows).await);
@@ -302,8 +310,8 @@ mod tests {
             assert!(!ran(TENANT, "redact", rows).await && !saw(TENANT, "apps", component).await);
             let used = async |tenant: &str| {
                 let tenant = tenant.parse().unwrap();
-                let filters = ledger.filter_versions_in_use(&tenant).await.unwrap();
-                (filters, ledger.table_versions_in_use(&tenant).await.unwrap())
+                let filters = ledger.plans.filter_versions_in_use(&tenant).await.unwrap();
+                (filters, ledger.plans.table_versions_in_use(&tenant).await.unwrap())
             };
             let one = |name: &str, digest| VersionsInUse::from([(name.to_owned(), [(digest, 1)].into())]);
             assert_eq!(used(TENANT).await, (one("redact", component), one("apps", rows)));

@@ -9,8 +9,8 @@ use setgate_domain::tenant::Quota;
 use setgate_domain::verdict::FaultPolicy;
 
 use super::*;
-use crate::DOCUMENT_BYTES;
 use crate::tests::{NOW, TENANT, block_on, open, reopen, tenant};
+use crate::{DOCUMENT_BYTES, Ledger};
 use std::collections::BTreeMap;
 
 fn source(name: &str) -> Source {
@@ -46,18 +46,18 @@ fn key(tenant: Option<TenantId>, random: u128) -> ApiKey {
 fn a_change_to_another_version_is_refused() {
     block_on(async {
         let (_folder, ledger) = open();
-        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
-        let first = ledger.put_source(source("idp"), Expected::Absent).await.unwrap();
-        let again = ledger.put_source(source("idp"), Expected::Absent).await;
+        ledger.registry.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        let first = ledger.registry.put_source(source("idp"), Expected::Absent).await.unwrap();
+        let again = ledger.registry.put_source(source("idp"), Expected::Absent).await;
         assert!(matches!(again, Err(Error::VersionMismatch { current: Some(v) }) if v == first));
-        let second = ledger.put_source(source("idp"), Expected::Version(first)).await.unwrap();
-        assert!(ledger.put_source(source("idp"), Expected::Version(first)).await.is_err());
+        let second = ledger.registry.put_source(source("idp"), Expected::Version(first)).await.unwrap();
+        assert!(ledger.registry.put_source(source("idp"), Expected::Version(first)).await.is_err());
         let (tenant, name) = (TENANT.parse().unwrap(), "idp".parse().unwrap());
-        assert!(ledger.remove_source(&tenant, &name, Expected::Version(first)).await.is_err());
-        assert!(ledger.remove_source(&tenant, &name, Expected::Version(second)).await.unwrap());
-        assert!(!ledger.remove_source(&tenant, &name, Expected::Any).await.unwrap());
+        assert!(ledger.registry.remove_source(&tenant, &name, Expected::Version(first)).await.is_err());
+        assert!(ledger.registry.remove_source(&tenant, &name, Expected::Version(second)).await.unwrap());
+        assert!(!ledger.registry.remove_source(&tenant, &name, Expected::Any).await.unwrap());
         // Recreated, it does not match the versions of its predecessor.
-        let third = ledger.put_source(source("idp"), Expected::Absent).await.unwrap();
+        let third = ledger.registry.put_source(source("idp"), Expected::Absent).await.unwrap();
         assert!(third > second);
     });
 }
@@ -66,33 +66,33 @@ fn a_change_to_another_version_is_refused() {
 fn the_snapshot_follows_each_change_and_survives_a_restart() {
     block_on(async {
         let (folder, ledger) = open();
-        let changed = ledger.changed();
-        let early = ledger.put_source(source("idp"), Expected::Any).await;
+        let changed = ledger.registry.changed();
+        let early = ledger.registry.put_source(source("idp"), Expected::Any).await;
         assert!(matches!(early, Err(Error::NoTenant(_))));
-        ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
-        let version = ledger.put_source(source("idp"), Expected::Any).await.unwrap();
+        ledger.registry.put_tenant(tenant(), Expected::Any).await.unwrap();
+        let version = ledger.registry.put_source(source("idp"), Expected::Any).await.unwrap();
         let mine = key(Some(TENANT.parse().unwrap()), 1);
         let operator = key(None, 2);
-        ledger.put_key(mine.clone(), Expected::Any).await.unwrap();
-        ledger.put_key(operator.clone(), Expected::Any).await.unwrap();
+        ledger.registry.put_key(mine.clone(), Expected::Any).await.unwrap();
+        ledger.registry.put_key(operator.clone(), Expected::Any).await.unwrap();
         assert!(changed.has_changed().unwrap());
 
         let ledger = reopen(&folder, ledger).await;
-        let snapshot = ledger.snapshot();
+        let snapshot = ledger.registry.snapshot();
         let view = snapshot.tenant(&TENANT.parse().unwrap()).unwrap();
         assert_eq!(view.sources[&"idp".parse().unwrap()].version, version);
         assert_eq!(snapshot.keys.len(), 2);
 
-        ledger.remove_tenant(&TENANT.parse().unwrap(), Expected::Any).await.unwrap();
-        let after = ledger.snapshot();
+        ledger.registry.remove_tenant(&TENANT.parse().unwrap(), Expected::Any).await.unwrap();
+        let after = ledger.registry.snapshot();
         assert!(after.tenants.is_empty() && after.revision > snapshot.revision);
         assert_eq!(after.keys.keys().copied().collect::<Vec<_>>(), [operator.id]);
         // A holder of the old snapshot can still read all of it.
         assert_eq!(view.sources.len(), 1);
         let ledger = reopen(&folder, ledger).await;
-        assert_eq!(ledger.snapshot().keys.len(), 1);
-        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
-        assert!(ledger.snapshot().tenants[&TENANT.parse().unwrap()].sources.is_empty());
+        assert_eq!(ledger.registry.snapshot().keys.len(), 1);
+        ledger.registry.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        assert!(ledger.registry.snapshot().tenants[&TENANT.parse().unwrap()].sources.is_empty());
     });
 }
 
@@ -138,36 +138,36 @@ fn bound() -> Subscription {
 fn a_chain_names_active_filters_and_keeps_them() {
     block_on(async {
         let (_folder, ledger) = open();
-        ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+        ledger.registry.put_tenant(tenant(), Expected::Any).await.unwrap();
         let (id, name): (TenantId, FilterName) = (TENANT.parse().unwrap(), "redact".parse().unwrap());
-        let put = || ledger.put_subscription(bound(), Expected::Any);
-        let removed = || ledger.remove_filter(&id, &name, Expected::Any);
+        let put = || ledger.registry.put_subscription(bound(), Expected::Any);
+        let removed = || ledger.registry.remove_filter(&id, &name, Expected::Any);
         assert!(matches!(put().await, Err(Error::Unbound(filter)) if filter == name));
-        ledger.put_filter(filter(false), Expected::Any).await.unwrap();
+        ledger.registry.put_filter(filter(false), Expected::Any).await.unwrap();
         assert!(matches!(put().await, Err(Error::Unbound(_))));
-        ledger.put_filter(filter(true), Expected::Any).await.unwrap();
+        ledger.registry.put_filter(filter(true), Expected::Any).await.unwrap();
         put().await.unwrap();
         assert!(matches!(removed().await, Err(Error::InUse(_))));
-        assert!(ledger.remove_subscription(&id, bound().id, Expected::Any).await.unwrap());
+        assert!(ledger.registry.remove_subscription(&id, bound().id, Expected::Any).await.unwrap());
         assert!(removed().await.unwrap());
 
         // Both in one batch: the first one wins, although the snapshot does not have its change yet.
-        ledger.put_filter(filter(true), Expected::Any).await.unwrap();
+        ledger.registry.put_filter(filter(true), Expected::Any).await.unwrap();
         let filter = Name::Filter(id.clone(), name.clone());
-        let both = ledger.queue().write(move |batch| {
+        let both = ledger.store.queue().write(move |batch| {
             write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), &Quota::default(), NOW)?;
             write::remove(batch, filter, Expected::Any.into(), NOW)
         });
         assert!(matches!(both.await, Err(Error::InUse(_))));
         let filter = Name::Filter(id.clone(), name.clone());
-        let both = ledger.queue().write(move |batch| {
+        let both = ledger.store.queue().write(move |batch| {
             write::remove(batch, filter, Expected::Any.into(), NOW)?;
             write::put(batch, Doc::Subscription(Box::new(bound())), Expected::Any.into(), &Quota::default(), NOW)
         });
         assert!(matches!(both.await, Err(Error::Unbound(_))));
         // Removing a tenant removes everything it has, bound or not.
         put().await.unwrap();
-        assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
+        assert!(ledger.registry.remove_tenant(&id, Expected::Any).await.unwrap());
     });
 }
 
@@ -191,26 +191,26 @@ fn bound_to_nothing(patterns: &[&str]) -> Subscription {
 fn the_weight_of_a_tenant_is_that_of_its_documents() {
     block_on(async {
         let (folder, ledger) = open();
-        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
-        let weight = |ledger: &Ledger| ledger.snapshot().tenant(&TENANT.parse().unwrap()).unwrap().weight;
+        ledger.registry.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        let weight = |ledger: &Ledger| ledger.registry.snapshot().tenant(&TENANT.parse().unwrap()).unwrap().weight;
         let empty = weight(&ledger);
         let key = key(Some(TENANT.parse().unwrap()), 7);
-        ledger.put_source(weighed("idp", 3), Expected::Any).await.unwrap();
-        ledger.put_key(key.clone(), Expected::Any).await.unwrap();
-        ledger.put_subscription(bound_to_nothing(&["a*b", "c"]), Expected::Any).await.unwrap();
+        ledger.registry.put_source(weighed("idp", 3), Expected::Any).await.unwrap();
+        ledger.registry.put_key(key.clone(), Expected::Any).await.unwrap();
+        ledger.registry.put_subscription(bound_to_nothing(&["a*b", "c"]), Expected::Any).await.unwrap();
         let full = weight(&ledger);
         assert!(full.documents_bytes > empty.documents_bytes + 3_000 + 3 * DOCUMENT_BYTES);
         assert_eq!((full.patterns, full.patterns_bytes), (2, 4));
         let ledger = reopen(&folder, ledger).await;
         assert_eq!(weight(&ledger), full, "a restart weighs the same");
-        ledger.put_source(weighed("idp", 30), Expected::Any).await.unwrap();
+        ledger.registry.put_source(weighed("idp", 30), Expected::Any).await.unwrap();
         assert!(weight(&ledger).documents_bytes > full.documents_bytes + 26_000);
-        ledger.put_source(weighed("idp", 3), Expected::Any).await.unwrap();
+        ledger.registry.put_source(weighed("idp", 3), Expected::Any).await.unwrap();
         assert_eq!(weight(&ledger), full);
         let of = TENANT.parse().unwrap();
-        ledger.remove_source(&of, &"idp".parse().unwrap(), Expected::Any).await.unwrap();
-        ledger.remove_key(key.id, Expected::Any).await.unwrap();
-        ledger.remove_subscription(&of, bound_to_nothing(&["c"]).id, Expected::Any).await.unwrap();
+        ledger.registry.remove_source(&of, &"idp".parse().unwrap(), Expected::Any).await.unwrap();
+        ledger.registry.remove_key(key.id, Expected::Any).await.unwrap();
+        ledger.registry.remove_subscription(&of, bound_to_nothing(&["c"]).id, Expected::Any).await.unwrap();
         assert_eq!(weight(&ledger), empty);
     });
 }
@@ -225,20 +225,20 @@ fn what_would_be_over_a_quota_is_refused_however_many_come_at_once() {
             setgate_base::clock::Clock::manual(NOW),
         )
         .unwrap();
-        ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
-        let all = (0..20).map(|n| ledger.put_source(weighed(&format!("s{n}"), 5), named()));
+        ledger.registry.put_tenant(tenant(), Expected::Absent).await.unwrap();
+        let all = (0..20).map(|n| ledger.registry.put_source(weighed(&format!("s{n}"), 5), named()));
         let results = futures_util::future::join_all(all).await;
         let made = results.iter().filter(|made| made.is_ok()).count();
         assert!((2..=5).contains(&made), "{made} of 6 KiB and more fit into 30,000 bytes");
         let refused = results.into_iter().find_map(Result::err).unwrap();
         assert!(matches!(refused, Error::TooHeavy { quota: "documents_bytes_max", max: 30_000, .. }), "{refused}");
-        let weight = ledger.snapshot().tenant(&TENANT.parse().unwrap()).unwrap().weight;
+        let weight = ledger.registry.snapshot().tenant(&TENANT.parse().unwrap()).unwrap().weight;
         assert!(weight.documents_bytes <= 30_000, "{weight:?}");
         // Changes by the host itself are exempt, and a change that reduces the weight is always accepted.
-        ledger.put_source(weighed("host", 30), Expected::Any).await.unwrap();
-        ledger.put_source(weighed("host", 29), named()).await.unwrap();
-        assert!(ledger.put_source(weighed("host", 30), named()).await.is_err());
+        ledger.registry.put_source(weighed("host", 30), Expected::Any).await.unwrap();
+        ledger.registry.put_source(weighed("host", 29), named()).await.unwrap();
+        assert!(ledger.registry.put_source(weighed("host", 30), named()).await.is_err());
         let long = Source { websub_topics: vec!["t".repeat(1_000); 1_100], ..source("long") };
-        assert!(matches!(ledger.put_source(long, named()).await, Err(Error::TooLong { .. })));
+        assert!(matches!(ledger.registry.put_source(long, named()).await, Err(Error::TooLong { .. })));
     });
 }

@@ -186,7 +186,7 @@ mod tests {
             (crate::deliveries::fifo::LINE, "delivery_order"),
             (crate::history::queries::DELIVERIES, "delivery_history"),
             (crate::history::queries::DELIVERIES_AT_REST, "delivery_rest"),
-            (&crate::deliveries::redrive::oldest_at_rest(), "delivery_rest"),
+            (&crate::history::queries::oldest_at_rest(), "delivery_rest"),
             (crate::history::queries::EVENTS, "event_history"),
             (crate::deliveries::replays::REPLAY_EVENTS, "event_history"),
             (crate::history::settlement_log::SETTLED, "PRIMARY KEY"),

@@ -9,8 +9,8 @@ use setgate_base::fair::{Bounds, FairSemaphore};
 use setgate_domain::id::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::Error;
 use crate::schema;
-use crate::{Error, Ledger};
 
 /// A pool of connections. A read waits for an idle one. Clones share the pool.
 #[derive(Clone)]
@@ -101,13 +101,6 @@ impl Readers {
     }
 }
 
-impl Ledger {
-    /// The history pool on behalf of a tenant.
-    pub(crate) fn history_of(&self, tenant: &TenantId) -> ReadersOf<'_> {
-        self.history_readers().of(tenant)
-    }
-}
-
 impl ReadersOf<'_> {
     /// Like [`Readers::read`], when it is the tenant's turn.
     pub(crate) async fn read<T: Send + 'static>(
@@ -156,6 +149,7 @@ mod tests {
 
     use super::*;
     use crate::DeliveryQuery;
+    use crate::Ledger;
     use crate::options::READERS_MAX;
     use crate::tests::{open, subscription};
     use setgate_domain::audit::Query;
@@ -170,27 +164,27 @@ mod tests {
 
     /// Every read of the data plane for a tenant.
     fn data_plane<'a>(ledger: &'a Ledger, tenant: &'a TenantId) -> Reads<'a> {
-        let due = ledger.due(tenant, subscription(1), Timestamp::from_millis(0), None, 9);
+        let due = ledger.deliveries.due(tenant, subscription(1), Timestamp::from_millis(0), None, 9);
         vec![
             ("due", due.map_ok(drop).boxed()),
-            ("load", ledger.load(tenant, ROW).map_ok(drop).boxed()),
-            ("plan", ledger.plan(tenant, &DIGEST).map_ok(drop).boxed()),
-            ("blob", ledger.blob(tenant, &DIGEST).map_ok(drop).boxed()),
-            ("blob_bytes", ledger.blob_bytes(tenant, &DIGEST).map_ok(drop).boxed()),
+            ("load", ledger.deliveries.load(tenant, ROW).map_ok(drop).boxed()),
+            ("plan", ledger.plans.get(tenant, &DIGEST).map_ok(drop).boxed()),
+            ("blob", ledger.blobs.get(tenant, &DIGEST).map_ok(drop).boxed()),
+            ("blob_bytes", ledger.blobs.size(tenant, &DIGEST).map_ok(drop).boxed()),
         ]
     }
 
     /// Reads of history for a tenant.
     fn history<'a>(ledger: &'a Ledger, tenant: &'a TenantId) -> Reads<'a> {
-        let audit = ledger.audit(Some(tenant), true, Query::default(), None, 9);
+        let audit = ledger.history.audit(Some(tenant), true, Query::default(), None, 9);
         vec![
-            ("deliveries", ledger.deliveries(tenant, DeliveryQuery::default(), None, 9).map_ok(drop).boxed()),
-            ("attempts", ledger.attempts(tenant, ROW).map_ok(drop).boxed()),
+            ("deliveries", ledger.history.deliveries(tenant, DeliveryQuery::default(), None, 9).map_ok(drop).boxed()),
+            ("attempts", ledger.history.attempts(tenant, ROW).map_ok(drop).boxed()),
             ("audit", audit.map_ok(drop).boxed()),
-            ("filter_versions_in_use", ledger.filter_versions_in_use(tenant).map_ok(drop).boxed()),
-            ("table_versions_in_use", ledger.table_versions_in_use(tenant).map_ok(drop).boxed()),
-            ("check_blob", ledger.check_blob(tenant, &DIGEST).map_ok(drop).boxed()),
-            ("blob_part", ledger.blob_part(tenant, &DIGEST, 0).map_ok(drop).boxed()),
+            ("filter_versions_in_use", ledger.plans.filter_versions_in_use(tenant).map_ok(drop).boxed()),
+            ("table_versions_in_use", ledger.plans.table_versions_in_use(tenant).map_ok(drop).boxed()),
+            ("check_blob", ledger.blobs.check(tenant, &DIGEST).map_ok(drop).boxed()),
+            ("blob_part", ledger.blobs.part(tenant, &DIGEST, 0).map_ok(drop).boxed()),
         ]
     }
 
@@ -233,13 +227,13 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn reads_for_the_deliveries_of_one_tenant_leave_a_connection_to_others() {
         let (_folder, ledger) = open();
-        assert_eq!(ledger.readers().size, READERS_MAX);
-        one_is_left(ledger.readers(), &ledger, data_plane).await;
+        assert_eq!(ledger.store.readers().size, READERS_MAX);
+        one_is_left(ledger.store.readers(), &ledger, data_plane).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn searches_of_one_tenant_leave_a_connection_to_others() {
         let (_folder, ledger) = open();
-        one_is_left(ledger.history_readers(), &ledger, history).await;
+        one_is_left(ledger.store.history_readers(), &ledger, history).await;
     }
 }

@@ -59,7 +59,7 @@ impl Reach {
         self.last
     }
 
-    /// See [`Ledger::cursor`](crate::Ledger::cursor).
+    /// See [`Events::cursor`](crate::Events::cursor).
     pub fn cursor(&self) -> EventSeq {
         self.cursor
     }

@@ -183,14 +183,14 @@ mod tests {
     use setgate_domain::delivery::{Redrive, Settlement, Step};
 
     fn is_hot(ledger: &Ledger, seq: DeliverySeq) -> bool {
-        ledger.shared().hot.lock().made.contains_key(&seq)
+        ledger.store.shared().hot.lock().made.contains_key(&seq)
     }
 
     /// Appends events 1 to `count` with one delivery each.
     async fn fanned_out(ledger: &Ledger, count: u64) -> Vec<DueDelivery> {
         let plan = with_events(ledger, count).await;
         let deliveries = (1..=count).map(|n| new_delivery(n, 1, plan)).collect();
-        ledger.fan_out(FanOut { through: EventSeq(count.cast_signed()), deliveries }).await.unwrap()
+        ledger.events.fan_out(FanOut { through: EventSeq(count.cast_signed()), deliveries }).await.unwrap()
     }
 
     #[test]
@@ -199,15 +199,15 @@ mod tests {
             let (folder, ledger) = open();
             let due = fanned_out(&ledger, 2).await;
             assert!(is_hot(&ledger, due[0].seq) && is_hot(&ledger, due[1].seq));
-            let hot = ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap();
+            let hot = ledger.deliveries.load(&tenant().id, due[0].seq).await.unwrap().unwrap();
             assert!(!is_hot(&ledger, due[0].seq), "it is handed over once");
-            let read = ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap();
+            let read = ledger.deliveries.load(&tenant().id, due[0].seq).await.unwrap().unwrap();
             assert_eq!(format!("{hot:?}"), format!("{read:?}"));
             ledger.shutdown().await;
             let ledger = open_at(&folder);
             assert_eq!(
                 format!("{hot:?}"),
-                format!("{:?}", ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap())
+                format!("{:?}", ledger.deliveries.load(&tenant().id, due[0].seq).await.unwrap().unwrap())
             );
         });
     }
@@ -218,14 +218,14 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 3).await;
             let seqs = |events: Vec<Arc<Event>>| events.iter().map(|event| event.seq.0).collect::<Vec<_>>();
-            let hot = |after| ledger.shared().hot.news(EventSeq(after), 10).map(seqs);
+            let hot = |after| ledger.store.shared().hot.news(EventSeq(after), 10).map(seqs);
             assert_eq!(hot(0), Some(vec![1, 2, 3]));
-            let read = ledger.journal_after(EventSeq(0), 10).await.unwrap();
-            assert_eq!(format!("{read:?}"), format!("{:?}", ledger.next_events(10).await.unwrap()));
+            let read = ledger.events.events_after(EventSeq(0), 10).await.unwrap();
+            assert_eq!(format!("{read:?}"), format!("{:?}", ledger.events.next_events(10).await.unwrap()));
             let deliveries = vec![new_delivery(1, 1, plan)];
-            ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             assert_eq!((hot(0), hot(2)), (None, Some(vec![3])), "of what has left, the file knows");
-            assert_eq!(seqs(ledger.next_events(10).await.unwrap()), [3]);
+            assert_eq!(seqs(ledger.events.next_events(10).await.unwrap()), [3]);
         });
     }
 
@@ -236,12 +236,12 @@ mod tests {
             let due = fanned_out(&ledger, 2).await;
             let attempt = attempt(1, 500);
             let dead = Step::Dead { attempt: Some(attempt), reason: "given up".into() };
-            ledger.settle(Settlement::new(due[0].seq, NOW, dead)).await.unwrap();
+            ledger.deliveries.settle(Settlement::new(due[0].seq, NOW, dead)).await.unwrap();
             // A manual decision may change any row.
-            let again = ledger.redrive(&due[0].tenant, due[0].id, Redrive::Again, NOW).await.unwrap();
+            let again = ledger.deliveries.redrive(&due[0].tenant, due[0].id, Redrive::Again, NOW).await.unwrap();
             assert!(matches!(again, Some(Redriven::Due(_))));
             assert!(!is_hot(&ledger, due[0].seq) && !is_hot(&ledger, due[1].seq));
-            assert_eq!(ledger.load(&tenant().id, due[0].seq).await.unwrap().unwrap().attempts, 1);
+            assert_eq!(ledger.deliveries.load(&tenant().id, due[0].seq).await.unwrap().unwrap().attempts, 1);
         });
     }
 
@@ -252,7 +252,7 @@ mod tests {
             let plan = with_events(&ledger, 1).await;
             let mut ordered = new_delivery(1, 1, plan);
             ordered.order_key = Some(7);
-            let due = ledger.fan_out(FanOut { through: EventSeq(1), deliveries: vec![ordered] }).await.unwrap();
+            let due = ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries: vec![ordered] }).await.unwrap();
             assert!(!is_hot(&ledger, due[0].seq));
         });
     }
@@ -263,17 +263,17 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 0).await;
             let deliveries = (1..=3).map(|n| new_delivery(1, n, plan)).collect();
-            ledger.append_with(event(1), deliveries).await.unwrap();
-            let due = ledger.made().due;
-            let bytes = || ledger.shared().hot.lock().bytes;
+            ledger.events.append_with(event(1), deliveries).await.unwrap();
+            let due = ledger.deliveries.take_new().due;
+            let bytes = || ledger.store.shared().hot.lock().bytes;
             let of_event = event(1).set.text.len() + event(1).original.len() + EVENT_BYTES;
             for left in [3, 2, 1] {
                 assert_eq!(bytes(), of_event + left * DELIVERY_BYTES);
                 let seq = due[3 - left].seq;
                 assert!(is_hot(&ledger, seq));
-                assert_eq!(ledger.load(&tenant().id, seq).await.unwrap().unwrap().event.id, event(1).id);
+                assert_eq!(ledger.deliveries.load(&tenant().id, seq).await.unwrap().unwrap().event.id, event(1).id);
             }
-            let held = ledger.shared().hot.lock();
+            let held = ledger.store.shared().hot.lock();
             assert!(held.bytes == 0 && held.events.is_empty() && held.news.is_empty());
         });
     }
@@ -288,17 +288,20 @@ mod tests {
             let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
             let due = fanned_out(&ledger, 5).await;
             let hot: Vec<bool> = due.iter().map(|due| is_hot(&ledger, due.seq)).collect();
-            assert!(!hot[0] && ledger.shared().hot.lock().bytes <= room, "{hot:?}");
+            assert!(!hot[0] && ledger.store.shared().hot.lock().bytes <= room, "{hot:?}");
             for delivery in &due {
-                assert_eq!(ledger.load(&tenant().id, delivery.seq).await.unwrap().unwrap().event.seq, delivery.event);
+                assert_eq!(
+                    ledger.deliveries.load(&tenant().id, delivery.seq).await.unwrap().unwrap().event.seq,
+                    delivery.event
+                );
             }
-            assert_eq!(ledger.next_events(10).await.unwrap().len(), 0);
+            assert_eq!(ledger.events.next_events(10).await.unwrap().len(), 0);
             // With a limit of 0 everything is read from the file.
             let options = Options { hot_bytes_max: 0, ..Options::new(folder.path().join("none")) };
             let ledger = Ledger::open(options, Clock::manual(NOW)).unwrap();
             let due = fanned_out(&ledger, 2).await;
             assert!(!is_hot(&ledger, due[1].seq));
-            assert_eq!(ledger.load(&tenant().id, due[1].seq).await.unwrap().unwrap().event.id, event(2).id);
+            assert_eq!(ledger.deliveries.load(&tenant().id, due[1].seq).await.unwrap().unwrap().event.id, event(2).id);
         });
     }
 }

@@ -88,7 +88,7 @@ impl Space {
     }
 
     /// Applies new limits at once.
-    pub(crate) fn bound(&self, options: &Options) {
+    pub(crate) fn set_limits(&self, options: &Options) {
         self.free_min.store(options.disk_free_bytes_min, Ordering::Relaxed);
         self.ledger_max.store(options.ledger_bytes_max, Ordering::Relaxed);
         self.disk_has(self.free.load(Ordering::Relaxed));
@@ -221,6 +221,7 @@ fn free_bytes(folder: &Path) -> std::io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ledger;
 
     fn space(free_min: u64, ledger_max: u64) -> Space {
         Space::new(&Options { disk_free_bytes_min: free_min, ledger_bytes_max: ledger_max, ..Options::new("/") })
@@ -277,7 +278,7 @@ mod tests {
         space.disk_has(500);
         space.ledger_has(1_000);
         let bound = |disk_free_bytes_min, ledger_bytes_max| {
-            space.bound(&Options { disk_free_bytes_min, ledger_bytes_max, ..Options::new("/") });
+            space.set_limits(&Options { disk_free_bytes_min, ledger_bytes_max, ..Options::new("/") });
             (space.shortage(), space.pressure())
         };
         assert_eq!(bound(0, 2_000), (None, None), "there is room again");

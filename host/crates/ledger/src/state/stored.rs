@@ -16,27 +16,8 @@ use setgate_domain::delivery::DeliverySeq;
 use setgate_domain::event::EventSeq;
 use setgate_domain::id::TenantId;
 
+use crate::Error;
 use crate::schema::sql_types::{ReadColumn, params};
-use crate::{Error, Ledger, Shortage};
-
-impl Ledger {
-    /// Bytes stored by a tenant: events with their deliveries and history, plans and blobs. Never blocks.
-    pub fn stored(&self, tenant: &TenantId) -> u64 {
-        self.shared().stored.of(tenant)
-    }
-
-    /// Bytes stored by each tenant that has any.
-    pub fn stored_of_all(&self) -> Vec<(TenantId, u64)> {
-        self.shared().stored.all()
-    }
-
-    /// Reason why a tenant may not add data at the moment, or `None` if it may. While space is short, tenants above an
-    /// equal share are refused first. Never blocks.
-    pub fn shortage_of(&self, tenant: &TenantId) -> Option<Shortage> {
-        let shortage = self.shortage();
-        shortage.or_else(|| self.shared().space.is_tight().then(|| self.shared().over_share(tenant)).flatten())
-    }
-}
 
 macro_rules! event_bytes {
     () => {
@@ -168,7 +149,7 @@ mod tests {
     }
 
     fn of(ledger: &Ledger) -> u64 {
-        ledger.stored(&TENANT.parse().unwrap())
+        ledger.usage.stored(&TENANT.parse().unwrap())
     }
 
     #[test]
@@ -178,10 +159,10 @@ mod tests {
             let due = due_one(&ledger).await;
             assert_exact(&folder, "an event with a delivery");
             let settle = async |step: Step| {
-                ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
+                ledger.deliveries.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
             };
             let redrive = async |action: Redrive| {
-                ledger.redrive(&TENANT.parse().unwrap(), due.id, action, NOW).await.unwrap();
+                ledger.deliveries.redrive(&TENANT.parse().unwrap(), due.id, action, NOW).await.unwrap();
             };
             settle(Step::FilterAgain { runs: vec![run()], due_at: NOW }).await;
             settle(Step::FilterAgain { runs: vec![run(), run()], due_at: NOW.plus_millis(1) }).await;
@@ -201,21 +182,21 @@ mod tests {
             redrive(Redrive::Release).await;
             assert_exact(&folder, "its claims were let go of");
             settle(Step::Delivered { attempt: attempt(3, 200) }).await;
-            ledger.put_blob(&tenant().id, vec![7; 300 << 10].into()).await.unwrap();
-            ledger.put_blob(&"another".parse().unwrap(), vec![7; 300 << 10].into()).await.unwrap();
+            ledger.blobs.put(&tenant().id, vec![7; 300 << 10].into()).await.unwrap();
+            ledger.blobs.put(&"another".parse().unwrap(), vec![7; 300 << 10].into()).await.unwrap();
             assert_exact(&folder, "an upload, stored once");
             let full = of(&ledger);
             assert!(full > 300 << 10);
             let ledger = reopen(&folder, ledger).await;
             assert_eq!(of(&ledger), full, "a restart knows the same");
-            assert_eq!(ledger.stored_of_all(), [(tenant().id, full)]);
+            assert_eq!(ledger.usage.stored_of_all(), [(tenant().id, full)]);
 
-            ledger.append(event(9)).await.unwrap();
-            ledger.retain(NOW.plus_millis(40 * 24 * 3_600_000)).await.unwrap();
+            ledger.events.append(event(9)).await.unwrap();
+            ledger.upkeep.retain(NOW.plus_millis(40 * 24 * 3_600_000)).await.unwrap();
             assert_exact(&folder, "retention");
             assert!(of(&ledger) < full / 100, "{} of {full} are left", of(&ledger));
-            ledger.remove_tenant(&tenant().id, Expected::Any).await.unwrap();
-            ledger.retain(NOW.plus_millis(80 * 24 * 3_600_000)).await.unwrap();
+            ledger.registry.remove_tenant(&tenant().id, Expected::Any).await.unwrap();
+            ledger.upkeep.retain(NOW.plus_millis(80 * 24 * 3_600_000)).await.unwrap();
             assert_exact(&folder, "its tenant was removed");
             assert_eq!(of(&ledger), 0);
         });

@@ -240,16 +240,16 @@ mod tests {
             assert_eq!(manifest(&to).unwrap(), made);
             let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(&to), mode(&to.join(FILE)), mode(&to.join(MANIFEST))), (0o700, 0o600, 0o600));
-            ledger.append(event(9)).await.unwrap();
+            ledger.events.append(event(9)).await.unwrap();
 
             let back = place.path().join("ledger");
             assert_eq!(restore(&to, &back).unwrap(), made);
             let restored = Ledger::open(Options::new(&back), Clock::manual(NOW)).unwrap();
-            let events = restored.journal_after(EventSeq(0), 10).await.unwrap();
+            let events = restored.events.events_after(EventSeq(0), 10).await.unwrap();
             assert_eq!(events.len(), 3, "what came later is not in it");
             assert_eq!(events[2].original, event(3).original);
             // The next event gets a sequence number that was never used.
-            assert!(matches!(restored.append(event(9)).await, Ok(crate::Appended::New(EventSeq(4)))));
+            assert!(matches!(restored.events.append(event(9)).await, Ok(crate::Appended::New(EventSeq(4)))));
         });
     }
 

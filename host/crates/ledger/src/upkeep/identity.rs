@@ -97,7 +97,7 @@ mod tests {
     fn a_ledger_names_its_key_and_is_not_touched() {
         block_on(async {
             let (folder, ledger) = open();
-            ledger.meta_put("master key", b"0123456789abcdef").await.unwrap();
+            ledger.upkeep.meta_put("master key", b"0123456789abcdef").await.unwrap();
             with_events(&ledger, 3).await;
             assert!(matches!(identity(folder.path()), Err(Error::Locked(_))));
             // As a crash leaves it, with everything in the WAL; once without the index file, and once with a

@@ -14,6 +14,7 @@ use setgate_domain::time::Timestamp;
 
 use crate::commit::queue::Batch;
 use crate::deliveries::attempts;
+use crate::history::History;
 use crate::registry::idempotency;
 use crate::registry::plans;
 use crate::schema::sql_types::{ReadColumn, params};
@@ -21,10 +22,11 @@ use crate::schema::used_bytes;
 use crate::state::stored;
 use crate::upkeep::expiry::{is_kept, past, past_beside_damage};
 use crate::upkeep::uptime::Lived;
-use crate::{Error, Ledger, UNUSED_KEPT_MS};
+use crate::upkeep::{Upkeep, purge};
+use crate::{Error, UNUSED_KEPT_MS};
 
 /// Events and deliveries deleted per transaction. The attempts of a delivery, a few at most, are not counted.
-const CHUNK_ROWS: usize = 500;
+pub(crate) const CHUNK_ROWS: usize = 500;
 /// Events per transaction if the size of the file decides when to stop.
 const CHUNK_EVENTS_BY_SIZE: usize = 100;
 /// Pages returned to the file system per transaction.
@@ -38,7 +40,7 @@ pub(crate) const BY_SIZE: &str = "setgate_ledger_retained_by_size_total";
 const TELL_EVERY: std::time::Duration = std::time::Duration::from_secs(600);
 static TOLD: LogThrottle = LogThrottle::new(TELL_EVERY);
 
-/// Result of [`Ledger::retain`].
+/// Result of [`Upkeep::retain`](crate::Upkeep::retain).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retained {
     /// Events deleted.
@@ -54,14 +56,14 @@ pub struct Retained {
 }
 
 #[derive(Default)]
-struct Deleted {
-    events: u64,
-    deliveries: u64,
+pub(crate) struct Deleted {
+    pub(crate) events: u64,
+    pub(crate) deliveries: u64,
     /// More of the event is left to delete.
     more: bool,
 }
 
-impl Ledger {
+impl Upkeep {
     /// Deletes events accepted more than `retention_ms` before `now`, with their deliveries and attempts, if all their
     /// deliveries have been delivered, dropped or dead for at least as long. An event with a due or held delivery is
     /// retained, and so is one that is not fanned out yet. If the file is then still larger than nine tenths of
@@ -71,17 +73,17 @@ impl Ledger {
     ///
     /// Downtime of the host does not count, see `lived.rs`.
     ///
-    /// Call this every few minutes and whenever [`Ledger::pressed`] returns, from one task only.
+    /// Call this every few minutes and whenever [`Upkeep::space_pressure`](crate::Upkeep::space_pressure) returns, from one task only.
     pub async fn retain(&self, now: Timestamp) -> Result<Retained, Error> {
         let mut retained = Retained::default();
         let lived = self.live(now).await?;
-        let before = lived.ago(now, self.options().retention_ms.max(0));
+        let before = lived.ago(now, self.0.options().retention_ms.max(0));
         self.remove_past(before, None, None, &mut retained).await?;
-        if let Some(down_to) = self.shared().space.pressure() {
+        if let Some(down_to) = self.0.shared().space.pressure() {
             let of_age = retained.events;
-            let least = self.options().retention_min_ms.clamp(0, self.options().retention_ms.max(0));
+            let least = self.0.options().retention_min_ms.clamp(0, self.0.options().retention_ms.max(0));
             // A tenant that fills the ledger loses its own history first.
-            if let Some(heavy) = self.shared().all_over_share() {
+            if let Some(heavy) = self.0.shared().all_over_share() {
                 self.remove_past(lived.ago(now, least), Some(down_to), Some(Arc::new(heavy)), &mut retained).await?;
             }
             self.remove_past(lived.ago(now, least), Some(down_to), None, &mut retained).await?;
@@ -90,7 +92,7 @@ impl Ledger {
             if retained.by_size > 0
                 && let Some(unsaid) = TOLD.allow()
             {
-                let (removed, used) = (retained.by_size, self.shared().space.used());
+                let (removed, used) = (retained.by_size, self.0.shared().space.used());
                 tracing::warn!(
                     removed,
                     used,
@@ -101,6 +103,7 @@ impl Ledger {
             }
         }
         let purging = self
+            .0
             .readers()
             .read(|conn| {
                 let mut statement = conn.prepare("SELECT tenant FROM purge")?;
@@ -109,12 +112,13 @@ impl Ledger {
             })
             .await?;
         for tenant in purging {
-            self.purge(&tenant).await?;
+            purge::purge_all(&self.0, &tenant).await?;
         }
-        self.retain_statistics(now).await?;
-        self.retain_settled(now).await?;
+        History(Arc::clone(&self.0)).retain_statistics(now).await?;
+        History(Arc::clone(&self.0)).retain_settled(now).await?;
         let unused = now.plus_millis(-UNUSED_KEPT_MS);
         (retained.plans, retained.blobs) = self
+            .0
             .queue()
             .write(move |batch| {
                 batch.conn.execute(
@@ -126,7 +130,7 @@ impl Ledger {
                 plans::sweep(batch, unused)
             })
             .await?;
-        while self.queue().write(|batch| vacuum(batch.conn)).await? {}
+        while self.0.queue().write(|batch| vacuum(batch.conn)).await? {}
         Ok(retained)
     }
 
@@ -139,7 +143,7 @@ impl Ledger {
         of: Option<Arc<HashSet<TenantId>>>,
         retained: &mut Retained,
     ) -> Result<(), Error> {
-        let space = &self.shared().space;
+        let space = &self.0.shared().space;
         let enough = || down_to.is_some_and(|bytes| space.used() <= bytes);
         let mut after = EventSeq::default();
         loop {
@@ -148,6 +152,7 @@ impl Ledger {
                 let mut rest = chunk.to_vec();
                 while !rest.is_empty() && !enough() {
                     let (deleted, left, used) = self
+                        .0
                         .queue()
                         .write(move |batch| {
                             let (deleted, left) = delete_past(batch, rest, before)?;
@@ -164,7 +169,7 @@ impl Ledger {
                 Some(last) if !enough() => {
                     // Only a pass over all tenants has examined every event.
                     if of.is_none() {
-                        self.shared().looked_through.fetch_max(last.0, Ordering::Relaxed);
+                        self.0.shared().looked_through.fetch_max(last.0, Ordering::Relaxed);
                     }
                     after = last;
                 }
@@ -175,23 +180,13 @@ impl Ledger {
 
     /// Records that the host is running, and returns its uptime history.
     async fn live(&self, now: Timestamp) -> Result<Lived, Error> {
-        let gap_ms_min = self.options().gap_ms_min;
-        self.queue().write(move |batch| Lived::note(batch.conn, now, gap_ms_min)).await
+        let gap_ms_min = self.0.options().gap_ms_min;
+        self.0.queue().write(move |batch| Lived::note(batch.conn, now, gap_ms_min)).await
     }
 
     /// The instant that lies `ms` of uptime before `now` (`lived.rs`). For deadlines that give a person time to react.
-    pub async fn lived_ago(&self, now: Timestamp, ms: i64) -> Result<Timestamp, Error> {
+    pub async fn uptime_cutoff(&self, now: Timestamp, ms: i64) -> Result<Timestamp, Error> {
         Ok(self.live(now).await?.ago(now, ms))
-    }
-
-    /// Deletes the remaining rows of a removed tenant.
-    pub(crate) async fn purge(&self, tenant: &TenantId) -> Result<(), Error> {
-        loop {
-            let tenant = tenant.clone();
-            if !self.queue().write(move |batch| purge(batch, &tenant)).await? {
-                return Ok(());
-            }
-        }
     }
 
     /// Deletable events after `after`, and the position to continue from. `None` if all later events are too young.
@@ -201,8 +196,9 @@ impl Ledger {
         before: Timestamp,
         of: Option<Arc<HashSet<TenantId>>>,
     ) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
-        let cursor = self.cursor();
-        self.readers()
+        let cursor = self.0.shared().reach.borrow().cursor();
+        self.0
+            .readers()
             .read(move |conn| match past(conn, after, cursor, before, of.as_deref()) {
                 // The later pass over all tenants steps around the damage.
                 Err(error) if error.is_damage() && of.is_some() => Ok((Vec::new(), None)),
@@ -241,7 +237,7 @@ fn delete_past(
 }
 
 /// Deletes up to `rows_max` deliveries of an event, and the event itself if none is left.
-fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usize) -> Result<Deleted, Error> {
+pub(crate) fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usize) -> Result<Deleted, Error> {
     let conn = batch.conn;
     let mut deliveries: Vec<(DeliverySeq, TenantId, SubscriptionId, State, i64)> = conn
         .prepare_cached("SELECT seq, tenant, subscription, state, plan FROM delivery WHERE event_seq = ?1 LIMIT ?2")?
@@ -275,43 +271,6 @@ fn delete_row(batch: &mut Batch<'_>, event: EventSeq) -> Result<usize, Error> {
     Ok(1)
 }
 
-/// Deletes a chunk of a removed tenant. Returns false when nothing is left, which frees its name.
-fn purge(batch: &mut Batch<'_>, tenant: &TenantId) -> Result<bool, Error> {
-    let conn = batch.conn;
-    if !conn.prepare_cached("SELECT 1 FROM purge WHERE tenant = ?1")?.exists(params![tenant])? {
-        return Ok(false);
-    }
-    let events: Vec<EventSeq> = conn
-        .prepare_cached("SELECT seq FROM event WHERE tenant = ?1 LIMIT ?2")?
-        .query_map(params![tenant, CHUNK_ROWS as i64], |row| row.column(0))?
-        .collect::<Result<_, _>>()?;
-    let mut rows = 0;
-    for event in &events {
-        if rows >= CHUNK_ROWS {
-            break;
-        }
-        let deleted = delete_event(batch, *event, CHUNK_ROWS - rows)?;
-        rows += (deleted.events + deleted.deliveries) as usize;
-    }
-    if !events.is_empty() {
-        return Ok(true);
-    }
-    if conn
-        .prepare_cached(
-            "DELETE FROM statistic WHERE (tenant, subscription, bucket_ms, at) IN (
-                 SELECT tenant, subscription, bucket_ms, at FROM statistic WHERE tenant = ?1 LIMIT ?2)",
-        )?
-        .execute(params![tenant, CHUNK_ROWS as i64])?
-        > 0
-    {
-        return Ok(true);
-    }
-    // Its rows in the settlement log no longer refer to anything, and expire with the log.
-    conn.execute("DELETE FROM replay WHERE tenant = ?1", params![tenant])?;
-    conn.execute("DELETE FROM purge WHERE tenant = ?1", params![tenant])?;
-    Ok(false)
-}
-
 /// Returns a chunk of free pages to the file system. False if few enough are left.
 fn vacuum(conn: &Connection) -> Result<bool, Error> {
     let free = |conn: &Connection| conn.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0));
@@ -337,7 +296,7 @@ mod tests {
     const LATER: Timestamp = NOW.plus_millis(31 * 24 * 3600 * 1000);
 
     async fn journal(ledger: &Ledger) -> Vec<i64> {
-        ledger.journal_after(EventSeq(0), 1_000).await.unwrap().iter().map(|e| e.seq.0).collect()
+        ledger.events.events_after(EventSeq(0), 1_000).await.unwrap().iter().map(|e| e.seq.0).collect()
     }
 
     #[test]
@@ -346,23 +305,23 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 5).await;
             let deliveries = (1..=4).map(|n| new_delivery(n, 1, plan)).collect();
-            ledger.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
-            let due = ledger.due(&tenant().id, subscription(1), NOW, None, 9).await.unwrap();
+            ledger.events.fan_out(FanOut { through: EventSeq(4), deliveries }).await.unwrap();
+            let due = ledger.deliveries.due(&tenant().id, subscription(1), NOW, None, 9).await.unwrap();
             let settle = async |index: usize, step: Step| {
-                ledger.settle(Settlement::new(due[index].seq, NOW, step)).await.unwrap();
+                ledger.deliveries.settle(Settlement::new(due[index].seq, NOW, step)).await.unwrap();
             };
             settle(0, Step::Delivered { attempt: attempt(1, 200) }).await;
             settle(1, Step::Held { runs: vec![], reason: "trapped".into() }).await;
             settle(2, Step::Dead { attempt: Some(attempt(1, 500)), reason: "gave up".into() }).await;
-            assert_eq!(ledger.retain(NOW).await.unwrap(), Retained::default());
-            let retained = ledger.retain(LATER).await.unwrap();
+            assert_eq!(ledger.upkeep.retain(NOW).await.unwrap(), Retained::default());
+            let retained = ledger.upkeep.retain(LATER).await.unwrap();
             assert_eq!((retained.events, retained.deliveries, retained.plans), (2, 2, 0));
             // Held, due, and not yet fanned out.
             assert_eq!(journal(&ledger).await, [2, 4, 5]);
-            assert!(ledger.attempts(&tenant().id, due[0].seq).await.unwrap().is_empty());
-            let counts = ledger.counts(&TENANT.parse().unwrap(), None).await.unwrap();
+            assert!(ledger.history.attempts(&tenant().id, due[0].seq).await.unwrap().is_empty());
+            let counts = ledger.history.counts(&TENANT.parse().unwrap(), None).await.unwrap();
             assert_eq!((counts.due, counts.held, counts.delivered, counts.dead), (1, 1, 0, 0));
-            assert_eq!(ledger.retain(LATER).await.unwrap(), Retained::default());
+            assert_eq!(ledger.upkeep.retain(LATER).await.unwrap(), Retained::default());
         });
     }
 
@@ -373,19 +332,19 @@ mod tests {
             let plan = with_events(&ledger, 2).await;
             let count = CHUNK_ROWS as u64 + 100;
             let deliveries = (1..=count).map(|s| new_delivery(1, u128::from(s), plan)).collect();
-            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             for due in made {
                 let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
-                ledger.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
+                ledger.deliveries.settle(Settlement::new(due.seq, NOW, step)).await.unwrap();
             }
-            let retained = ledger.retain(LATER).await.unwrap();
+            let retained = ledger.upkeep.retain(LATER).await.unwrap();
             // No delivery refers to the plan any more, and it was last stored over a day ago.
             assert_eq!((retained.events, retained.deliveries, retained.plans), (2, count, 1));
             assert!(journal(&ledger).await.is_empty());
             // Sequence numbers are not reused, and fan-out does not start over.
             let ledger = reopen(&folder, ledger).await;
-            assert_eq!(ledger.reach().borrow().last(), EventSeq(2));
-            ledger.append(event(3)).await.unwrap();
+            assert_eq!(ledger.events.fanout_cursor().borrow().last(), EventSeq(2));
+            ledger.events.append(event(3)).await.unwrap();
             assert_eq!(journal(&ledger).await, [3]);
         });
     }
@@ -396,17 +355,17 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 3).await;
             let deliveries = (1..=2).map(|n| new_delivery(n, 1, plan)).collect();
-            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             let id = tenant().id;
-            assert_eq!(ledger.backlog(&id), 2);
-            assert!(ledger.remove_tenant(&id, Expected::Any).await.unwrap());
-            assert_eq!((ledger.backlog(&id), journal(&ledger).await.len()), (0, 0));
-            assert!(matches!(ledger.append(event(9)).await, Err(Error::NoTenant(_))));
+            assert_eq!(ledger.usage.backlog(&id), 2);
+            assert!(ledger.registry.remove_tenant(&id, Expected::Any).await.unwrap());
+            assert_eq!((ledger.usage.backlog(&id), journal(&ledger).await.len()), (0, 0));
+            assert!(matches!(ledger.events.append(event(9)).await, Err(Error::NoTenant(_))));
             // A settlement in flight finds no row, which is not an error.
             let step = Step::Delivered { attempt: attempt(1, 200) };
-            ledger.settle(Settlement::new(made[0].seq, NOW, step)).await.unwrap();
-            ledger.put_tenant(tenant(), Expected::Absent).await.unwrap();
-            assert_eq!(ledger.backlog(&id), 0);
+            ledger.deliveries.settle(Settlement::new(made[0].seq, NOW, step)).await.unwrap();
+            ledger.registry.put_tenant(tenant(), Expected::Absent).await.unwrap();
+            assert_eq!(ledger.usage.backlog(&id), 0);
         });
     }
 
@@ -418,6 +377,7 @@ mod tests {
             let id = tenant().id;
             let mark = id.clone();
             ledger
+                .store
                 .queue()
                 .write(move |batch| {
                     batch.conn.execute("DELETE FROM entry", [])?;
@@ -425,10 +385,10 @@ mod tests {
                 })
                 .await
                 .unwrap();
-            assert!(matches!(ledger.put_tenant(tenant(), Expected::Any).await, Err(Error::Purging(_))));
-            ledger.retain(NOW).await.unwrap();
+            assert!(matches!(ledger.registry.put_tenant(tenant(), Expected::Any).await, Err(Error::Purging(_))));
+            ledger.upkeep.retain(NOW).await.unwrap();
             assert!(journal(&ledger).await.is_empty());
-            ledger.put_tenant(tenant(), Expected::Any).await.unwrap();
+            ledger.registry.put_tenant(tenant(), Expected::Any).await.unwrap();
         });
     }
 
@@ -436,14 +396,14 @@ mod tests {
     fn space_is_given_back() {
         block_on(async {
             let (folder, ledger) = open();
-            let old = ledger.put_blob(&tenant().id, Bytes::from(vec![1; 24 << 20])).await.unwrap();
-            ledger.clock().set(LATER);
-            let new = ledger.put_blob(&tenant().id, Bytes::from_static(b"new")).await.unwrap();
-            assert_eq!(ledger.retain(LATER).await.unwrap().blobs, 1);
-            assert_eq!(ledger.blob(&tenant().id, &old).await.unwrap(), None);
-            assert!(ledger.blob(&tenant().id, &new).await.unwrap().is_some());
+            let old = ledger.blobs.put(&tenant().id, Bytes::from(vec![1; 24 << 20])).await.unwrap();
+            ledger.store.clock().set(LATER);
+            let new = ledger.blobs.put(&tenant().id, Bytes::from_static(b"new")).await.unwrap();
+            assert_eq!(ledger.upkeep.retain(LATER).await.unwrap().blobs, 1);
+            assert_eq!(ledger.blobs.get(&tenant().id, &old).await.unwrap(), None);
+            assert!(ledger.blobs.get(&tenant().id, &new).await.unwrap().is_some());
             let ledger = reopen(&folder, ledger).await;
-            assert!(ledger.stats().file_bytes < 8 << 20, "{:?}", ledger.stats());
+            assert!(ledger.usage.stats().file_bytes < 8 << 20, "{:?}", ledger.usage.stats());
         });
     }
 
@@ -453,27 +413,27 @@ mod tests {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 2).await;
             let deliveries = vec![new_delivery(1, 1, plan), new_delivery(1, 2, plan), new_delivery(2, 1, plan)];
-            let made = ledger.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
+            let made = ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             let settle = async |index: usize, at: Timestamp, step: Step| {
-                ledger.settle(Settlement::new(made[index].seq, at, step)).await.unwrap();
+                ledger.deliveries.settle(Settlement::new(made[index].seq, at, step)).await.unwrap();
             };
             settle(0, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
             settle(2, NOW, Step::Delivered { attempt: attempt(1, 200) }).await;
             // Given up when the event's own retention time is already over.
             settle(1, LATER, Step::Dead { attempt: Some(attempt(1, 500)), reason: "gave up".into() }).await;
             let minute = LATER.plus_millis(60_000);
-            let retained = ledger.retain(minute).await.unwrap();
+            let retained = ledger.upkeep.retain(minute).await.unwrap();
             assert_eq!((retained.events, retained.deliveries), (1, 1));
             assert_eq!(journal(&ledger).await, [1]);
-            assert_eq!(ledger.attempts(&tenant().id, made[1].seq).await.unwrap().len(), 1);
-            let end = LATER.plus_millis(ledger.options().retention_ms);
-            assert_eq!(ledger.retain(end).await.unwrap().events, 0);
+            assert_eq!(ledger.history.attempts(&tenant().id, made[1].seq).await.unwrap().len(), 1);
+            let end = LATER.plus_millis(ledger.store.options().retention_ms);
+            assert_eq!(ledger.upkeep.retain(end).await.unwrap().events, 0);
             // New settings apply from the next round on.
-            let options = ledger.options().as_ref().clone();
-            ledger.keep(&crate::Options { retention_ms: options.retention_ms + 1, ..options.clone() });
-            assert_eq!(ledger.retain(end.plus_millis(1)).await.unwrap().events, 0);
-            ledger.keep(&options);
-            let retained = ledger.retain(end.plus_millis(1)).await.unwrap();
+            let options = ledger.store.options().as_ref().clone();
+            ledger.upkeep.apply_limits(&crate::Options { retention_ms: options.retention_ms + 1, ..options.clone() });
+            assert_eq!(ledger.upkeep.retain(end.plus_millis(1)).await.unwrap().events, 0);
+            ledger.upkeep.apply_limits(&options);
+            let retained = ledger.upkeep.retain(end.plus_millis(1)).await.unwrap();
             assert_eq!((retained.events, retained.deliveries), (1, 2));
         });
     }
@@ -498,6 +458,7 @@ mod tests {
         let other: TenantId = "quiet".parse().unwrap();
         if quiet > 0 {
             ledger
+                .registry
                 .put_tenant(setgate_domain::tenant::Tenant { id: other.clone(), ..tenant() }, Expected::Absent)
                 .await
                 .unwrap();
@@ -509,17 +470,17 @@ mod tests {
             if n <= quiet {
                 large.tenant = other.clone();
             }
-            ledger.append(large).await.unwrap();
+            ledger.events.append(large).await.unwrap();
         }
         let deliveries = (quiet + 1..=count).map(|n| new_delivery(n, 1, plan)).collect();
-        let made = ledger.fan_out(FanOut { through: EventSeq(count as i64), deliveries }).await.unwrap();
+        let made = ledger.events.fan_out(FanOut { through: EventSeq(count as i64), deliveries }).await.unwrap();
         for (n, due) in (quiet + 1..).zip(made).filter(|(n, _)| !keep(*n)) {
             let step = Step::Delivered { attempt: attempt(1, 200) };
-            ledger.settle(Settlement::new(due.seq, NOW.plus_millis(n.cast_signed()), step)).await.unwrap();
+            ledger.deliveries.settle(Settlement::new(due.seq, NOW.plus_millis(n.cast_signed()), step)).await.unwrap();
         }
         // The writer measures the size only at intervals.
-        let used = ledger.queue().write(|batch| used_bytes(batch.conn)).await.unwrap();
-        ledger.shared().space.ledger_has(used);
+        let used = ledger.store.queue().write(|batch| used_bytes(batch.conn)).await.unwrap();
+        ledger.store.shared().space.ledger_has(used);
         (folder, ledger)
     }
 
@@ -527,14 +488,14 @@ mod tests {
     fn a_ledger_that_is_too_large_gives_up_its_oldest_events_at_rest() {
         block_on(async {
             let (_folder, ledger) = filled(120, |n| n <= 3).await;
-            assert!(ledger.shared().space.used() > (8 << 20) - (8 << 20) / 10);
+            assert!(ledger.store.shared().space.used() > (8 << 20) - (8 << 20) / 10);
             // None of them has reached the minimum age.
-            assert_eq!(ledger.retain(NOW.plus_millis(60_000)).await.unwrap().events, 0);
-            assert_eq!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size, 100);
+            assert_eq!(ledger.upkeep.retain(NOW.plus_millis(60_000)).await.unwrap().events, 0);
+            assert_eq!(ledger.upkeep.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size, 100);
             let left = journal(&ledger).await;
             assert_eq!(left[..4], [1, 2, 3, 104], "what is due stays, then the youngest");
-            assert!(ledger.shared().space.used() <= (8 << 20) - (8 << 20) / 5);
-            assert_eq!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().events, 0, "it is small enough");
+            assert!(ledger.store.shared().space.used() <= (8 << 20) - (8 << 20) / 5);
+            assert_eq!(ledger.upkeep.retain(NOW.plus_millis(3_600_000)).await.unwrap().events, 0, "it is small enough");
         });
     }
 
@@ -542,7 +503,7 @@ mod tests {
     fn the_tenant_that_fills_the_ledger_gives_up_its_history_and_its_neighbour_does_not() {
         block_on(async {
             let (_folder, ledger) = filled_behind(5, 115, |_| false).await;
-            assert!(ledger.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size > 0);
+            assert!(ledger.upkeep.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size > 0);
             assert_eq!(journal(&ledger).await[..5], [1, 2, 3, 4, 5], "the oldest are the neighbour's");
         });
     }
@@ -551,9 +512,9 @@ mod tests {
     fn a_ledger_full_of_what_is_due_is_short_of_space_and_keeps_all() {
         block_on(async {
             let (_folder, ledger) = filled(130, |_| true).await;
-            assert!(matches!(ledger.shortage(), Some(crate::Shortage::Ledger { max, .. }) if max == 8 << 20));
-            assert_eq!(ledger.retain(LATER).await.unwrap().events, 0);
-            assert_eq!(ledger.counts(&TENANT.parse().unwrap(), None).await.unwrap().due, 130);
+            assert!(matches!(ledger.usage.shortage(), Some(crate::Shortage::Ledger { max, .. }) if max == 8 << 20));
+            assert_eq!(ledger.upkeep.retain(LATER).await.unwrap().events, 0);
+            assert_eq!(ledger.history.counts(&TENANT.parse().unwrap(), None).await.unwrap().due, 130);
         });
     }
 
@@ -562,11 +523,11 @@ mod tests {
         block_on(async {
             let (_folder, ledger) = open();
             with_events(&ledger, 4).await;
-            ledger.fan_out(FanOut { through: EventSeq(4), deliveries: vec![] }).await.unwrap();
+            ledger.events.fan_out(FanOut { through: EventSeq(4), deliveries: vec![] }).await.unwrap();
             // A timestamp that is not a number is reported like a damaged page.
             let spoil = "UPDATE event SET accepted_at = 'damaged' WHERE seq = 2";
-            ledger.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
-            assert_eq!(ledger.retain(LATER).await.unwrap().events, 3);
+            ledger.store.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
+            assert_eq!(ledger.upkeep.retain(LATER).await.unwrap().events, 3);
         });
     }
 }

@@ -17,7 +17,7 @@ pub(super) async fn all_went_well(seed: u64, world: &World, seen: &mut Seen) {
     let mut records = Vec::new();
     let mut cursor = None;
     loop {
-        let page = world.ledger.deliveries(&world.tenant, DeliveryQuery::default(), cursor, 200).await.unwrap();
+        let page = world.ledger.history.deliveries(&world.tenant, DeliveryQuery::default(), cursor, 200).await.unwrap();
         records.extend(page.items);
         cursor = page.next;
         if cursor.is_none() {
@@ -92,7 +92,7 @@ async fn attempts_are_what_arrived(at: &str, world: &World, records: &[&Delivery
         by_delivery.entry(arrival.delivery()).or_default().push(arrival);
     }
     for record in records {
-        let attempts = world.ledger.attempts(&record.tenant, record.seq).await.unwrap();
+        let attempts = world.ledger.history.attempts(&record.tenant, record.seq).await.unwrap();
         let arrived = by_delivery.remove(&record.id.to_string()).unwrap_or_default();
         assert_eq!(attempts.len(), arrived.len(), "{at}: {}", record.id);
         assert!(attempts.len() <= waits.len() + 1, "{at}: {}", record.id);

@@ -86,7 +86,7 @@ impl World {
             ledger,
         };
         let tenant = Tenant { id: world.tenant.clone(), display_name: None, quota: None, created_at: START };
-        world.ledger.put_tenant(tenant, Expected::Absent).await.unwrap();
+        world.ledger.registry.put_tenant(tenant, Expected::Absent).await.unwrap();
         for number in 0..=NOTICES {
             // The receiver of operational events has no outages.
             let outages = if number == NOTICES { Vec::new() } else { outages(random) };
@@ -132,7 +132,7 @@ impl World {
             created_at: START,
             updated_at: START,
         };
-        self.ledger.put_subscription(subscription, Expected::Absent).await.unwrap();
+        self.ledger.registry.put_subscription(subscription, Expected::Absent).await.unwrap();
     }
 
     fn key(&self, subscription: SubscriptionId) -> (SigningKey, String) {
@@ -236,7 +236,7 @@ impl World {
                 let (dispatcher, _) = self.dispatcher.as_ref().expect("it runs");
                 dispatcher.pipeline.append(event, now).await.unwrap();
             } else {
-                self.ledger.append(event).await.unwrap();
+                self.ledger.events.append(event).await.unwrap();
             }
             self.accepted.push((jti, subject));
         }
@@ -251,16 +251,21 @@ impl World {
     pub(super) async fn first_due(&self, number: usize) -> DueDelivery {
         let (dispatcher, tell) = self.dispatcher.as_ref().expect("it runs");
         while fanout::one_batch(&dispatcher.pipeline, tell).await.unwrap() > 0 {}
-        let due = self.ledger.due(&self.tenant, self.subscriptions[number], self.clock.now(), None, 1).await.unwrap();
+        let due = self
+            .ledger
+            .deliveries
+            .due(&self.tenant, self.subscriptions[number], self.clock.now(), None, 1)
+            .await
+            .unwrap();
         due.into_iter().next().expect("a delivery is due")
     }
 
     async fn change(&self, number: usize, change: impl FnOnce(&mut Subscription)) {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let stored = &snapshot.tenant(&self.tenant).unwrap().subscriptions[&self.subscriptions[number]];
         let mut subscription = stored.value.clone();
         change(&mut subscription);
-        self.ledger.put_subscription(subscription, Expected::Version(stored.version)).await.unwrap();
+        self.ledger.registry.put_subscription(subscription, Expected::Version(stored.version)).await.unwrap();
     }
 
     pub(super) async fn rotate(&mut self, number: usize) {
@@ -294,7 +299,7 @@ impl World {
     }
 
     pub(super) async fn retain(&self) {
-        self.ledger.retain(self.clock.now()).await.unwrap();
+        self.ledger.upkeep.retain(self.clock.now()).await.unwrap();
     }
 }
 
