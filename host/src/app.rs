@@ -106,7 +106,7 @@ pub async fn start_with(
 
     let ledger = Ledger::open(ledger_options(&config), clock.clone()).context("the ledger cannot be opened")?;
 
-    check_master_key(&ledger, &master, &key_file).await?;
+    check_master_key(&ledger.upkeep, &master, &key_file).await?;
     let seen = ledger.clone();
     let exposition = Arc::new(exposition::Exposition::new(seen, recorded));
     let metrics: http::Metrics = Arc::new(move || {
@@ -114,10 +114,10 @@ pub async fn start_with(
         async move { exposition.text().await }.boxed()
     });
 
-    let wasm = ledger.clone();
+    let wasm = ledger.blobs.clone();
     let components: setgate_sandbox::Components = Arc::new(move |tenant, digest| {
-        let (ledger, tenant) = (wasm.clone(), tenant.clone());
-        async move { ledger.blob(&tenant, &digest).await.ok().flatten() }.boxed()
+        let (blobs, tenant) = (wasm.clone(), tenant.clone());
+        async move { blobs.get(&tenant, &digest).await.ok().flatten() }.boxed()
     });
     let defaults = setgate_sandbox::Options::new(dir.join("compiled"), *master.derive(ARTEFACT_KEY), components);
     let settings = &config.sandbox;
@@ -317,10 +317,10 @@ pub fn private_folder(path: &Path) -> std::io::Result<()> {
 
 /// Checks that the ledger belongs to this master key. With another one (most likely because the file was lost), no
 /// secret could be decrypted.
-async fn check_master_key(ledger: &Ledger, master: &MasterKey, file: &Path) -> anyhow::Result<()> {
+async fn check_master_key(upkeep: &setgate_ledger::Upkeep, master: &MasterKey, file: &Path) -> anyhow::Result<()> {
     let here = master.fingerprint();
-    match ledger.meta_get("master key").await? {
-        None => Ok(ledger.meta_put("master key", here.as_bytes()).await?),
+    match upkeep.meta_get("master key").await? {
+        None => Ok(upkeep.meta_put("master key", here.as_bytes()).await?),
         Some(known) if known == here.as_bytes() => Ok(()),
         Some(known) => anyhow::bail!(
             "{} contains the master key {here}, but this ledger requires {}: put the right file back",
@@ -390,8 +390,8 @@ async fn retain(
         let audit_ms = millis(config.data.audit_retention_days.saturating_mul(86_400));
         tracing::debug!("retention run started");
         let now = clock.now();
-        let expired = match ledger.lived_ago(now, held_ms_max).await {
-            Ok(before) => ledger.expire_held(before, now).await,
+        let expired = match ledger.upkeep.uptime_cutoff(now, held_ms_max).await {
+            Ok(before) => ledger.deliveries.expire_held(before, now).await,
             Err(error) => Err(error),
         };
         match expired {
@@ -399,10 +399,10 @@ async fn retain(
             Err(error) if error.is_told() => {}
             Err(error) => error!(%error, "held deliveries could not be expired; retrying"),
         }
-        if let Err(error) = ledger.retain_audit(now.plus_millis(-audit_ms)).await {
+        if let Err(error) = ledger.upkeep.retain_audit(now.plus_millis(-audit_ms)).await {
             error!(%error, "old audit log entries could not be removed; retrying");
         }
-        match ledger.retain(now).await {
+        match ledger.upkeep.retain(now).await {
             Ok(removed) => tracing::debug!(?removed, "retention run finished"),
             Err(error) if error.is_told() => {}
             Err(error) => error!(%error, "retention failed; retrying"),
@@ -412,14 +412,14 @@ async fn retain(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
             _ = changes.changed() => {}
-            () = async { tokio::join!(ledger.pressed(), tokio::time::sleep(PRESSED_EVERY)); } => {}
+            () = async { tokio::join!(ledger.upkeep.space_pressure(), tokio::time::sleep(PRESSED_EVERY)); } => {}
         }
     }
 }
 
 /// Checks the ledger file for damage once, in the background.
 async fn check_integrity(ledger: Ledger) {
-    match ledger.check().await {
+    match ledger.upkeep.check().await {
         Ok(setgate_ledger::Checked::Sound) => info!("ledger file check passed"),
         Ok(setgate_ledger::Checked::NotFinished) => {
             info!("ledger file check stopped at its time limit (`data.check_ms_max`)");

@@ -108,7 +108,7 @@ impl Pending {
 /// Ends canaries that fault too often. Runs until `stop` is cancelled.
 pub async fn run(pipeline: Pipeline, stop: CancellationToken) {
     loop {
-        pipeline.rollout_reports.keep(&pipeline.ledger.snapshot());
+        pipeline.rollout_reports.keep(&pipeline.ledger.registry.snapshot());
         for (tenant, filter, digest) in pipeline.pending.take() {
             if let Err(error) = pipeline.end_canary(&tenant, &filter, digest).await {
                 error!(%tenant, %filter, %error, "a canary that faults too often could not be ended; it is tried again");
@@ -135,7 +135,7 @@ impl Pipeline {
     /// Counts the calls of canary candidates in a delivery's chain. Faults that are not the filter's own are ignored,
     /// because they say nothing about the candidate.
     pub(super) fn count_candidates(&self, tenant: &TenantId, runs: &[FilterRun]) {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return };
         for run in runs.iter().filter(|run| run.fault.as_ref().is_none_or(Fault::is_filters_own)) {
             let Some(rollout) = canary_of(view, &run.filter, run.digest) else { continue };
@@ -154,7 +154,7 @@ impl Pipeline {
         plan: Arc<Plan>,
         delivery: DueDelivery,
     ) -> Result<(Arc<Plan>, DueDelivery), setgate_ledger::Error> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let Some(view) = snapshot.tenant(&delivery.tenant) else { return Ok((plan, delivery)) };
         let instead: Vec<Choice> =
             plan.steps.iter().enumerate().filter_map(|(place, step)| Some((place, instead_of(view, step)?))).collect();
@@ -163,14 +163,14 @@ impl Pipeline {
         }
         let mut plan = Plan::clone(&plan);
         put_in(&mut plan, &instead);
-        let digest = self.ledger.intern_plan(&plan).await?;
-        self.ledger.repin(delivery.seq, digest).await?;
+        let digest = self.ledger.plans.intern(&plan).await?;
+        self.ledger.deliveries.replace_plan(delivery.seq, digest).await?;
         Ok((Arc::new(plan), DueDelivery { plan: digest, ..delivery }))
     }
 
     /// Whether a version was on trial and the trial ended without promotion.
     pub(super) fn is_withdrawn(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> bool {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let filter = snapshot.tenant(tenant).and_then(|view| view.filters.get(filter));
         filter.is_some_and(|filter| filter.value.is_withdrawn(&digest))
     }
@@ -184,7 +184,7 @@ impl Pipeline {
         digest: Digest,
     ) -> Result<(), setgate_ledger::Error> {
         loop {
-            let snapshot = self.ledger.snapshot();
+            let snapshot = self.ledger.registry.snapshot();
             let Some(stored) = snapshot.tenant(tenant).and_then(|view| view.filters.get(name)) else { return Ok(()) };
             let Some(rollout) = stored.value.rollout.as_ref().filter(|rollout| rollout.digest == digest) else {
                 return Ok(());
@@ -197,7 +197,7 @@ impl Pipeline {
             let mut filter = stored.value.clone();
             filter.end_rollout(now, EndReason::Faults, counted);
             let deed = Deed::host("rollout.end").note(format!("{digest} faulted too often"));
-            match self.ledger.put_filter(filter, (Expected::Version(stored.version), deed)).await {
+            match self.ledger.registry.put_filter(filter, (Expected::Version(stored.version), deed)).await {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;

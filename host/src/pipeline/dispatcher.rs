@@ -90,7 +90,7 @@ impl Dispatcher {
             }
         }
         let ledger = self.pipeline.ledger.clone();
-        let mut registry = ledger.changed();
+        let mut registry = ledger.registry.changed();
         let mut settings = self.pipeline.settings.changes();
         let mut tasks = Tasks::default();
         let in_flight = gauge!(metric::IN_FLIGHT);
@@ -105,7 +105,7 @@ impl Dispatcher {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(deliveries) = self.told.recv() => self.take_in(deliveries),
-                () = ledger.until_made() => self.take_made(),
+                () = ledger.deliveries.new_ready() => self.take_made(),
                 Some(ended) = tasks.deliveries.join_next() => {
                     self.advance(ended, &mut tasks);
                     while let Some(ended) = tasks.deliveries.try_join_next() {
@@ -122,7 +122,7 @@ impl Dispatcher {
     }
 
     async fn find_what_is_due(&mut self) -> Result<(), setgate_ledger::Error> {
-        match self.pipeline.ledger.lanes().await {
+        match self.pipeline.ledger.deliveries.lanes().await {
             Ok(lanes) => {
                 for lane in lanes {
                     self.lanes.on_disk(&lane.tenant, lane.subscription);
@@ -131,7 +131,7 @@ impl Dispatcher {
             // Each lane then queries its own rows, so that readable ones proceed.
             Err(error) if error.is_damage() => {
                 error!(%error, "outbox cannot be read as a whole; each subscription's deliveries are read separately");
-                for (tenant, view) in &self.pipeline.ledger.snapshot().tenants {
+                for (tenant, view) in &self.pipeline.ledger.registry.snapshot().tenants {
                     for subscription in view.subscriptions.keys() {
                         self.lanes.on_disk(tenant, *subscription);
                     }
@@ -183,7 +183,7 @@ impl Dispatcher {
     }
 
     fn take_made(&mut self) {
-        let Made { due, on_disk } = self.pipeline.ledger.made();
+        let Made { due, on_disk } = self.pipeline.ledger.deliveries.take_new();
         for (tenant, subscription) in on_disk {
             self.lanes.on_disk(&tenant, subscription);
             self.open_lane(&tenant, subscription);
@@ -197,7 +197,7 @@ impl Dispatcher {
             tasks.queries.spawn(async move {
                 // Any due time, so that the lane knows when its next delivery is due.
                 let ever = Timestamp::from_millis(i64::MAX);
-                let rows = match ledger.due(&tenant, subscription, ever, None, asked).await {
+                let rows = match ledger.deliveries.due(&tenant, subscription, ever, None, asked).await {
                     Ok(rows) => Some(rows),
                     Err(error) => {
                         if let Some(unsaid) = TOLD.allow() {
@@ -214,7 +214,7 @@ impl Dispatcher {
 
     fn start(&mut self, tasks: &mut Tasks) {
         // Without a writable ledger, the result of an attempt could not be stored and the request would be sent again.
-        if !self.pipeline.ledger.takes_writes() {
+        if !self.pipeline.ledger.usage.is_writable() {
             return;
         }
         let now = self.pipeline.clock.now();
@@ -290,7 +290,7 @@ impl Dispatcher {
     }
 
     fn sleep(&self) -> Duration {
-        if !self.pipeline.ledger.takes_writes() {
+        if !self.pipeline.ledger.usage.is_writable() {
             // A due delivery cannot start, so it is no reason to wake up.
             return Duration::from_millis(SLEEP_MS_MAX);
         }

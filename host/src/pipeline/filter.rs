@@ -76,7 +76,7 @@ pub(super) struct Given<'a> {
 impl Pipeline {
     /// Runs the chain of a due delivery, unless it has run before, and settles the result.
     pub(super) async fn filter(&self, delivery: DueDelivery) -> Result<Next, setgate_ledger::Error> {
-        let Some(content) = self.ledger.load(&delivery.tenant, delivery.seq).await? else {
+        let Some(content) = self.ledger.deliveries.load(&delivery.tenant, delivery.seq).await? else {
             // The delivery was removed together with its tenant.
             return Ok(Next::Rest(None));
         };
@@ -107,7 +107,7 @@ impl Pipeline {
             let (claims, passed) = (content.claims, Vec::new());
             return Ok(Next::Send(Box::new(Filtered { delivery, event, claims, passed })));
         }
-        let Some(plan) = self.ledger.plan(&delivery.tenant, &delivery.plan).await? else {
+        let Some(plan) = self.ledger.plans.get(&delivery.tenant, &delivery.plan).await? else {
             let reason = format!("the plan {} is not in the ledger", delivery.plan);
             self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
             return Ok(Next::Rest(None));

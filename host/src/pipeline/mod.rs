@@ -201,30 +201,30 @@ impl Pipeline {
     /// The reason why no event can be accepted at present. `None` if the ledger can be read, has space, and its last
     /// commit succeeded.
     pub async fn why_not_ready(&self) -> Option<String> {
-        let stats = self.ledger.stats();
+        let stats = self.ledger.usage.stats();
         if !stats.open {
             return Some("the ledger is closed: see the host's log".to_owned());
         }
         if let Some(cause) = stats.failing {
             return Some(format!("the ledger cannot write, {}: see the host's log", cause.as_str()));
         }
-        if let Some(shortage) = self.ledger.shortage() {
+        if let Some(shortage) = self.ledger.usage.shortage() {
             return Some(format!("{}: {shortage}", shortage.code()));
         }
-        let reads = self.ledger.meta_get("ready").await;
+        let reads = self.ledger.upkeep.meta_get("ready").await;
         reads.err().map(|_| "the ledger cannot be read: see the host's log".to_owned())
     }
 
     /// The state of a filter's rollout so far. `None` if it has no rollout.
     fn rollout_report(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let rollout = snapshot.tenant(tenant)?.filters.get(filter)?.value.rollout.as_ref()?;
         Some(self.rollout_reports.report(tenant, filter, rollout, self.clock.now()))
     }
 
     /// The current subscription. `None` if it was removed.
     fn subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Option<Arc<Versioned<Subscription>>> {
-        self.ledger.snapshot().tenant(tenant)?.subscriptions.get(&id).cloned()
+        self.ledger.registry.snapshot().tenant(tenant)?.subscriptions.get(&id).cloned()
     }
 }
 

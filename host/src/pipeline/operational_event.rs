@@ -55,7 +55,7 @@ impl Pipeline {
     /// Appends an operational event to the tenant's journal, once. A failure is only logged, because the reported
     /// action has taken place and is visible in the subscription itself.
     pub(super) async fn append_operational_event(&self, tenant: &TenantId, notice: OperationalEvent<'_>) {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let source = SourceName::setgate();
         let wanted = snapshot.tenant(tenant).is_some_and(|view| {
             view.subscriptions.values().any(|subscription| subscription.value.sources.contains(&source))
@@ -103,7 +103,7 @@ impl Pipeline {
         };
         // Bypasses the tenant's append queue, which may be full because of the reported problem. Loop A creates the
         // deliveries.
-        match self.ledger.append(event).await {
+        match self.ledger.events.append(event).await {
             Ok(_) | Err(setgate_ledger::Error::NoTenant(_)) => Ok(()),
             Err(error) => Err(error.to_string()),
         }

@@ -26,10 +26,10 @@ const RETRY_MS: u64 = 1_000;
 
 /// Runs loop C until `stop` is cancelled.
 pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
-    let mut changed = pipeline.ledger.changed();
+    let mut changed = pipeline.ledger.registry.changed();
     pipeline.release_forgotten(&dispatcher).await;
     loop {
-        pipeline.fault_counters.keep(&pipeline.ledger.snapshot());
+        pipeline.fault_counters.keep(&pipeline.ledger.registry.snapshot());
         let well = pipeline.release_all(&dispatcher).await;
         let wait = if well { Duration::MAX } else { Duration::from_millis(RETRY_MS) };
         tokio::select! {
@@ -48,7 +48,7 @@ impl Pipeline {
         tenant: &TenantId,
         id: DeliveryId,
     ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
-        let Some(record) = self.ledger.delivery(tenant, id).await? else { return Ok(None) };
+        let Some(record) = self.ledger.history.delivery(tenant, id).await? else { return Ok(None) };
         Ok(self.pin_all_anew(tenant, vec![record], None).await?.into_iter().next())
     }
 
@@ -65,7 +65,7 @@ impl Pipeline {
 
     /// Returns true if all filters were released without an error. An error for one filter does not block the others.
     async fn release_all(&self, dispatcher: &dispatcher::Handle) -> bool {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let mut well = true;
         for (tenant, view) in &snapshot.tenants {
             for (name, filter) in view.filters.iter().filter(|(_, filter)| !filter.value.releasing.is_empty()) {
@@ -92,7 +92,7 @@ impl Pipeline {
         let mut after = filter.value.clone();
         after.releasing.clear();
         let done = Deed::host("filter.release").note(format!("{count} deliveries are run anew"));
-        match self.ledger.put_filter(after, (Expected::Version(filter.version), done)).await {
+        match self.ledger.registry.put_filter(after, (Expected::Version(filter.version), done)).await {
             // The filter was changed concurrently, maybe for the same versions: the change triggers another pass.
             Err(setgate_ledger::Error::VersionMismatch { .. }) => Ok(count),
             done => done.map(|_| count),
@@ -102,9 +102,9 @@ impl Pipeline {
     /// Releases deliveries held by a version whose suspension or trial has ended. Normally the task that held the
     /// delivery checks this itself, but the host may have been killed before. Runs once at startup.
     async fn release_forgotten(&self, dispatcher: &dispatcher::Handle) {
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         // Held deliveries count towards the backlog, which is empty for most tenants.
-        for (tenant, view) in snapshot.tenants.iter().filter(|(tenant, _)| self.ledger.backlog(tenant) > 0) {
+        for (tenant, view) in snapshot.tenants.iter().filter(|(tenant, _)| self.ledger.usage.backlog(tenant) > 0) {
             let forgotten = |held: &DeliveryRecord| {
                 held.runs.last().is_some_and(|run| {
                     let filter = view.filters.get(&run.filter).map(|filter| &filter.value);
@@ -134,7 +134,7 @@ impl Pipeline {
         let (mut count, mut cursor) = (0, None);
         loop {
             let query = DeliveryQuery { state: Some(State::Held), ..DeliveryQuery::default() };
-            let page = self.ledger.deliveries(tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
+            let page = self.ledger.history.deliveries(tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
             let held = page.items.into_iter().filter(|record| picked(record)).collect();
             let due = self.rerun(tenant, held, &pinned, None).await?;
             count += due.len() as u64;
@@ -156,7 +156,7 @@ impl Pipeline {
         if held.is_empty() {
             return Ok(Vec::new());
         }
-        let snapshot = self.ledger.snapshot();
+        let snapshot = self.ledger.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(Vec::new()) };
         let of = held.iter().filter_map(|record| {
             let subscription = &view.subscriptions.get(&record.id.subscription)?.value;
@@ -169,7 +169,7 @@ impl Pipeline {
             Rerun { id: record.id, plan }
         };
         let reruns = held.into_iter().map(rerun).collect();
-        self.ledger.rerun_for(tenant, reruns, self.clock.now(), deed).await
+        self.ledger.deliveries.requeue_with_plan_for(tenant, reruns, self.clock.now(), deed).await
     }
 }
 

@@ -58,6 +58,7 @@
 //! An event passes through two transactions, `append_with` and `settle`, and through `fan_out` as well if it was
 //! appended without its deliveries. Each is idempotent, so recovery means opening the file and continuing.
 
+mod audit;
 mod commit;
 mod dedupe;
 mod deliveries;
@@ -65,6 +66,8 @@ mod error;
 mod events;
 mod history;
 mod integrity;
+mod limits;
+mod metric_names;
 #[cfg(test)]
 mod model;
 mod options;
@@ -76,7 +79,6 @@ mod store;
 mod tests;
 mod upkeep;
 
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,41 +93,45 @@ use tokio::sync::mpsc;
 
 use crate::commit::{checkpoint, effects, group_commit, queue, writer};
 use crate::integrity::wal_check;
+use crate::schema::folder::{hold, sync_folder};
+use crate::schema::readers;
 use crate::schema::sql_types::{ReadColumn, params};
-use crate::schema::{files, readers};
 use crate::state::counters;
 use crate::store::{Store, join};
 use crate::upkeep::uptime;
 
+pub use audit::idempotency::{ANSWERS_KEPT_MS, AnswersStored, CarriedOut};
 pub use commit::group_commit::GATHER_FROM;
-pub use deliveries::outbox::{Content, DUE_LIMIT_MAX, Lane};
+pub use deliveries::Deliveries;
+pub use deliveries::outbox::{DUE_LIMIT_MAX, Lane};
 pub use deliveries::redrive::REDRIVE_CHUNK_ROWS;
 pub use deliveries::replan::Rerun;
-pub use deliveries::replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
 pub use deliveries::settle::{Decision, Expired, Redriven, Settled};
-pub use deliveries::{Deliveries, Replays};
 pub use error::Error;
-pub use events::Events;
 pub use events::fan_out::{FAN_OUT_DELIVERIES_MAX, FanOut};
 pub use events::journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX, Taken};
+pub use events::replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
+pub use events::{Events, Replays};
 pub use history::History;
-pub use history::queries::{Counts, Cursor, DeliveryQuery, EventQuery, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, Page};
+pub use history::queries::{Counts, Cursor, DeliveryQuery, EventQuery, Page};
 pub use history::settlement_log::{
     SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord,
 };
 pub use history::statistics::{Counted, MINUTES_KEPT_MS};
 pub use integrity::damage::Checked;
 pub use integrity::inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
+pub use limits::{HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, PLANS_CACHED_MAX, UNUSED_KEPT_MS};
+pub use metric_names::{BATCH_SIZE, BUCKETS, COMMIT_FAILURES, COMMIT_SECONDS};
 pub use options::Options;
 pub use registry::Registry;
 pub use registry::blobs::BLOB_PART_BYTES;
 pub use registry::blobs::Blobs;
-pub use registry::idempotency::{ANSWERS_KEPT_MS, AnswersStored, CarriedOut};
 pub use registry::plans::Plans;
 pub use registry::plans::{VersionsInUse, plan_name};
 pub use registry::{Expected, Intent};
 pub use schema::SQLITE_VERSION_MIN;
 pub use schema::files::refuse_shared;
+pub use state::content::Content;
 pub use state::disk::Cause;
 pub use state::fanout_cursor::Reach;
 pub use state::handoff::Made;
@@ -137,27 +143,6 @@ pub use upkeep::identity::{Identity, identity};
 pub use upkeep::retention::Retained;
 pub use upkeep::usage::Stats;
 pub use upkeep::{Upkeep, Usage};
-
-const LOCK: &str = "ledger.lock";
-/// How long an unreferenced plan or blob is retained after it was last stored, in milliseconds: one day, so that it
-/// still exists when the document or delivery that refers to it is written.
-pub const UNUSED_KEPT_MS: i64 = 24 * 3600 * 1000;
-/// Capacity of the in-memory plan cache.
-pub const PLANS_CACHED_MAX: u64 = 1_000;
-
-/// Histogram: duration of a batch in seconds, from BEGIN to the end of the commit.
-pub const COMMIT_SECONDS: &str = "setgate_ledger_commit_seconds";
-/// Histogram: number of requests in a batch.
-pub const BATCH_SIZE: &str = "setgate_ledger_batch_size";
-/// Bucket upper bounds of these histograms.
-pub const BUCKETS: &[(&str, &[f64])] = &[
-    (COMMIT_SECONDS, &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0]),
-    (BATCH_SIZE, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0]),
-];
-/// Counter: batches that could not be committed.
-pub const COMMIT_FAILURES: &str = "setgate_ledger_commit_failures_total";
-/// Gauge: 1 if damage has been found in the ledger's files since the start.
-const DAMAGED: &str = "setgate_ledger_damaged";
 
 /// A handle to the ledger; clones share it. When the last clone is dropped, queued requests are written and the threads
 /// are joined, which blocks. [`Ledger::shutdown`] does the same without blocking a runtime thread.
@@ -285,30 +270,6 @@ fn spawn(path: &Path, name: &str, run: impl FnOnce() + Send + 'static) -> Result
         .map_err(|source| Error::Folder { path: path.to_owned(), source })
 }
 
-/// Creates the folder if necessary and locks it. The lock is held as long as the returned file is open.
-fn hold(path: &Path) -> Result<fs::File, Error> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Folder { path, source }
-    };
-    refuse_shared(path)?;
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(failed(path))?;
-    let name = path.join(LOCK);
-    files::begin_private(&name).map_err(failed(&name))?;
-    let file = fs::OpenOptions::new().write(true).open(&name).map_err(failed(&name))?;
-    match file.try_lock() {
-        Ok(()) => {
-            files::make_private(path)?;
-            Ok(file)
-        }
-        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
-        Err(fs::TryLockError::Error(source)) => Err(failed(&name)(source)),
-    }
-}
-
 /// Starts the clock no earlier than the newest stored timestamp. If the stored data is from a time that the clock
 /// considers implausible, postponed deliveries keep their remaining delay relative to now instead of waiting until that
 /// time.
@@ -326,15 +287,6 @@ fn begin_behind(conn: &rusqlite::Connection, clock: &Clock) -> Result<(), Error>
             params![now],
         )?;
         tracing::warn!(rows, "deliveries that were put off by a clock far ahead are due as if put off now");
-    }
-    Ok(())
-}
-
-fn sync_folder(path: &Path) -> Result<(), Error> {
-    for folder in [Some(path), path.parent().filter(|p| !p.as_os_str().is_empty())].into_iter().flatten() {
-        fs::File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
     }
     Ok(())
 }

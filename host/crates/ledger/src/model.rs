@@ -16,7 +16,7 @@ use setgate_domain::time::Timestamp;
 use tempfile::TempDir;
 
 use crate::commit::queue::Batch;
-use crate::deliveries::replays::tests::replay;
+use crate::events::replays::tests::replay;
 use crate::schema::sql_types::{Json, state_number};
 use crate::tests::{
     NOW, TENANT, attempt, block_on, copy, event, in_one_batch, new_delivery, open, open_at, reopen, run, with_tenant,

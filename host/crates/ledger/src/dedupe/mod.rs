@@ -318,7 +318,7 @@ impl Index {
         }
         if staged.is_noted {
             self.is_noted = true;
-            metrics::gauge!(crate::DAMAGED).set(1.0);
+            metrics::gauge!(crate::metric_names::DAMAGED).set(1.0);
             tracing::error!(
                 "the index of dedupe keys is damaged: an event whose key may stand where it cannot be read is refused. The \
                  next start makes the index anew, from the events"

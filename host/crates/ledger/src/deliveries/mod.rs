@@ -6,7 +6,6 @@ pub(crate) mod outbox;
 pub(crate) mod redrive;
 pub(crate) mod repin;
 pub(crate) mod replan;
-pub(crate) mod replays;
 pub(crate) mod settle;
 
 use std::sync::Arc;
@@ -16,7 +15,3 @@ use crate::store::Store;
 /// Deliveries: new and due ones, their settlement, and decisions about held and dead ones.
 #[derive(Clone)]
 pub struct Deliveries(pub(crate) Arc<Store>);
-
-/// Replays of past events into new runs.
-#[derive(Clone)]
-pub struct Replays(pub(crate) Arc<Store>);

@@ -34,8 +34,8 @@ impl Deliveries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DeliveryQuery;
     use crate::tests::{NOW, TENANT, block_on, event, new_delivery, open, run, subscription, with_events};
-    use crate::{Cursor, DeliveryQuery};
     use crate::{FanOut, Ledger};
     use setgate_domain::delivery::Redrive;
     use setgate_domain::delivery::State;

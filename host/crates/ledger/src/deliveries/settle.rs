@@ -12,12 +12,12 @@ use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::FilterRun;
 
 use crate::Error;
+use crate::audit;
 use crate::commit::queue::Batch;
 use crate::deliveries::Deliveries;
 use crate::deliveries::attempts::NewRow;
 use crate::deliveries::fifo::freed_by;
 use crate::deliveries::outbox::due_by_seq;
-use crate::history::audit;
 use crate::registry::failure_streak;
 use crate::schema::sql_types::{Json, ReadColumn, params};
 use crate::state::settlements::Entry;

@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use rusqlite::Row;
 use setgate_domain::audit::{Deed, Entry, Object};
 use setgate_domain::delivery::{DueDelivery, NewDelivery};
 use setgate_domain::event::{Dedupe, Event, EventSeq, NewEvent};
 use setgate_domain::id::{EventId, TenantId};
-use setgate_domain::set::SetToken;
 use setgate_domain::time::Timestamp;
 use setgate_domain::trace::TraceContext;
 
+use crate::audit;
 use crate::commit::queue::Batch;
 use crate::dedupe;
 use crate::events::Events;
 use crate::events::fan_out;
-use crate::history::audit;
-use crate::schema::compression::{self, Packed};
+use crate::schema::compression::Packed;
+use crate::schema::event_row::{EVENT_COLUMNS, read_event};
 use crate::schema::sql_types::{Json, ReadColumn, params};
 use crate::schema::statements::Statements;
 use crate::state::stored;
@@ -319,35 +318,6 @@ fn seen_at(
     let id = row.column(0)?;
     let same = row.get::<_, [u8; 32]>(2)? == dedupe.body;
     Ok(Some(Some(if same { Appended::Duplicate { id } } else { Appended::Conflict { id } })))
-}
-
-pub(crate) const EVENT_COLUMNS: &str = "e.seq, e.id, e.tenant, e.source, e.accepted_at, e.issued_at, e.issuer, e.jti, \
-     e.types, e.subject, e.content_type, e.set_text, e.original, e.trace, e.packed";
-
-/// Reads [`EVENT_COLUMNS`] from the start of the row.
-pub(crate) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
-    let packed = row.get(14)?;
-    let text = compression::text_of(packed, row.get_ref(11)?)?;
-    let original = compression::original_of(packed, row.get_ref(12)?, &text)?;
-    Ok(Event {
-        seq: row.column(0)?,
-        id: row.column(1)?,
-        tenant: row.column(2)?,
-        source: row.column(3)?,
-        accepted_at: row.column(4)?,
-        set: SetToken {
-            issued_at: row.get(5)?,
-            issuer: row.get(6)?,
-            jti: row.get(7)?,
-            types: row.get::<_, Json<Vec<String>>>(8)?.0,
-            text,
-        },
-        subject: row.get(9)?,
-        content_type: row.get(10)?,
-        original,
-        // An unreadable trace context must not make the event unreadable.
-        trace: row.get::<_, Option<Vec<u8>>>(13)?.as_deref().and_then(TraceContext::from_bytes),
-    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod fan_out;
 pub(crate) mod journal;
+pub(crate) mod replays;
 
 use std::sync::Arc;
 
@@ -10,3 +11,7 @@ use crate::store::Store;
 /// The journal: appends, reads in journal order, and the fan-out.
 #[derive(Clone)]
 pub struct Events(pub(crate) Arc<Store>);
+
+/// Replays of past events into new runs.
+#[derive(Clone)]
+pub struct Replays(pub(crate) Arc<Store>);

@@ -20,16 +20,13 @@ use setgate_domain::verdict::FilterRun;
 
 use crate::Error;
 use crate::deliveries::attempts;
-use crate::deliveries::outbox::{Content, content};
+use crate::deliveries::outbox::content;
 use crate::deliveries::settle::RELEASED;
 use crate::history::History;
+use crate::limits::{HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX};
 use crate::schema::compression;
 use crate::schema::sql_types::{FromColumn, Json, ReadColumn, params};
-
-/// Maximum number of entries per page.
-pub const HISTORY_LIMIT_MAX: usize = 200;
-/// Maximum number of rows scanned per page.
-pub const HISTORY_SCAN_ROWS_MAX: usize = 10_000;
+use crate::state::content::Content;
 
 /// Delivery filter. Fields that are `None` match everything.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ use rusqlite::{ErrorCode, OptionalExtension};
 use setgate_domain::event::EventSeq;
 
 use crate::Error;
-use crate::events::journal::{EVENT_COLUMNS, read_event};
+use crate::schema::event_row::{EVENT_COLUMNS, read_event};
 use crate::schema::sql_types::params;
 use crate::upkeep::Upkeep;
 
@@ -77,7 +77,7 @@ impl Upkeep {
             })
             .await?;
         if matches!(checked, Checked::Damaged(_)) {
-            metrics::gauge!(crate::DAMAGED).set(1.0);
+            metrics::gauge!(crate::metric_names::DAMAGED).set(1.0);
         }
         Ok(checked)
     }
@@ -137,7 +137,7 @@ impl Upkeep {
                 Ok(())
             })
             .await?;
-        metrics::gauge!(crate::DAMAGED).set(1.0);
+        metrics::gauge!(crate::metric_names::DAMAGED).set(1.0);
         metrics::counter!(PASSED_OVER).increment(count);
         tracing::error!(
             count,

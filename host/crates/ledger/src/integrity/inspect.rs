@@ -10,14 +10,14 @@ use setgate_base::crypto::sha256;
 use setgate_domain::filter::Plan;
 use setgate_domain::id::Digest;
 
+use crate::audit;
 use crate::dedupe;
 use crate::deliveries::attempts;
-use crate::events::journal::{EVENT_COLUMNS, read_event};
-use crate::history::audit;
 use crate::registry::blobs;
 use crate::registry::plans;
 use crate::schema;
 use crate::schema::FILE;
+use crate::schema::event_row::{EVENT_COLUMNS, read_event};
 use crate::schema::sql_types;
 use crate::schema::sql_types::ReadColumn;
 use crate::state::stored;

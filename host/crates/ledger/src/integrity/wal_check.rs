@@ -50,7 +50,7 @@ pub(crate) fn look(folder: &Path) -> Result<(), Error> {
     let file = BufReader::with_capacity(1 << 20, File::open(&wal).map_err(failed)?);
     let tail = read(file).map_err(failed)?;
     if tail.lost > 0 || tail.headless {
-        metrics::gauge!(crate::DAMAGED).set(1.0);
+        metrics::gauge!(crate::metric_names::DAMAGED).set(1.0);
         let aside = put_aside(&wal);
         tracing::error!(
             ?tail,

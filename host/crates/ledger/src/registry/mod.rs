@@ -3,20 +3,24 @@
 
 pub(crate) mod blobs;
 pub(crate) mod failure_streak;
-pub(crate) mod idempotency;
 pub(crate) mod plans;
 pub(crate) mod write;
 
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use setgate_domain::audit::Deed;
 use setgate_domain::filter::{Filter, Table};
 use setgate_domain::id::{FilterName, KeyId, SourceName, SubscriptionId, TableName, TenantId};
+use setgate_domain::idempotency::Claim;
+use setgate_domain::secret::Sealed;
 use setgate_domain::source::Source;
 use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::{ApiKey, Tenant};
 
 use crate::Error;
+use crate::audit::idempotency;
+use crate::schema::sql_types::params;
 use crate::state::snapshot::{Doc, Name, Snapshot};
 use crate::store::Store;
 
@@ -185,6 +189,40 @@ impl Registry {
     pub(crate) async fn remove(&self, name: Name, intent: impl Into<Intent>) -> Result<bool, Error> {
         let (intent, at) = (intent.into(), self.0.clock().now());
         self.0.queue().write(move |batch| write::remove(batch, name, intent, at)).await
+    }
+}
+
+impl Registry {
+    /// The executed request of this claim, if any, and the totals of its tenant.
+    pub async fn executed_request(
+        &self,
+        claim: &Claim,
+    ) -> Result<(Option<idempotency::CarriedOut>, idempotency::AnswersStored), Error> {
+        let (asked, since) = (claim.clone(), self.0.clock().now().plus_millis(-idempotency::ANSWERS_KEPT_MS));
+        let read = move |conn: &Connection| idempotency::find(conn, &asked, since);
+        match &claim.tenant {
+            Some(tenant) => self.0.readers().of(tenant).read(read).await,
+            None => self.0.readers().read(read).await,
+        }
+    }
+
+    /// Stores the response of an executed request. A request that changed nothing has no row: it gets one if
+    /// `in_any_case` is set, and otherwise nothing is stored.
+    pub async fn store_response(&self, claim: &Claim, answer: Sealed, in_any_case: bool) -> Result<(), Error> {
+        let (claim, at) = (claim.clone(), self.0.clock().now());
+        self.0
+            .queue()
+            .write(move |batch| {
+                if in_any_case {
+                    idempotency::write(batch.conn, &claim, at)?;
+                }
+                batch
+                    .conn
+                    .prepare_cached("UPDATE idempotency SET answer = ?2, bytes = ?3 WHERE claim = ?1")?
+                    .execute(params![claim.id, answer.0, answer.0.len() as i64])?;
+                Ok(())
+            })
+            .await
     }
 }
 

@@ -9,10 +9,10 @@ use setgate_domain::time::Timestamp;
 
 use super::{Expected, Intent};
 use crate::Error;
+use crate::audit;
+use crate::audit::idempotency;
 use crate::commit::queue::Batch;
-use crate::history::audit;
 use crate::registry::failure_streak;
-use crate::registry::idempotency;
 use crate::schema::sql_types::params;
 use crate::state::snapshot::{Change, Doc, Name};
 use crate::state::weight::{DOCUMENT_BYTES_MAX, Weight};

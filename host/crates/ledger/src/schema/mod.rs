@@ -1,7 +1,9 @@
 //! The file: its schema version, migrations and the settings of connections.
 
 pub(crate) mod compression;
+pub(crate) mod event_row;
 pub(crate) mod files;
+pub(crate) mod folder;
 pub(crate) mod readers;
 pub(crate) mod sql_types;
 pub(crate) mod statements;
@@ -188,9 +190,9 @@ mod tests {
             (crate::history::queries::DELIVERIES_AT_REST, "delivery_rest"),
             (&crate::history::queries::oldest_at_rest(), "delivery_rest"),
             (crate::history::queries::EVENTS, "event_history"),
-            (crate::deliveries::replays::REPLAY_EVENTS, "event_history"),
+            (crate::events::replays::REPLAY_EVENTS, "event_history"),
             (crate::history::settlement_log::SETTLED, "PRIMARY KEY"),
-            (crate::history::audit::OF_TENANT, "audit_tenant"),
+            (crate::audit::OF_TENANT, "audit_tenant"),
             (crate::registry::write::NAMED, "entry_name"),
         ] {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();

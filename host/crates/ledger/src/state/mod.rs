@@ -1,5 +1,6 @@
 //! In-memory state that follows the commits: what the writer publishes after each of them.
 
+pub(crate) mod content;
 pub(crate) mod counters;
 pub(crate) mod disk;
 pub(crate) mod fanout_cursor;

@@ -221,7 +221,6 @@ fn free_bytes(folder: &Path) -> std::io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Ledger;
 
     fn space(free_min: u64, ledger_max: u64) -> Space {
         Space::new(&Options { disk_free_bytes_min: free_min, ledger_bytes_max: ledger_max, ..Options::new("/") })

@@ -18,11 +18,12 @@ use setgate_domain::event::EventSeq;
 use setgate_domain::id::Digest;
 use setgate_domain::time::Timestamp;
 
+use crate::Error;
 use crate::schema;
 use crate::schema::FILE;
 use crate::schema::files;
+use crate::schema::folder::{LOCK, hold, sync_folder};
 use crate::schema::sql_types::ReadColumn;
-use crate::{Error, hold, sync_folder};
 
 const MANIFEST: &str = "backup.json";
 /// Maximum size of a manifest, in bytes.
@@ -163,7 +164,7 @@ pub fn restore(from: &Path, ledger: &Path) -> Result<Manifest, BackupError> {
 
 /// Whether a process has the ledger in a folder open. Creates no files.
 pub fn is_in_use(ledger: &Path) -> bool {
-    let lock = File::options().write(true).open(ledger.join(crate::LOCK));
+    let lock = File::options().write(true).open(ledger.join(LOCK));
     lock.is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rusqlite::OptionalExtension;
 use setgate_domain::time::Timestamp;
 
-use crate::history::audit;
+use crate::audit;
 use crate::schema::sql_types::params;
 use crate::store::Store;
 use crate::{Error, Options};

@@ -12,10 +12,10 @@ use setgate_domain::event::EventSeq;
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
 
+use crate::audit::idempotency;
 use crate::commit::queue::Batch;
 use crate::deliveries::attempts;
 use crate::history::History;
-use crate::registry::idempotency;
 use crate::registry::plans;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::schema::used_bytes;

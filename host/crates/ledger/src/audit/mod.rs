@@ -8,6 +8,8 @@
 //!    missing or inserted row is therefore detected by [`walk`].
 //! 3. The searchable columns (`tenant`, `action`) are computed from `doc`, never stored separately.
 
+pub(crate) mod idempotency;
+
 use rusqlite::{Connection, OptionalExtension};
 use setgate_base::crypto::sha256;
 use setgate_domain::audit::{Entry, Query, Record};
@@ -16,8 +18,6 @@ use setgate_domain::page::Filling;
 use setgate_domain::time::Timestamp;
 
 use crate::commit::queue::Batch;
-use crate::history::History;
-use crate::registry::idempotency;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::{Error, HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX};
 
@@ -51,34 +51,6 @@ impl Link {
         let seq = self.seq + 1;
         let content = [self.hash.as_slice(), seq.to_be_bytes().as_slice(), doc.as_bytes()].concat();
         Self { seq, hash: sha256(&content) }
-    }
-}
-
-impl History {
-    /// Records an action that changes no document of the registry.
-    pub async fn record_audit(&self, entry: Entry) -> Result<(), Error> {
-        self.0.queue().write(move |batch| record(batch, &entry)).await
-    }
-
-    /// A page of the log, newest first, for all tenants or for one. With `since_made`, rows from before the tenant's
-    /// creation are left out: they belong to an earlier tenant of the same name. `before` is the position returned with
-    /// the previous page; the second value is the next position. `limit` is capped at [`HISTORY_LIMIT_MAX`]; a page
-    /// also ends after [`HISTORY_SCAN_ROWS_MAX`] rows.
-    pub async fn audit(
-        &self,
-        tenant: Option<&TenantId>,
-        since_made: bool,
-        query: Query,
-        before: Option<i64>,
-        limit: usize,
-    ) -> Result<(Vec<Record>, Option<i64>), Error> {
-        let readers = self.0.history_readers();
-        let of = tenant.cloned();
-        let read = move |conn: &Connection| page(conn, of.as_ref(), since_made, &query, before, limit);
-        match tenant {
-            Some(tenant) => readers.of(tenant).read(read).await,
-            None => readers.read(read).await,
-        }
     }
 }
 
@@ -134,7 +106,7 @@ const OF_ALL: &str = "SELECT seq, hash, doc FROM audit WHERE seq < ?1 AND seq >=
 pub(crate) const OF_TENANT: &str =
     "SELECT seq, hash, doc FROM audit WHERE seq < ?1 AND seq >= ?2 AND tenant = ?3 ORDER BY seq DESC";
 
-fn page(
+pub(crate) fn page(
     conn: &Connection,
     tenant: Option<&TenantId>,
     since_made: bool,

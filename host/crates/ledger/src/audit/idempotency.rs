@@ -15,7 +15,6 @@ use setgate_domain::secret::Sealed;
 use setgate_domain::time::Timestamp;
 
 use crate::Error;
-use crate::registry::Registry;
 use crate::schema::sql_types::{ReadColumn, params};
 
 /// How long a request is recognised by its key, in milliseconds: one day.
@@ -39,49 +38,25 @@ pub struct AnswersStored {
     pub bytes: u64,
 }
 
-impl Registry {
-    /// The executed request of this claim, if any, and the totals of its tenant.
-    pub async fn executed_request(&self, claim: &Claim) -> Result<(Option<CarriedOut>, AnswersStored), Error> {
-        let (asked, since) = (claim.clone(), self.0.clock().now().plus_millis(-ANSWERS_KEPT_MS));
-        let read = move |conn: &Connection| {
-            let found = conn
-                .prepare_cached("SELECT request, answer FROM idempotency WHERE claim = ?1 AND at > ?2")?
-                .query_row(params![asked.id, since], |row| {
-                    Ok(CarriedOut { request: row.column(0)?, answer: row.get::<_, Option<String>>(1)?.map(Sealed) })
-                })
-                .optional()?;
-            let stored = conn
-                .prepare_cached("SELECT count(*), coalesce(sum(bytes), 0) FROM idempotency WHERE tenant = ?1")?
-                .query_row([owner(asked.tenant.as_ref())], |row| {
-                    let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-                    Ok(AnswersStored { count: number(0)?, bytes: number(1)? })
-                })?;
-            Ok((found, stored))
-        };
-        match &claim.tenant {
-            Some(tenant) => self.0.readers().of(tenant).read(read).await,
-            None => self.0.readers().read(read).await,
-        }
-    }
-
-    /// Stores the response of an executed request. A request that changed nothing has no row: it gets one if
-    /// `in_any_case` is set, and otherwise nothing is stored.
-    pub async fn store_response(&self, claim: &Claim, answer: Sealed, in_any_case: bool) -> Result<(), Error> {
-        let (claim, at) = (claim.clone(), self.0.clock().now());
-        self.0
-            .queue()
-            .write(move |batch| {
-                if in_any_case {
-                    write(batch.conn, &claim, at)?;
-                }
-                batch
-                    .conn
-                    .prepare_cached("UPDATE idempotency SET answer = ?2, bytes = ?3 WHERE claim = ?1")?
-                    .execute(params![claim.id, answer.0, answer.0.len() as i64])?;
-                Ok(())
-            })
-            .await
-    }
+/// The executed request of a claim, if any, and the totals of its tenant, without rows written at or before `since`.
+pub(crate) fn find(
+    conn: &Connection,
+    claim: &Claim,
+    since: Timestamp,
+) -> Result<(Option<CarriedOut>, AnswersStored), Error> {
+    let found = conn
+        .prepare_cached("SELECT request, answer FROM idempotency WHERE claim = ?1 AND at > ?2")?
+        .query_row(params![claim.id, since], |row| {
+            Ok(CarriedOut { request: row.column(0)?, answer: row.get::<_, Option<String>>(1)?.map(Sealed) })
+        })
+        .optional()?;
+    let stored = conn
+        .prepare_cached("SELECT count(*), coalesce(sum(bytes), 0) FROM idempotency WHERE tenant = ?1")?
+        .query_row([owner(claim.tenant.as_ref())], |row| {
+            let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            Ok(AnswersStored { count: number(0)?, bytes: number(1)? })
+        })?;
+    Ok((found, stored))
 }
 
 /// Records a request. If it is executed in several transactions, the first one records it.

@@ -11,11 +11,11 @@ use setgate_domain::replay::{Replay, ReplayPlace, ReplayRecord, ReplayState};
 use setgate_domain::time::Timestamp;
 
 use crate::Error;
+use crate::audit::idempotency;
 use crate::commit::queue::Batch;
-use crate::deliveries::Replays;
+use crate::events::Replays;
 use crate::events::fan_out::insert_next_run;
 use crate::history::queries::event_record;
-use crate::registry::idempotency;
 use crate::schema::sql_types::{FromColumn, Json, ReadColumn, ToColumn, params};
 
 /// Ended replays retained per tenant; older ones are deleted.
