@@ -31,10 +31,10 @@ use tracing::{error, info};
 
 use crate::config::{self, Config, Settings};
 use crate::control::{self, Control};
-use crate::http::interface::Interface;
-use crate::http::room::Room;
-use crate::http::server::Server;
-use crate::http::{self, Site};
+use crate::http::body_budget::BodyBudget;
+use crate::http::listener::interface::Interface;
+use crate::http::listener::server::Server;
+use crate::http::{self, AppState};
 use crate::pipeline::dispatcher::{self, Dispatcher};
 use crate::pipeline::{self, DataPlane, Pipeline, canary, fanout, replay, resume_held};
 use crate::traces::{Exporting, Traces};
@@ -214,27 +214,27 @@ pub async fn start_with(
     let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
 
     let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
-    let site = Site::new(http::Parts {
+    let state = Arc::new(AppState {
         pipeline: pipeline.clone(),
         control,
         settings: settings.clone(),
-        events: Room::new(
+        events: BodyBudget::new(
             config.listen.bodies_bytes_max,
             config.listen.bodies_bytes_per_tenant_max,
             "listen.bodies_bytes_per_tenant_max",
         ),
-        uploads: Room::new(
+        uploads: BodyBudget::new(
             config.listen.uploads_bytes_max,
             config.listen.uploads_bytes_per_tenant_max,
             "listen.uploads_bytes_per_tenant_max",
         ),
-        responses: Room::new(
+        responses: BodyBudget::new(
             config.listen.responses_bytes_max,
             config.listen.responses_bytes_per_tenant_max,
             "listen.responses_bytes_per_tenant_max",
         ),
         in_progress: http::InProgress::default(),
-        reads: http::Reads::default(),
+        reads: http::ReadLimiter::default(),
         tails: http::Tails::new(config.history.tails_max, config.history.tails_per_tenant_max),
         metrics_on_loopback,
         metrics,
@@ -252,7 +252,10 @@ pub async fn start_with(
     ];
     let listening = servers.iter().filter_map(|server| Some((server.table(), server.tls()?.clone()))).collect();
     let live = reload::Live { egress, listening };
-    parts.extend(servers.into_iter().map(|server| tokio::spawn(server.run(site.clone(), stop.clone()))));
+    parts.extend(servers.into_iter().map(|server| {
+        let routes = http::router(state.clone(), server.interfaces().to_vec());
+        tokio::spawn(server.serve(routes, stop.clone()))
+    }));
     for Listening { table, address, tls } in &listeners {
         info!(%address, tls, listener = table, data = %dir.display(), "listening");
     }

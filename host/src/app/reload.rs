@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{Running, egress_options, ledger_options};
 use crate::config::{Change, Config, Error};
-use crate::http::tls::{self, Tls};
+use crate::http::listener::tls::{self, Tls};
 
 /// Components that must be notified of a change; all others read the settings on every use.
 pub(super) struct Live {

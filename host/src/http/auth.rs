@@ -9,12 +9,12 @@ use setgate_domain::id::TenantId;
 use setgate_domain::idempotency::Claim;
 use setgate_domain::tenant::Scope;
 
-use super::Site;
 use super::caller::{Remote, RequestId};
 use super::extract::path_param;
-use super::operations::{Described, Sheet};
+use super::openapi::{DescribeInput, OperationDraft};
 use super::problem::{Code, Problem};
-use super::responses::{Access, room_bytes_min};
+use super::responses::{GrantSlot, budget_bytes_min};
+use super::state::SharedState;
 use crate::control::Control;
 use crate::control::keys::{Grant, Principal};
 use crate::pipeline::prove::bearer;
@@ -22,26 +22,26 @@ use crate::pipeline::prove::bearer;
 /// The path's `{tenant}`, after checking that the key may read (GET, HEAD) or change its resources.
 pub(super) struct Tenant(pub(super) TenantId);
 
-impl FromRequestParts<Site> for Tenant {
+impl FromRequestParts<SharedState> for Tenant {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        let principal = principal(parts, site)?;
-        let tenant: TenantId = path_param(parts, site).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
+        let principal = principal(parts, app)?;
+        let tenant: TenantId = path_param(parts, app).await?;
         let scope = scope_of(&parts.method);
-        let access = parts.extensions.get::<Access>().cloned().unwrap_or_default();
+        let access = parts.extensions.get::<GrantSlot>().cloned().unwrap_or_default();
         // Another extractor of this request has checked already. A second turn would wait for the first one, which
         // is held.
         if access.get().is_some_and(|grant| *grant.tenant() == tenant) {
             return Ok(Self(tenant));
         }
-        let granted = site.control.grant(&principal, scope, &tenant);
+        let granted = app.control.grant(&principal, scope, &tenant);
         let grant = granted.ok_or_else(|| forbidden(&principal, &tenant, scope))?;
         let reads = is_read(&parts.method);
         if reads {
-            access.hold(site.reads.turn(&tenant).await?);
+            access.hold(app.reads.acquire(&tenant).await?);
         }
-        site.responses.check(Some(&tenant), room_bytes_min(reads))?;
+        app.responses.check(Some(&tenant), budget_bytes_min(reads))?;
         access.set(grant);
         Ok(Self(tenant))
     }
@@ -50,51 +50,51 @@ impl FromRequestParts<Site> for Tenant {
 /// The grant that [`Tenant`] obtained.
 pub(super) struct Granted(pub(super) Grant);
 
-impl FromRequestParts<Site> for Granted {
+impl FromRequestParts<SharedState> for Granted {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        Tenant::from_request_parts(parts, site).await?;
-        let granted = parts.extensions.get::<Access>().and_then(Access::get).cloned();
+    async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
+        Tenant::from_request_parts(parts, app).await?;
+        let granted = parts.extensions.get::<GrantSlot>().and_then(GrantSlot::get).cloned();
         granted.map(Self).ok_or_else(Problem::no_route)
     }
 }
 
 /// Describes nothing: the [`Tenant`] extractor beside it does.
-impl Described for Granted {
-    fn describe(_: &mut Sheet<'_>) {}
+impl DescribeInput for Granted {
+    fn describe(_: &mut OperationDraft<'_>) {}
 }
 
 /// The control plane on behalf of the authenticated key: changes made through it are recorded under that key in the
 /// audit log.
-pub(super) struct Acting(pub(super) Control);
+pub(super) struct AsActor(pub(super) Control);
 
-impl FromRequestParts<Site> for Acting {
+impl FromRequestParts<SharedState> for AsActor {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        let by = By::Key(principal(parts, site)?.key);
+    async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
+        let by = By::Key(principal(parts, app)?.key);
         let request = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned());
         let remote = parts.extensions.get::<Remote>().map(|remote| remote.0.to_string());
         let claim = parts.extensions.get::<Claim>().cloned();
-        Ok(Self(site.control.acting(Actor { by, request, remote, claim })))
+        Ok(Self(app.control.acting(Actor { by, request, remote, claim })))
     }
 }
 
 /// The required key is described by another extractor beside it.
-impl Described for Acting {
-    fn describe(sheet: &mut Sheet<'_>) {
-        if *sheet.method() == Method::POST {
-            sheet.takes_key();
+impl DescribeInput for AsActor {
+    fn describe(draft: &mut OperationDraft<'_>) {
+        if *draft.method() == Method::POST {
+            draft.takes_key();
         }
     }
 }
 
-impl Described for Tenant {
-    fn describe(sheet: &mut Sheet<'_>) {
-        sheet.in_path::<TenantId>();
-        let scope = scope_of(sheet.method());
-        sheet.needs(scope);
+impl DescribeInput for Tenant {
+    fn describe(draft: &mut OperationDraft<'_>) {
+        draft.in_path::<TenantId>();
+        let scope = scope_of(draft.method());
+        draft.needs(scope);
     }
 }
 
@@ -106,30 +106,30 @@ fn scope_of(method: &Method) -> Scope {
 /// The authenticated principal. Its permissions are checked by another extractor beside this one.
 pub(super) struct Caller(pub(super) Principal);
 
-impl FromRequestParts<Site> for Caller {
+impl FromRequestParts<SharedState> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        principal(parts, site).map(Self)
+    async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
+        principal(parts, app).map(Self)
     }
 }
 
 /// Describes nothing: another extractor beside it describes the required key.
-impl Described for Caller {
-    fn describe(_: &mut Sheet<'_>) {}
+impl DescribeInput for Caller {
+    fn describe(_: &mut OperationDraft<'_>) {}
 }
 
 /// The operator's key, or for reads (GET, HEAD) a key that the operator has allowed to read.
 pub(super) struct Operator;
 
-impl FromRequestParts<Site> for Operator {
+impl FromRequestParts<SharedState> for Operator {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        let principal = principal(parts, site)?;
+    async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
+        let principal = principal(parts, app)?;
         let scope = if is_read(&parts.method) { Scope::OperatorRead } else { Scope::Operator };
         if principal.may(scope, None) {
-            site.responses.check(None, room_bytes_min(is_read(&parts.method)))?;
+            app.responses.check(None, budget_bytes_min(is_read(&parts.method)))?;
             return Ok(Self);
         }
         let detail = match principal.tenant {
@@ -140,10 +140,10 @@ impl FromRequestParts<Site> for Operator {
     }
 }
 
-impl Described for Operator {
-    fn describe(sheet: &mut Sheet<'_>) {
-        let scope = if is_read(sheet.method()) { Scope::OperatorRead } else { Scope::Operator };
-        sheet.needs(scope);
+impl DescribeInput for Operator {
+    fn describe(draft: &mut OperationDraft<'_>) {
+        let scope = if is_read(draft.method()) { Scope::OperatorRead } else { Scope::Operator };
+        draft.needs(scope);
     }
 }
 
@@ -152,12 +152,12 @@ fn is_read(method: &Method) -> bool {
 }
 
 /// Authenticates a request, once for all its extractors.
-pub(super) fn principal(parts: &mut Parts, site: &Site) -> Result<Principal, Problem> {
+pub(super) fn principal(parts: &mut Parts, app: &SharedState) -> Result<Principal, Problem> {
     if let Some(known) = parts.extensions.get::<Principal>() {
         return Ok(known.clone());
     }
     let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
-    let shown = site.control.authenticate(given);
+    let shown = app.control.authenticate(given);
     let principal = shown.map_err(|denied| Problem::new(Code::BadKey, denied.to_string()))?;
     parts.extensions.insert(principal.clone());
     Ok(principal)

@@ -1,9 +1,6 @@
 //! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated POST with the same key gets the stored
 //! answer and is not executed again. Answers are stored for a day, survive restarts, and are separate for each API key.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -11,75 +8,27 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
-use setgate_base::fair::TenantSemaphores;
-use setgate_domain::id::{Digest, KeyId, TenantId};
+use setgate_domain::id::{KeyId, TenantId};
 use setgate_domain::idempotency::Claim;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::extract::{Arrived, JSON_BYTES_MAX, path_param, read};
-use super::operations::rules;
+use super::auth;
+use super::extract::{JSON_BYTES_MAX, ReadBody, path_param, read};
+use super::in_progress::InProgressGuard;
+use super::openapi::IDEMPOTENCY_KEY_CHARS_MAX;
 use super::problem::{Code, Problem};
-use super::{Site, auth};
+use super::routes::rules;
+use super::state::SharedState;
 use crate::control::idempotency::{ANSWERS_BYTES_PER_TENANT_MAX, ANSWERS_PER_TENANT_MAX, Standing, StoredAnswer};
 
 /// Name of the header.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Maximum length (characters) of a key.
-pub(super) const KEY_CHARS_MAX: usize = 255;
-/// Concurrent requests with a key of one tenant. They continue after their client has disconnected, so they need a
-/// limit of their own.
-pub(super) const IN_PROGRESS_PER_TENANT_MAX: usize = 16;
-
 /// Headers that are stored with an answer.
 const STORED_HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::ETAG, header::LOCATION];
-
-/// Keys of the requests that are being executed.
-pub struct InProgress {
-    claims: Arc<Mutex<HashSet<Digest>>>,
-    shares: TenantSemaphores,
-}
-
-impl Default for InProgress {
-    fn default() -> Self {
-        Self { claims: Arc::default(), shares: TenantSemaphores::new(IN_PROGRESS_PER_TENANT_MAX) }
-    }
-}
-
-/// Marks a key as in progress until dropped.
-struct Turn {
-    claims: Arc<Mutex<HashSet<Digest>>>,
-    id: Digest,
-    _share: Option<OwnedSemaphorePermit>,
-}
-
-impl InProgress {
-    fn begin(&self, claim: &Claim) -> Result<Turn, Problem> {
-        let share = claim.tenant.as_ref().map(|tenant| self.shares.of(tenant).try_acquire_owned()).transpose();
-        let share = share.map_err(|_| {
-            let detail = format!(
-                "{IN_PROGRESS_PER_TENANT_MAX} requests of this tenant with an `idempotency-key` are in progress, which is the \
-                 limit: retry after one of them has ended"
-            );
-            Problem::new(Code::Busy, detail)
-        })?;
-        if !self.claims.lock().unwrap_or_else(PoisonError::into_inner).insert(claim.id) {
-            let detail = "a request with this `idempotency-key` is in progress: retry after it has ended";
-            return Err(Problem::new(Code::IdempotencyKeyInProgress, detail));
-        }
-        Ok(Turn { claims: self.claims.clone(), id: claim.id, _share: share })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
-}
 
 /// Executes a request with an idempotency key at most once. Requests without one, and routes that do not support keys,
 /// are passed through.
 pub(super) async fn once(
-    State(site): State<Site>,
+    State(app): State<SharedState>,
     route: Option<MatchedPath>,
     request: Request,
     next: Next,
@@ -90,17 +39,17 @@ pub(super) async fn once(
     }
     let (mut parts, body) = request.into_parts();
     // An unauthorised request is refused by the route itself, before anything is read.
-    let Some((caller, tenant)) = allowed(&mut parts, &site).await else {
+    let Some((caller, tenant)) = allowed(&mut parts, &app).await else {
         return next.run(Request::from_parts(parts, body)).await;
     };
-    match claimed(&site, caller, tenant, Request::from_parts(parts, body)).await {
+    match claimed(&app, caller, tenant, Request::from_parts(parts, body)).await {
         Ok(Claimed::New(new)) => {
-            let (claim, turn, request) = *new;
+            let (claim, guard, request) = *new;
             // In its own task: the answer must be stored even if the client disconnects or the request times out.
             let carried_out = tokio::spawn(async move {
-                let _turn = turn;
+                let _guard = guard;
                 let answer = next.run(request).await;
-                store(&site, &claim, answer).await
+                store(&app, &claim, answer).await
             });
             carried_out.await.unwrap_or_else(|error| {
                 tracing::error!(%error, "request with an idempotency key failed");
@@ -113,40 +62,45 @@ pub(super) async fn once(
 }
 
 /// The API key and the tenant of a request, if it is authorised to change the tenant.
-async fn allowed(parts: &mut Parts, site: &Site) -> Option<(KeyId, Option<TenantId>)> {
-    let caller = auth::principal(parts, site).ok()?.key;
-    if path_param::<TenantId, _>(parts, site).await.is_ok() {
-        let auth::Tenant(tenant) = auth::Tenant::from_request_parts(parts, site).await.ok()?;
+async fn allowed(parts: &mut Parts, app: &SharedState) -> Option<(KeyId, Option<TenantId>)> {
+    let caller = auth::principal(parts, app).ok()?.key;
+    if path_param::<TenantId, _>(parts, app).await.is_ok() {
+        let auth::Tenant(tenant) = auth::Tenant::from_request_parts(parts, app).await.ok()?;
         return Some((caller, Some(tenant)));
     }
-    auth::Operator::from_request_parts(parts, site).await.ok()?;
+    auth::Operator::from_request_parts(parts, app).await.ok()?;
     Some((caller, None))
 }
 
 enum Claimed {
-    New(Box<(Claim, Turn, Request)>),
+    New(Box<(Claim, InProgressGuard, Request)>),
     Answered(StoredAnswer),
 }
 
-async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: Request) -> Result<Claimed, Problem> {
+async fn claimed(
+    app: &SharedState,
+    caller: KeyId,
+    tenant: Option<TenantId>,
+    request: Request,
+) -> Result<Claimed, Problem> {
     let key = key_of(request.headers())?;
     let (mut parts, body) = request.into_parts();
     let (method, uri, headers) = (parts.method.clone(), parts.uri.clone(), parts.headers.clone());
     let read = read(
-        site,
-        &site.uploads,
+        app,
+        &app.uploads,
         tenant.as_ref(),
         Request::from_parts(parts.clone(), body),
         JSON_BYTES_MAX,
         "the JSON body",
     );
-    let Arrived { body, room, .. } = read.await?;
+    let ReadBody { body, budget, .. } = read.await?;
     let expected = headers.get(header::IF_MATCH).map(HeaderValue::as_bytes).unwrap_or_default();
     let path = uri.path().trim_end_matches('/');
     let request = [method.as_str().as_bytes(), path.as_bytes(), expected, &body];
     let claim = setgate_base::crypto::claim(caller, &key, tenant, &request);
-    let turn = site.in_progress.begin(&claim)?;
-    match site.control.standing(&claim).await? {
+    let guard = app.in_progress.begin(&claim)?;
+    match app.control.standing(&claim).await? {
         Standing::New => {}
         Standing::Answered(answer) => return Ok(Claimed::Answered(answer)),
         Standing::KeyReused => {
@@ -168,16 +122,16 @@ async fn claimed(site: &Site, caller: KeyId, tenant: Option<TenantId>, request: 
         }
     }
     // The route takes memory budget for the body again.
-    drop(room);
+    drop(budget);
     parts.extensions.insert(claim.clone());
-    Ok(Claimed::New(Box::new((claim, turn, Request::from_parts(parts, Body::from(body))))))
+    Ok(Claimed::New(Box::new((claim, guard, Request::from_parts(parts, Body::from(body))))))
 }
 
 /// The key of a request: a string of RFC 8941, or the same without quotes, as many clients send it.
 fn key_of(headers: &HeaderMap) -> Result<String, Problem> {
     let invalid = || {
         let detail = format!(
-            "`idempotency-key` must be one string of 1 to {KEY_CHARS_MAX} printable ASCII characters, such as a UUID, with \
+            "`idempotency-key` must be one string of 1 to {IDEMPOTENCY_KEY_CHARS_MAX} printable ASCII characters, such as a UUID, with \
              or without quotes"
         );
         Problem::new(Code::IdempotencyKeyInvalid, detail)
@@ -189,7 +143,7 @@ fn key_of(headers: &HeaderMap) -> Result<String, Problem> {
         None => Some(given.to_owned()).filter(|key| !key.contains(['"', ' ', ','])),
         Some(quoted) => quoted.strip_suffix('"').and_then(unescaped),
     };
-    key.filter(|key| (1..=KEY_CHARS_MAX).contains(&key.len()) && !key.contains('\t')).ok_or_else(invalid)
+    key.filter(|key| (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len()) && !key.contains('\t')).ok_or_else(invalid)
 }
 
 /// Unescapes a quoted string: `\` is allowed only before a quote or another `\` (RFC 8941 section 3.3.3).
@@ -206,7 +160,7 @@ fn unescaped(quoted: &str) -> Option<String> {
 }
 
 /// Stores the answer before it is sent. If that fails, the client still receives it.
-async fn store(site: &Site, claim: &Claim, answer: Response) -> Response {
+async fn store(app: &SharedState, claim: &Claim, answer: Response) -> Response {
     let (head, body) = answer.into_parts();
     let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -219,7 +173,7 @@ async fn store(site: &Site, claim: &Claim, answer: Response) -> Response {
         headers: headers.collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    if let Err(error) = site.control.store_answer(claim, &stored).await {
+    if let Err(error) = app.control.store_answer(claim, &stored).await {
         tracing::warn!(%error, "response of a request with an idempotency key could not be stored");
     }
     Response::from_parts(head, Body::from(body))
@@ -258,26 +212,11 @@ mod tests {
         ] {
             assert_eq!(key(&[given]).as_deref(), Ok(read), "{given}");
         }
-        let long = "a".repeat(KEY_CHARS_MAX + 1).leak();
+        let long = "a".repeat(IDEMPOTENCY_KEY_CHARS_MAX + 1).leak();
         for bad in ["", "\"\"", "\"", "\"a", "a\"", "a, b", "a b", "\"a\"b\"", r#""a\b""#, "\"a\tb\"", long] {
             assert_eq!(key(&[bad]), Err(Code::IdempotencyKeyInvalid), "{bad}");
         }
         assert_eq!(key(&["a", "b"]), Err(Code::IdempotencyKeyInvalid));
-        assert!(key(&["a".repeat(KEY_CHARS_MAX).leak()]).is_ok());
-    }
-
-    #[test]
-    fn a_request_is_under_way_once_and_a_tenant_has_a_share() {
-        let in_progress = InProgress::default();
-        let by = KeyId::new(setgate_domain::time::Timestamp::from_millis(1), 1);
-        let claim = |key: usize| setgate_base::crypto::claim(by, &key.to_string(), Some("acme".parse().unwrap()), &[]);
-        let first = in_progress.begin(&claim(0)).expect("it is the first");
-        let code = |claim: &Claim| in_progress.begin(claim).err().map(|problem| problem.code());
-        assert_eq!(code(&claim(0)), Some(Code::IdempotencyKeyInProgress));
-        drop(first);
-        let _turns: Vec<_> = (0..IN_PROGRESS_PER_TENANT_MAX).map(|key| in_progress.begin(&claim(key)).ok()).collect();
-        assert_eq!(code(&claim(99)), Some(Code::Busy));
-        let operators = setgate_base::crypto::claim(by, "99", None, &[]);
-        assert_eq!(code(&operators), None, "the operator is not kept out by a tenant");
+        assert!(key(&["a".repeat(IDEMPOTENCY_KEY_CHARS_MAX).leak()]).is_ok());
     }
 }

@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use setgate_base::crypto::sha256;
 
-use super::Site;
 use super::extract::Query;
-use super::operations::{Described, Sheet};
+use super::openapi::{DescribeInput, OperationDraft};
 use super::problem::{Code, Problem};
+use super::state::SharedState;
 use crate::control::pages::{PAGE_MAX, Page, PageQuery};
 
 /// Default number of entries per page.
@@ -33,20 +33,20 @@ impl Paging {
     }
 }
 
-impl FromRequestParts<Site> for Paging {
+impl FromRequestParts<SharedState> for Paging {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
-        let list = List::from_request_parts(parts, site).await?;
-        let Query(PageParameters { limit, cursor }) = Query::from_request_parts(parts, site).await?;
+    async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
+        let list = List::from_request_parts(parts, app).await?;
+        let Query(PageParameters { limit, cursor }) = Query::from_request_parts(parts, app).await?;
         let after = cursor.map(|cursor| list.place(&cursor)).transpose()?;
         Ok(Self { list, query: PageQuery { after, limit: limit.0 } })
     }
 }
 
-impl Described for Paging {
-    fn describe(sheet: &mut Sheet<'_>) {
-        sheet.in_query::<PageParameters>();
+impl DescribeInput for Paging {
+    fn describe(draft: &mut OperationDraft<'_>) {
+        draft.in_query::<PageParameters>();
     }
 }
 
@@ -113,14 +113,14 @@ impl List {
     }
 }
 
-impl FromRequestParts<Site> for List {
+impl FromRequestParts<SharedState> for List {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
         let not_found = |detail: String| Problem::new(Code::NotFound, detail);
-        let route = MatchedPath::from_request_parts(parts, site).await.map_err(|error| not_found(error.body_text()))?;
+        let route = MatchedPath::from_request_parts(parts, app).await.map_err(|error| not_found(error.body_text()))?;
         let names =
-            RawPathParams::from_request_parts(parts, site).await.map_err(|error| not_found(error.body_text()))?;
+            RawPathParams::from_request_parts(parts, app).await.map_err(|error| not_found(error.body_text()))?;
         Ok(Self {
             route: route.as_str().trim_end_matches('/').to_owned(),
             names: names.iter().map(|(_, name)| name.to_owned()).collect(),
@@ -129,8 +129,8 @@ impl FromRequestParts<Site> for List {
 }
 
 /// Describes nothing: the cursor is a member of the body.
-impl Described for List {
-    fn describe(_: &mut Sheet<'_>) {}
+impl DescribeInput for List {
+    fn describe(_: &mut OperationDraft<'_>) {}
 }
 
 #[cfg(test)]

@@ -12,71 +12,35 @@ use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Frame, SizeHint};
-use setgate_base::fair::{Bounds, FairSemaphore, Permit};
+use setgate_base::fair::Permit;
 use setgate_domain::id::TenantId;
 use setgate_domain::page::PAGE_BYTES_MAX;
 
-use super::Site;
+use super::body_budget::Taken;
 use super::problem::{Code, Problem};
-use super::room::Taken;
+use super::state::SharedState;
 use crate::control::keys::{Grant, Revoked};
 
 /// Bodies up to this size (bytes) are not charged: less than the connection itself takes.
 const SMALL_BYTES: u64 = 4 << 10;
 /// Memory budget that must be free before a request is processed: enough for a page if the request reads.
-pub(super) fn room_bytes_min(reads: bool) -> usize {
+pub(super) fn budget_bytes_min(reads: bool) -> usize {
     if reads { PAGE_BYTES_MAX } else { 64 << 10 }
 }
 /// How long the response to a change, which is committed by then, waits for memory budget.
-const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
-
-/// Maximum number of concurrent read requests of tenants: each uses a core for some milliseconds to produce its page.
-const READS_MAX: usize = 4;
-/// The share of `READS_MAX` that one tenant may use.
-const READS_PER_TENANT_MAX: usize = 2;
-/// Maximum number of queued read requests of one tenant.
-const READS_WAITING_PER_TENANT_MAX: usize = 256;
-
-/// Turns of read requests, shared fairly between tenants. A turn lasts until the response is charged, so that queued
-/// requests notice a lack of memory budget before any work is done for them.
-pub struct Reads(FairSemaphore);
-
-impl Default for Reads {
-    fn default() -> Self {
-        Self(FairSemaphore::new(Bounds {
-            permits: READS_MAX,
-            per_tenant_max: READS_PER_TENANT_MAX,
-            leaves_free: false,
-            waiting_per_tenant_max: READS_WAITING_PER_TENANT_MAX,
-            cost: 1,
-        }))
-    }
-}
-
-impl Reads {
-    /// Waits for a turn.
-    ///
-    /// # Errors
-    /// 429 if too many requests of the tenant are queued.
-    pub(super) async fn turn(&self, tenant: &TenantId) -> Result<Permit, Problem> {
-        self.0.acquire_bounded(tenant).await.map_err(|_| {
-            let detail = format!("{READS_WAITING_PER_TENANT_MAX} read requests of `{tenant}` are queued: retry later");
-            Problem::new(Code::Busy, detail)
-        })
-    }
-}
+const BUDGET_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The grant of a request, passed from the extractor that checks the key to the middleware around the routes.
 #[derive(Clone, Default)]
-pub(super) struct Access(Arc<Granting>);
+pub(super) struct GrantSlot(Arc<Slot>);
 
 #[derive(Default)]
-struct Granting {
+struct Slot {
     grant: OnceLock<Grant>,
     turn: Mutex<Option<Permit>>,
 }
 
-impl Access {
+impl GrantSlot {
     pub(super) fn set(&self, grant: Grant) {
         // All extractors of a request set the same grant.
         let _ = self.0.grant.set(grant);
@@ -98,34 +62,34 @@ impl Access {
 
 /// Response extension of bodies that check their key or account for their memory themselves.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Keeps {
+pub(super) enum SelfManaged {
     /// A stream that does both for each part.
-    Both,
+    Stream,
     /// The bytes are shared by all responses, so their memory is not charged.
-    Memory,
+    SharedBytes,
 }
 
 /// Charges a response and binds it to its grant.
-pub(super) async fn bound(
-    site: &Site,
+pub(super) async fn charge_response(
+    app: &SharedState,
     method: &Method,
     tenant: Option<&TenantId>,
-    access: &Access,
+    access: &GrantSlot,
     response: Response,
 ) -> Response {
-    let keeps = response.extensions().get::<Keeps>().copied();
-    if matches!(keeps, Some(Keeps::Both)) {
+    let self_managed = response.extensions().get::<SelfManaged>().copied();
+    if matches!(self_managed, Some(SelfManaged::Stream)) {
         return response;
     }
     let reads = matches!(*method, Method::GET | Method::HEAD);
     if let Some(grant) = access.get().filter(|_| reads)
-        && let Err(revoked) = site.control.still_holds(grant)
+        && let Err(revoked) = app.control.still_holds(grant)
     {
         // The tenant may have been removed and created again since the data was read.
         return revoked_meanwhile(revoked).into_response();
     }
     let bytes = response.body().size_hint().exact();
-    if bytes.is_some_and(|bytes| bytes <= SMALL_BYTES) || keeps.is_some() {
+    if bytes.is_some_and(|bytes| bytes <= SMALL_BYTES) || self_managed.is_some() {
         return response;
     }
     let (head, body) = response.into_parts();
@@ -137,13 +101,13 @@ pub(super) async fn bound(
             return Problem::host_busy(detail).into_response();
         }
     };
-    let room = match site.responses.take_at_most(tenant, whole.len()) {
-        Ok(room) => room,
+    let budget = match app.responses.take_at_most(tenant, whole.len()) {
+        Ok(budget) => budget,
         Err(problem) if reads => return problem.into_response(),
         Err(_) => {
-            let waiting = site.responses.wait(tenant, whole.len());
-            match tokio::time::timeout(ROOM_WAIT_MAX, waiting).await {
-                Ok(Some(room)) => room,
+            let waiting = app.responses.wait(tenant, whole.len());
+            match tokio::time::timeout(BUDGET_WAIT_MAX, waiting).await {
+                Ok(Some(budget)) => budget,
                 _ => {
                     let detail = "the request was executed, but the memory budget for its response is used up: read the resource later";
                     return Problem::host_busy(detail).into_response();
@@ -151,9 +115,9 @@ pub(super) async fn bound(
             }
         }
     };
-    let body = Granted {
-        body: Body::from(Bytes::from_owner(Charged { bytes: whole, _room: room })),
-        site: site.clone(),
+    let body = GrantedBody {
+        body: Body::from(Bytes::from_owner(Charged { bytes: whole, _budget: budget })),
+        app: app.clone(),
         grant: access.get().cloned(),
     };
     Response::from_parts(head, Body::new(body))
@@ -168,7 +132,7 @@ pub(super) fn revoked_meanwhile(revoked: Revoked) -> Problem {
 /// Bytes with their memory budget, which is released with the last part that is sent.
 pub(super) struct Charged {
     pub(super) bytes: Bytes,
-    pub(super) _room: Taken,
+    pub(super) _budget: Taken,
 }
 
 impl AsRef<[u8]> for Charged {
@@ -178,13 +142,13 @@ impl AsRef<[u8]> for Charged {
 }
 
 /// A body that breaks off if its grant is revoked.
-pub(super) struct Granted {
+pub(super) struct GrantedBody {
     pub(super) body: Body,
-    pub(super) site: Site,
+    pub(super) app: SharedState,
     pub(super) grant: Option<Grant>,
 }
 
-impl hyper::body::Body for Granted {
+impl hyper::body::Body for GrantedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -192,7 +156,7 @@ impl hyper::body::Body for Granted {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.body).poll_frame(cx);
         match &this.grant {
-            Some(grant) if frame.is_ready() => match this.site.control.still_holds(grant) {
+            Some(grant) if frame.is_ready() => match this.app.control.still_holds(grant) {
                 Ok(()) => frame,
                 Err(revoked) => Poll::Ready(Some(Err(axum::Error::new(revoked)))),
             },

@@ -13,11 +13,13 @@ use setgate_base::telemetry::{MetricHandleCache, metric};
 
 use super::caller::{REQUEST_ID, RequestId};
 use super::extract::IfNoneMatch;
-use super::interface::{self, Interface};
-use super::operations::{self, rules};
+use super::listener::framing;
+use super::listener::interface::Interface;
 use super::problem::{Code, Problem};
-use super::responses::{self, Access};
-use super::{Site, framing, idempotency};
+use super::responses::{self, GrantSlot};
+use super::routes::rules;
+use super::state::SharedState;
+use super::{idempotency, route_filter, routes};
 use crate::control::keys::Grant;
 
 /// Counts answers by route and status.
@@ -33,14 +35,14 @@ impl Answered {
 }
 
 /// The routes of the interfaces that a listener serves.
-pub(super) fn router(site: Site, served: Vec<Interface>) -> Router {
-    let routes = operations::routes().fallback(no_route).method_not_allowed_fallback(no_method);
+pub fn router(app: SharedState, served: Vec<Interface>) -> Router {
+    let routes = routes::routes().fallback(no_route).method_not_allowed_fallback(no_method);
     let routes = routes
         .layer(middleware::from_fn(revalidated))
-        .layer(middleware::from_fn_with_state(site.clone(), idempotency::once))
-        .layer(middleware::from_fn_with_state(site.clone(), rules::check_query));
-    let known = (site.clone(), Arc::<Answered>::default());
-    interface::only(routes, served).layer(middleware::from_fn_with_state(known, bounded)).with_state(site)
+        .layer(middleware::from_fn_with_state(app.clone(), idempotency::once))
+        .layer(middleware::from_fn_with_state(app.clone(), rules::check_query));
+    let known = (app.clone(), Arc::<Answered>::default());
+    route_filter::only(routes, served).layer(middleware::from_fn_with_state(known, bounded)).with_state(app)
 }
 
 async fn no_route() -> Problem {
@@ -75,17 +77,17 @@ async fn revalidated(request: Request, next: Next) -> Response {
 
 /// Applies the request timeout and counts the answer.
 async fn bounded(
-    State((site, answered)): State<(Site, Arc<Answered>)>,
+    State((app, answered)): State<(SharedState, Arc<Answered>)>,
     route: Option<MatchedPath>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
-    let access = Access::default();
+    let access = GrantSlot::default();
     request.extensions_mut().insert(access.clone());
     let method = request.method().clone();
-    let limit_ms = site.settings.now().listen.request_ms_max;
+    let limit_ms = app.settings.now().listen.request_ms_max;
     let answered_by = async {
         let response = match framing::check(request.headers()) {
             Ok(()) => next.run(request).await,
@@ -93,7 +95,7 @@ async fn bounded(
             Err(problem) => ([(header::CONNECTION, "close")], problem).into_response(),
         };
         let tenant = access.get().map(Grant::tenant);
-        responses::bound(&site, &method, tenant, &access, response).await
+        responses::charge_response(&app, &method, tenant, &access, response).await
     };
     let mut response = match tokio::time::timeout(Duration::from_millis(limit_ms), answered_by).await {
         Ok(response) => response,

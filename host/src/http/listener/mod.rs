@@ -1,0 +1,9 @@
+//! Listeners: sockets, TLS, connections and their limits. Independent of the routes.
+
+mod connection;
+pub(super) mod framing;
+pub mod interface;
+pub mod server;
+pub mod tls;
+
+pub(super) use connection::{Peer, UntilClientEnds};

@@ -1,0 +1,208 @@
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use setgate_domain::id::{KeyId, TenantId};
+
+use super::{made, path_of, tagged};
+use crate::control::Page;
+use crate::control::keys::{KeyChange, KeyOnce, KeyView, NewKey, RotateKey};
+use crate::http::auth::{AsActor, Caller, Operator, Tenant};
+use crate::http::extract::{IfMatch, JsonBody, Named};
+use crate::http::openapi::{Operation, delete, get, patch, post};
+use crate::http::page::Paging;
+use crate::http::problem::Problem;
+use crate::http::state::SharedState;
+
+/// See [`crate::http::routes`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/keys", "listKeys", "Lists the tenant's keys, oldest first.", list)
+            .responds::<Page<KeyView>>(200, "A page of keys."),
+        post("/keys", "createKey", "Creates a key. Its secret is shown only once.", create)
+            .description("A key of the tenant cannot grant more scopes or a later expiry than it has itself.")
+            .responds::<KeyOnce>(201, "The key with its secret.")
+            .tagged()
+            .errors([409, 422]),
+        get("/keys/{key}", "showKey", "Shows one key without its secret.", show)
+            .responds::<KeyView>(200, "The key.")
+            .tagged(),
+        patch("/keys/{key}", "labelKey", "Changes the label of a key.", label)
+            .responds::<KeyView>(200, "The updated key.")
+            .tagged()
+            .errors([422]),
+        post(
+            "/keys/{key}/rotate",
+            "rotateTenantKey",
+            "Creates a replacement for a key, which expires after the overlap.",
+            rotate,
+        )
+        .responds::<KeyOnce>(201, "The new key with its secret, which is shown only once.")
+        .tagged()
+        .errors([409, 422]),
+        delete("/keys/{key}", "removeKey", "Revokes a key immediately.", remove).responds_empty(204, "Revoked."),
+    ]
+}
+
+/// The routes of the operator's own keys.
+pub(in crate::http) fn of_operator() -> Vec<Operation> {
+    vec![
+        get("/api/v1/keys", "listOperatorKeys", "Lists the operator's keys, oldest first.", list_operator)
+            .responds::<Page<KeyView>>(200, "A page of keys."),
+        post(
+            "/api/v1/keys",
+            "createOperatorKey",
+            "Creates an operator key. Its secret is shown only once.",
+            create_operator,
+        )
+        .responds::<KeyOnce>(201, "The key with its secret.")
+        .tagged()
+        .errors([409, 422]),
+        get("/api/v1/keys/{key}", "showOperatorKey", "Shows one operator key without its secret.", show_operator)
+            .responds::<KeyView>(200, "The key.")
+            .tagged(),
+        patch("/api/v1/keys/{key}", "labelOperatorKey", "Changes the label of a key.", label_operator)
+            .responds::<KeyView>(200, "The updated key.")
+            .tagged()
+            .errors([422]),
+        post(
+            "/api/v1/keys/{key}/rotate",
+            "rotateOperatorKey",
+            "Creates a replacement for a key, which expires after the overlap.",
+            rotate_operator,
+        )
+        .responds::<KeyOnce>(201, "The new key with its secret, which is shown only once.")
+        .tagged()
+        .errors([409, 422]),
+        delete("/api/v1/keys/{key}", "removeOperatorKey", "Revokes an operator key immediately.", remove_operator)
+            .description("At least one operator key without an expiry must remain.")
+            .responds_empty(204, "Revoked.")
+            .errors([409, 412]),
+    ]
+}
+
+pub(in crate::http) async fn list(
+    Tenant(tenant): Tenant,
+    paging: Paging,
+    State(app): State<SharedState>,
+) -> Result<Json<Page<KeyView>>, Problem> {
+    Ok(paging.answer(app.control.list_keys(&tenant, paging.query.clone())?))
+}
+
+pub(in crate::http) async fn create(
+    Tenant(tenant): Tenant,
+    Caller(by): Caller,
+    AsActor(control): AsActor,
+    JsonBody(new): JsonBody<NewKey>,
+) -> Result<Response, Problem> {
+    Ok(made_key(Some(&tenant), control.create_key(&by, &tenant, new).await?))
+}
+
+pub(in crate::http) async fn show(
+    Tenant(tenant): Tenant,
+    Named(id): Named<KeyId>,
+    State(app): State<SharedState>,
+) -> Result<Response, Problem> {
+    let shown = app.control.show_key(Some(&tenant), id)?;
+    Ok(tagged(StatusCode::OK, shown.version, shown))
+}
+
+pub(in crate::http) async fn label(
+    Tenant(tenant): Tenant,
+    Named(id): Named<KeyId>,
+    AsActor(control): AsActor,
+    IfMatch(expected): IfMatch,
+    JsonBody(change): JsonBody<KeyChange>,
+) -> Result<Response, Problem> {
+    let shown = control.label_key(Some(&tenant), id, change, expected).await?;
+    Ok(tagged(StatusCode::OK, shown.version, shown))
+}
+
+pub(in crate::http) async fn rotate(
+    Tenant(tenant): Tenant,
+    Caller(by): Caller,
+    Named(id): Named<KeyId>,
+    AsActor(control): AsActor,
+    IfMatch(expected): IfMatch,
+    JsonBody(input): JsonBody<RotateKey>,
+) -> Result<Response, Problem> {
+    Ok(made_key(Some(&tenant), control.rotate_key(&by, Some(&tenant), id, input, expected).await?))
+}
+
+pub(in crate::http) async fn remove(
+    Tenant(tenant): Tenant,
+    Named(id): Named<KeyId>,
+    AsActor(control): AsActor,
+    IfMatch(expected): IfMatch,
+) -> Result<StatusCode, Problem> {
+    control.remove_key(&tenant, id, expected).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(in crate::http) async fn list_operator(
+    _: Operator,
+    paging: Paging,
+    State(app): State<SharedState>,
+) -> Result<Json<Page<KeyView>>, Problem> {
+    Ok(paging.answer(app.control.list_operator_keys(paging.query.clone())?))
+}
+
+pub(in crate::http) async fn create_operator(
+    _: Operator,
+    Caller(by): Caller,
+    AsActor(control): AsActor,
+    JsonBody(new): JsonBody<NewKey>,
+) -> Result<Response, Problem> {
+    Ok(made_key(None, control.create_operator_key(&by, new).await?))
+}
+
+pub(in crate::http) async fn show_operator(
+    _: Operator,
+    Named(id): Named<KeyId>,
+    State(app): State<SharedState>,
+) -> Result<Response, Problem> {
+    let shown = app.control.show_key(None, id)?;
+    Ok(tagged(StatusCode::OK, shown.version, shown))
+}
+
+pub(in crate::http) async fn label_operator(
+    _: Operator,
+    Named(id): Named<KeyId>,
+    AsActor(control): AsActor,
+    IfMatch(expected): IfMatch,
+    JsonBody(change): JsonBody<KeyChange>,
+) -> Result<Response, Problem> {
+    let shown = control.label_key(None, id, change, expected).await?;
+    Ok(tagged(StatusCode::OK, shown.version, shown))
+}
+
+pub(in crate::http) async fn rotate_operator(
+    _: Operator,
+    Caller(by): Caller,
+    Named(id): Named<KeyId>,
+    AsActor(control): AsActor,
+    IfMatch(expected): IfMatch,
+    JsonBody(input): JsonBody<RotateKey>,
+) -> Result<Response, Problem> {
+    Ok(made_key(None, control.rotate_key(&by, None, id, input, expected).await?))
+}
+
+pub(in crate::http) async fn remove_operator(
+    _: Operator,
+    Named(id): Named<KeyId>,
+    AsActor(control): AsActor,
+    IfMatch(expected): IfMatch,
+) -> Result<StatusCode, Problem> {
+    control.remove_operator_key(id, expected).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The answer with a newly created key and its path. It is the operator's key if `tenant` is `None`.
+fn made_key(tenant: Option<&TenantId>, once: KeyOnce) -> Response {
+    let id = once.view.id;
+    let path = match tenant {
+        Some(tenant) => path_of(tenant, format_args!("/keys/{id}")),
+        None => format!("/api/v1/keys/{id}"),
+    };
+    made(&path, once.view.version, once)
+}

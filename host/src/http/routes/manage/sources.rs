@@ -1,0 +1,72 @@
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use setgate_domain::id::SourceName;
+
+use super::{path_of, tagged};
+use crate::control::Page;
+use crate::control::sources::{SourceInput, SourceView};
+use crate::http::auth::{AsActor, Tenant};
+use crate::http::extract::{IfMatch, JsonBody, Named};
+use crate::http::openapi::{Operation, delete, get, put};
+use crate::http::page::Paging;
+use crate::http::problem::Problem;
+use crate::http::state::SharedState;
+
+/// See [`crate::http::routes`].
+pub(in crate::http) fn operations() -> Vec<Operation> {
+    vec![
+        get("/sources", "listSources", "Lists sources by name.", list)
+            .responds::<Page<SourceView>>(200, "A page of sources."),
+        get("/sources/{source}", "showSource", "Shows one source without its secrets.", show)
+            .responds::<SourceView>(200, "The source.")
+            .tagged(),
+        put("/sources/{source}", "putSource", "Creates or replaces a source.", put_source)
+            .responds::<SourceView>(200, "The source is replaced.")
+            .responds::<SourceView>(201, "The source is created.")
+            .tagged()
+            .errors([409, 412, 422]),
+        delete("/sources/{source}", "removeSource", "Removes a source. Its events remain.", remove)
+            .responds_empty(204, "Removed.")
+            .errors([412]),
+    ]
+}
+
+pub(in crate::http) async fn list(
+    Tenant(tenant): Tenant,
+    paging: Paging,
+    State(app): State<SharedState>,
+) -> Result<Json<Page<SourceView>>, Problem> {
+    Ok(paging.answer(app.control.list_sources(&tenant, paging.query.clone())?))
+}
+
+pub(in crate::http) async fn show(
+    Tenant(tenant): Tenant,
+    Named(name): Named<SourceName>,
+    State(app): State<SharedState>,
+) -> Result<Response, Problem> {
+    let view = app.control.show_source(&tenant, &name)?;
+    Ok(tagged(StatusCode::OK, view.version, view))
+}
+
+pub(in crate::http) async fn put_source(
+    Tenant(tenant): Tenant,
+    Named(name): Named<SourceName>,
+    AsActor(control): AsActor,
+    IfMatch(expected): IfMatch,
+    JsonBody(input): JsonBody<SourceInput>,
+) -> Result<Response, Problem> {
+    let (view, is_new) = control.put_source(&tenant, &name, input, expected).await?;
+    Ok(super::put(is_new, &path_of(&tenant, format_args!("/sources/{name}")), view.version, view))
+}
+
+pub(in crate::http) async fn remove(
+    Tenant(tenant): Tenant,
+    Named(name): Named<SourceName>,
+    AsActor(control): AsActor,
+    IfMatch(expected): IfMatch,
+) -> Result<StatusCode, Problem> {
+    control.remove_source(&tenant, &name, expected).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,65 @@
+//! Shared state of all routes.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::body_budget::BodyBudget;
+use super::in_progress::InProgress;
+use super::read_limiter::ReadLimiter;
+use super::tails::Tails;
+use crate::config::Settings;
+use crate::control::Control;
+use crate::pipeline::Pipeline;
+
+/// Renders the response of `/metrics`.
+pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
+
+/// Handle to the state, as the routes get it.
+pub type SharedState = Arc<AppState>;
+
+/// The components that the routes use.
+pub struct AppState {
+    /// The data plane.
+    pub pipeline: Pipeline,
+    /// The control plane.
+    pub control: Control,
+    /// The current settings.
+    pub settings: Settings,
+    /// Memory budget for event bodies.
+    pub events: BodyBudget,
+    /// Memory budget for bodies of management requests.
+    pub uploads: BodyBudget,
+    /// Memory budget for responses that have not been sent yet.
+    pub responses: BodyBudget,
+    /// Requests with an `Idempotency-Key` that are being executed.
+    pub in_progress: InProgress,
+    /// Limits concurrent read requests.
+    pub reads: ReadLimiter,
+    /// Open live tails.
+    pub tails: Tails,
+    /// Whether `/metrics` is served on a loopback address.
+    pub metrics_on_loopback: bool,
+    /// Renders `/metrics`.
+    pub metrics: Metrics,
+    /// Cancelled once the host shuts down: requests are still accepted, but connections are no longer kept alive.
+    pub stopping: CancellationToken,
+}
+
+impl AppState {
+    /// Upper bound (bytes) of an uploaded filter for any tenant; a tenant's own quota may be smaller.
+    pub(super) fn filter_bytes_max(&self) -> usize {
+        usize::try_from(self.settings.now().quota.filter_bytes_max).unwrap_or(usize::MAX)
+    }
+
+    /// Upper bound (bytes) of an uploaded table for any tenant; a tenant's own quota may be smaller.
+    pub(super) fn table_bytes_max(&self) -> usize {
+        usize::try_from(self.settings.now().quota.table_bytes_max).unwrap_or(usize::MAX)
+    }
+
+    /// Whether `/metrics` is served without the operator's key.
+    pub(super) fn metrics_open(&self) -> bool {
+        self.settings.now().listen.metrics_open.unwrap_or(self.metrics_on_loopback)
+    }
+}

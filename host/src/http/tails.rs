@@ -1,0 +1,40 @@
+//! Limits the open live tails.
+
+use std::sync::Arc;
+
+use setgate_base::fair::TenantSemaphores;
+use setgate_domain::id::TenantId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::problem::{Code, Problem};
+
+/// Limits the open tails, in total and per tenant.
+pub struct Tails {
+    all: Arc<Semaphore>,
+    all_max: usize,
+    shares: TenantSemaphores,
+}
+
+/// The slot of an open tail, released on drop.
+pub(super) struct OpenTail {
+    _share: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Tails {
+    /// `all_max` is `history.tails_max`, `per_tenant_max` is `history.tails_per_tenant_max`.
+    pub fn new(all_max: usize, per_tenant_max: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(all_max)), all_max, shares: TenantSemaphores::new(per_tenant_max) }
+    }
+
+    pub(super) fn open(&self, tenant: &TenantId) -> Result<OpenTail, Problem> {
+        let full = |key: &str, max: usize| {
+            let detail = format!("{max} tails are open, which is the limit `{key}`: close one, or retry later");
+            Problem::new(Code::Busy, detail)
+        };
+        let share = self.shares.of(tenant).try_acquire_owned();
+        let share = share.map_err(|_| full("history.tails_per_tenant_max", self.shares.permits()))?;
+        let all = self.all.clone().try_acquire_owned().map_err(|_| full("history.tails_max", self.all_max))?;
+        Ok(OpenTail { _share: share, _all: all })
+    }
+}
