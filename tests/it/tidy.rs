@@ -25,10 +25,10 @@ fn may_import(module: &str) -> Option<&'static [&'static str]> {
         "control" => &["config", "traces", "pipeline"],
         "http" => &["config", "pipeline", "control"],
         "app" => &["config", "traces", "pipeline", "control", "http"],
-        // Entry points, and the crate root.
-        "cli" | "demo" | "main" | "lib" | "fuzzing" => {
-            &["config", "traces", "pipeline", "control", "http", "app", "cli", "demo"]
-        }
+        "cli" | "fuzzing" => &["config", "traces", "pipeline", "control", "http", "app"],
+        "demo" => &["config", "app", "cli"],
+        "commands" => &["cli", "demo"],
+        "main" | "lib" => &["commands"],
         _ => return None,
     })
 }

@@ -16,7 +16,7 @@ use crate::cli::out::{self, say};
 
 /// The subcommands that manage filters on a host.
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(crate) enum Command {
     /// Upload a component as the newest version of a filter, and activate it.
     Upload {
         /// The filter; created if there is none of that name.
@@ -121,7 +121,7 @@ pub(super) enum Command {
 
 // Host, tenant and output options. Not a doc comment: clap would use it as the command's own description.
 #[derive(Debug, Args)]
-pub(super) struct At {
+pub(crate) struct At {
     #[command(flatten)]
     connection: Connection,
     /// The tenant.
@@ -133,7 +133,7 @@ pub(super) struct At {
 }
 
 /// Sends the request and prints the answer.
-pub(super) async fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let post = |below: &str, body: Value| (Method::POST, below.to_owned(), Some(body));
     let (at, name, (method, below, body), show): (_, _, _, fn(&Value)) = match command {
         Command::Upload { name, file, no_activate, at } => {

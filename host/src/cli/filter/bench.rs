@@ -80,7 +80,7 @@ impl Drop for Bench {
 }
 
 /// Prints whether a host with the default quota would accept the filter.
-pub(in crate::cli) async fn check(file: &Path) -> anyhow::Result<std::process::ExitCode> {
+pub(crate) async fn check(file: &Path) -> anyhow::Result<std::process::ExitCode> {
     let bench = Bench::new()?;
     let compiled = match bench.take_in(file).await? {
         Ok(compiled) => compiled,

@@ -32,7 +32,7 @@ use setgate_sandbox::{Call, CallResult, Compiled, EventView, MemoryTables};
 
 use crate::cli::out::say;
 
-pub(super) use bench::check;
+pub(crate) use bench::check;
 
 use bench::Bench;
 use outcome::{Called, Outcome};

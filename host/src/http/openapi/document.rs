@@ -68,8 +68,8 @@ pub(in crate::http) fn document(groups: Vec<Group>) -> Value {
 
 const ABOUT: &str = "\
 Every error is a problem (RFC 9457) with a stable `code`; each code has a page in `docs/errors`. Unknown members and query \
-parameters are refused. Lists are paged by `cursor`. Any request is answered 408 if it takes too long. Responses with 429 \
-and 503 have `Retry-After`, unless a retry cannot help yet.";
+parameters are refused. Lists are paged by `cursor`. Any request is answered 408 if it takes too long. Most responses with 429 \
+and 503 have `Retry-After`.";
 
 fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
     let mut draft = OperationDraft::new(&operation.method, schemas);
