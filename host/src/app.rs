@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::config::{self, Config, Settings};
+use crate::config::{Config, Settings};
 use crate::control::{self, Control};
 use crate::http::body_budget::BodyBudget;
 use crate::http::listener::interface::Interface;
@@ -46,8 +46,6 @@ const SERIES_IDLE_S: u64 = 3_600;
 const SERIES_UPKEEP_EVERY_S: u64 = 5;
 /// Number of upkeep runs after which idle series are removed, even if `/metrics` is never requested.
 const SERIES_UPKEEPS_PER_SWEEP: u32 = 120;
-/// Minimum time (ms) between two retention runs that counts as downtime of the host.
-const GAP_MS_MIN: i64 = 3_600_000;
 /// Interval of retention runs while the ledger or the disk is nearly full.
 const PRESSED_EVERY: Duration = Duration::from_secs(5);
 /// Label for deriving the key that authenticates compiled filters from the master key.
@@ -119,58 +117,10 @@ pub async fn start_with(
         let (blobs, tenant) = (wasm.clone(), tenant.clone());
         async move { blobs.get(&tenant, &digest).await.ok().flatten() }.boxed()
     });
-    let defaults = setgate_sandbox::Options::new(dir.join("compiled"), *master.derive(ARTEFACT_KEY), components);
-    let settings = &config.sandbox;
-    let turns_max = if settings.turns_max == 0 { defaults.turns_max } else { settings.turns_max };
-    let sandbox = Sandbox::new(setgate_sandbox::Options {
-        compiler,
-        instances_max: settings.instances_max,
-        instances_per_tenant_max: settings.instances_per_tenant_max,
-        turns_max,
-        guest_threads: match settings.guest_threads {
-            0 => turns_max.saturating_mul(setgate_sandbox::GUEST_THREADS_PER_TURN),
-            threads => threads,
-        },
-        fuel_slice: settings.fuel_slice,
-        memory_bytes_max: settings.memory_bytes_max,
-        stack_bytes_max: settings.stack_bytes_max,
-        table_elements_max: settings.table_elements_max,
-        keep_resident_bytes: settings.keep_resident_bytes,
-        loaded_bytes_max: settings.loaded_bytes_max,
-        cache_bytes_max: settings.cache_bytes_max,
-        compiles_max: settings.compiles_max,
-        compiles_waiting_per_tenant_max: settings.compiles_waiting_per_tenant_max,
-        compile_wall_ms_max: settings.compile_wall_ms_max,
-        compile_cpu_seconds_max: settings.compile_cpu_seconds_max,
-        compile_memory_bytes_max: settings.compile_memory_bytes_max,
-        idle_pool: setgate_sandbox::IdlePoolLimits {
-            events_max: settings.reuse_events_max,
-            instances_max: settings.reuse_instances_max,
-            instances_per_tenant_max: settings.reuse_instances_per_tenant_max,
-            memory_bytes_max: settings.reuse_memory_bytes_max,
-            idle_ms_max: settings.reuse_idle_ms_max,
-        },
-        structure: setgate_sandbox::StructureLimits {
-            modules_max: settings.filter_modules_max,
-            instances_max: settings.filter_instances_max,
-            core_instances_max: settings.filter_core_instances_max,
-            functions_max: settings.filter_functions_max,
-            function_bytes_max: settings.filter_function_bytes_max,
-            locals_max: settings.filter_locals_max,
-            blocks_max: settings.filter_blocks_max,
-            types_max: settings.filter_types_max,
-            nesting_max: settings.filter_nesting_max,
-            imports_max: settings.filter_imports_max,
-            exports_max: settings.filter_exports_max,
-            links_max: settings.filter_links_max,
-            globals_max: settings.filter_globals_max,
-            memories_max: settings.filter_memories_max,
-            tables_max: settings.filter_tables_max,
-            segments_max: settings.filter_segments_max,
-        },
-        ..defaults
-    })
-    .context("the sandbox cannot be started")?;
+    let (cache, key) = (dir.join("compiled"), *master.derive(ARTEFACT_KEY));
+    let options = setgate_sandbox::Options::of(&config.sandbox, cache, key, components);
+    let sandbox =
+        Sandbox::new(setgate_sandbox::Options { compiler, ..options }).context("the sandbox cannot be started")?;
 
     let servers = Server::bind_all(&config.listen).await?;
     let listeners = servers
@@ -183,7 +133,7 @@ pub async fn start_with(
         .zip(&listeners)
         .all(|(server, listening)| !server.serves(Interface::Operator) || listening.address.ip().is_loopback());
     let own = listeners.iter().map(|listening| listening.address).collect();
-    let egress = Egress::new(egress_options(&config), clock.clone(), own).context("egress cannot be started")?;
+    let egress = Egress::new((&config.egress).into(), clock.clone(), own).context("egress cannot be started")?;
 
     let settings = Settings::new(config.clone());
     let signer = Arc::new(Signer::new(master.clone()));
@@ -218,24 +168,12 @@ pub async fn start_with(
         pipeline: pipeline.clone(),
         control,
         settings: settings.clone(),
-        events: BodyBudget::new(
-            config.listen.bodies_bytes_max,
-            config.listen.bodies_bytes_per_tenant_max,
-            "listen.bodies_bytes_per_tenant_max",
-        ),
-        uploads: BodyBudget::new(
-            config.listen.uploads_bytes_max,
-            config.listen.uploads_bytes_per_tenant_max,
-            "listen.uploads_bytes_per_tenant_max",
-        ),
-        responses: BodyBudget::new(
-            config.listen.responses_bytes_max,
-            config.listen.responses_bytes_per_tenant_max,
-            "listen.responses_bytes_per_tenant_max",
-        ),
+        events: BodyBudget::for_events(&config.listen),
+        uploads: BodyBudget::for_uploads(),
+        responses: BodyBudget::for_responses(),
         in_progress: http::InProgress::default(),
         reads: http::ReadLimiter::default(),
-        tails: http::Tails::new(config.history.tails_max, config.history.tails_per_tenant_max),
+        tails: http::Tails::default(),
         metrics_on_loopback,
         metrics,
         stopping: leaving.clone(),
@@ -299,7 +237,7 @@ impl Running {
 }
 
 /// The span recorder and its exporter; both are no-ops if no collector is configured.
-fn traces(settings: &config::Traces, clock: &Clock) -> anyhow::Result<(Traces, Exporting)> {
+fn traces(settings: &crate::traces::Settings, clock: &Clock) -> anyhow::Result<(Traces, Exporting)> {
     if settings.endpoint.is_none() {
         return Ok(Default::default());
     }
@@ -334,48 +272,7 @@ async fn check_master_key(upkeep: &setgate_ledger::Upkeep, master: &MasterKey, f
 }
 
 fn ledger_options(config: &Config) -> setgate_ledger::Options {
-    let (data, history) = (&config.data, &config.history);
-    setgate_ledger::Options {
-        retention_ms: millis(data.retention_s),
-        statistics_retention_ms: millis(history.statistics_retention_s),
-        tail_retention_ms: millis(history.tail_retention_s),
-        batch_max: data.batch_max,
-        gather_us_max: data.gather_us_max,
-        append_deliveries_max: data.append_deliveries_max,
-        queue_max: data.queue_max,
-        hot_bytes_max: data.hot_bytes_max,
-        dedupe_run_events: data.dedupe_run_events,
-        ledger_bytes_max: data.ledger_bytes_max,
-        retention_min_ms: millis(data.retention_min_s),
-        disk_free_bytes_min: data.disk_free_bytes_min,
-        quota: config.quota.clone(),
-        check_ms_max: data.check_ms_max,
-        gap_ms_min: millis(data.retention_every_s).saturating_mul(3).max(GAP_MS_MIN),
-        ..setgate_ledger::Options::new(data.dir.join("ledger"))
-    }
-}
-
-fn egress_options(config: &Config) -> setgate_egress::Options {
-    let settings = &config.egress;
-    setgate_egress::Options {
-        allow: settings.allow.clone(),
-        allow_http: settings.allow_http,
-        ca_files: settings.ca_files.clone(),
-        connect_ms_max: settings.connect_ms_max,
-        head_ms_max: settings.head_ms_max,
-        response_ms_max: settings.response_ms_max,
-        response_bytes_max: settings.response_bytes_max,
-        response_bytes_kept: settings.response_bytes_kept,
-        response_headers_kept: settings.response_headers_kept,
-        response_header_bytes_kept: settings.response_header_bytes_kept,
-        idle_per_host_max: settings.idle_per_host_max,
-        idle_ms_max: settings.idle_ms_max,
-        clients_max: settings.clients_max,
-        ping_every_ms: settings.ping_every_ms,
-        ping_ms_max: settings.ping_ms_max,
-        proxy: settings.proxy.clone(),
-        proxy_bypass: settings.proxy_bypass.clone(),
-    }
+    setgate_ledger::Options::of(&config.data, config.quota.clone())
 }
 
 async fn retain(
@@ -389,8 +286,8 @@ async fn retain(
     loop {
         let config = settings.now().clone();
         let every = Duration::from_secs(config.data.retention_every_s);
-        let held_ms_max = millis(config.delivery.held_hours_max.saturating_mul(3_600));
-        let audit_ms = millis(config.data.audit_retention_days.saturating_mul(86_400));
+        let held_ms_max = millis(config.delivery.held_retention_s);
+        let audit_ms = millis(config.data.audit_retention_s);
         tracing::debug!("retention run started");
         let now = clock.now();
         let expired = match ledger.upkeep.uptime_cutoff(now, held_ms_max).await {
@@ -425,7 +322,7 @@ async fn check_integrity(ledger: Ledger) {
     match ledger.upkeep.check().await {
         Ok(setgate_ledger::Checked::Sound) => info!("ledger file check passed"),
         Ok(setgate_ledger::Checked::NotFinished) => {
-            info!("ledger file check stopped at its time limit (`data.check_ms_max`)");
+            info!("ledger file check stopped at its time limit (`CHECK_MS_MAX`)");
         }
         Ok(setgate_ledger::Checked::Damaged(faults)) => error!(
             ?faults,

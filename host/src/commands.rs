@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::cli::out::{self, say_error};
-use crate::cli::{admin, emit, filter, rollout, serve};
+use crate::cli::{admin, config, emit, filter, rollout, serve};
 use crate::demo;
 
 /// An edge worker for identity events: ingests SETs, runs tenants' WebAssembly filters over them, signs and delivers
@@ -32,6 +32,9 @@ enum Command {
     /// Back up a host's data, restore it, or check it for damage.
     #[command(subcommand)]
     Admin(admin::Command),
+    /// Check a configuration file.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Compile a component from standard input. Internal: started by the sandbox.
     #[command(hide = true)]
     CompileFilter,
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
             Command::Filter(FilterCommand::Run(args)) => filter::run(*args).await,
             Command::Filter(FilterCommand::Hosted(command)) => rollout::run(*command).await,
             Command::Admin(command) => admin::run(command),
+            Command::Config(command) => Ok(config::run(command)),
             Command::Emit(args) => emit::run(*args).await,
             Command::CompileFilter => unreachable!("returned above"),
         }

@@ -309,7 +309,7 @@ fn status_of(exchange: &Value) -> (u64, u64) {
 /// after a crash in between.
 #[tokio::test]
 async fn an_event_with_many_subscriptions_reaches_them_all() {
-    let mut host = Host::with().config("[data]\nappend_deliveries_max = 1").start().await;
+    let mut host = Host::with().config("[data]\ninline_fanout_max = 1").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
     let receivers = [Receiver::start().await, Receiver::start().await, Receiver::start().await];

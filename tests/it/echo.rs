@@ -139,7 +139,7 @@ async fn secrets_that_a_receiver_echoes_are_in_no_record() {
 #[tokio::test]
 async fn no_beginning_of_an_echoed_secret_is_left_at_the_limit_of_a_record() {
     for kept in [40, 47, 52] {
-        let limits = format!("[egress]\nresponse_bytes_kept = {kept}\nresponse_header_bytes_kept = {kept}");
+        let limits = format!("[egress]\nresponse_bytes_kept = {kept}");
         let (_host, acme, receiver, subscription) = set_up(&limits).await;
         let source = acme.source("idp", Seed::Set).await;
         // The limit cuts the secret, in the body and in the header.

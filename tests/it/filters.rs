@@ -234,22 +234,22 @@ async fn files_sockets_and_http_may_be_imported_and_are_denied_when_called() {
 
 #[tokio::test]
 async fn a_component_may_have_as_many_memories_as_its_limit_says() {
-    let host = Host::with().config("[sandbox]\nfilter_memories_max = 4").start().await;
+    let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
     let with = |more: usize| Guest::patches(r#"{"seen":true}"#).core(&"(memory 1)".repeat(more)).wasm();
     // Each component has one memory.
-    for (name, more) in [("three", 2), ("four", 3)] {
+    for (name, more) in [("seven", 6), ("eight", 7)] {
         acme.upload(name, with(more)).await.expect(201);
         let subscription = acme.subscribe(&receiver).chain(json!([{"filter": name}])).create().await;
         let accepted = source.accept(event::set(name)).await;
         acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
         subscription.pause().await;
     }
-    let refused = acme.upload("five", with(4)).await;
+    let refused = acme.upload("nine", with(8)).await;
     assert_eq!(refused.not_the_problem(422, "filter_too_complex"), None);
-    assert!(refused.text().contains("`filter_memories_max` is 4"), "{}", refused.text());
+    assert!(refused.text().contains("`filter_memories_max` is 8"), "{}", refused.text());
 }
 
 #[tokio::test]

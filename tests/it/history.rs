@@ -170,7 +170,7 @@ async fn a_replay_that_is_killed_again_and_again_makes_each_run_once() {
 
 #[tokio::test]
 async fn a_replay_keeps_its_rate_and_waits_while_the_backlog_is_full() {
-    let host = Host::with().config("[history]\nreplay_per_second_max = 100\nreplays_per_tenant_max = 1").start().await;
+    let host = Host::with().config("[history]\nreplays_per_tenant_max = 1").start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"backlog_deliveries_max": 10}})).await;
     let source = acme.source("idp", Seed::Set).await;
     for number in 0..20 {
@@ -252,8 +252,8 @@ async fn a_replay_is_cancelled_and_a_strangers_is_none() {
         (asked, "subscription"),
         (with("since", json!("2999-01-01T00:00:00Z")), "since"),
         (with("until", json!("2019-01-01T00:00:00Z")), "since"),
-        (with("per_second", json!(0)), "replay_per_second_max"),
-        (with("per_second", json!(1_001)), "replay_per_second_max"),
+        (with("per_second", json!(0)), "1 to 1000"),
+        (with("per_second", json!(1_001)), "1 to 1000"),
         (with("events", json!(vec!["x"; 65])), "events"),
     ] {
         let answer = replay(&acme, body).await;

@@ -9,7 +9,7 @@ use crate::shares::bulky;
 /// may use, and five into a share.
 #[tokio::test]
 async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
-    let config = "[delivery]\nin_flight_bytes_max = 1000000\nin_flight_bytes_per_tenant_max = 320000\n\
+    let config = "[delivery]\nin_flight_bytes_max = 1280000\n\
         breaker_failures_max = 0\n[egress]\nhead_ms_max = 600000\nresponse_ms_max = 600000\n";
     let host = Host::with().config(config).start().await;
     let hang = host.tenant("hang").await;
@@ -56,7 +56,7 @@ async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
 
 #[tokio::test]
 async fn what_a_filter_makes_larger_is_weighed_before_it_is_sent() {
-    let config = "[delivery]\nin_flight_bytes_per_tenant_max = 120000\n[egress]\nhead_ms_max = 600000\n\
+    let config = "[delivery]\nin_flight_bytes_max = 480000\n[egress]\nhead_ms_max = 600000\n\
         response_ms_max = 600000\n";
     let host = Host::with().config(config).start().await;
     let acme = host.tenant("acme").await;

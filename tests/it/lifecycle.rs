@@ -53,8 +53,8 @@ async fn a_wrong_configuration_ends_the_start_and_names_the_key() {
     for (what, text, named) in [
         ("no TOML", "[listen\n", "TOML"),
         ("an unknown key", "[listen]\nadress = \"127.0.0.1:0\"\n", "adress"),
-        ("a wrong type", "[data]\nbatch_max = \"many\"\n", "data.batch_max"),
-        ("a limit of 0", "[delivery]\nwindow_max = 0\n", "delivery.window_max"),
+        ("a wrong type", "[data]\nclock_settle_s = \"many\"\n", "data.clock_settle_s"),
+        ("a limit of 0", "[delivery]\nin_flight_max = 0\n", "delivery.in_flight_max"),
         ("half of TLS", "[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
         ("a network that is none", "[egress]\nallow = [\"everywhere\"]\n", "egress.allow"),
         ("a log level that is none", "[log]\nlevel = \"a=b=c\"\n", "log.level"),
@@ -76,12 +76,12 @@ async fn a_wrong_configuration_ends_the_start_and_names_the_key() {
 }
 
 /// A configuration with an error of each kind, and the text with which each is reported.
-const WRONG: &str = "[listen]\nadress = \"127.0.0.1:0\"\n\n[data]\ndir = \"data\"\nbatch_max = \"many\"\n\n\
-    [delivery]\nwindow_max = 0\n\n[egress]\nallow = [\"everywhere\"]\n\n[log]\nlevel = \"inof\"\n\n[quotas]\nfilters_max = 3\n";
+const WRONG: &str = "[listen]\nadress = \"127.0.0.1:0\"\n\n[data]\ndir = \"data\"\nclock_settle_s = \"many\"\n\n\
+    [delivery]\nin_flight_max = 0\n\n[egress]\nallow = [\"everywhere\"]\n\n[log]\nlevel = \"inof\"\n\n[quotas]\nfilters_max = 3\n";
 const REPORTED: [&str; 8] = [
     "bad.toml, line 2: `listen.adress` is no setting; did you mean `listen.address`?",
-    "bad.toml, line 6: `data.batch_max`",
-    "`delivery.window_max` is 0",
+    "bad.toml, line 6: `data.clock_settle_s`",
+    "`delivery.in_flight_max` is 0",
     "bad.toml, line 12: `egress.allow`",
     "`log.level` `inof` is no level; did you mean `info`?",
     "bad.toml, line 17: there is no section `[quotas]`",
@@ -108,6 +108,50 @@ async fn all_errors_of_a_configuration_are_reported_at_once_and_nothing_is_writt
     let entries = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(entries.collect::<Vec<_>>(), ["bad.toml"], "neither a data folder nor a key");
     assert_eq!(std::fs::read_to_string(folder.path().join("bad.toml")).unwrap(), WRONG);
+}
+
+#[tokio::test]
+async fn config_check_reports_errors_and_warnings_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("bad.toml", WRONG);
+    write(
+        "files.toml",
+        "[listen]\ntls_certificate = \"c.pem\"\ntls_key = \"k.pem\"\n[egress]\nca_files = [\"a.pem\"]\n",
+    );
+    write("odd.toml", "[egress]\nallow_http = true\n[data]\nretention_s = 60\n");
+    write("good.toml", "[data]\ndir = \"data\"\n");
+    let check = async |file: &str| {
+        let mut check = Host::command(folder.path());
+        let ended = check.args(["config", "check", file]).output().await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (ended.status.code(), text(&ended.stdout), text(&ended.stderr))
+    };
+    let (code, out, said) = check("bad.toml").await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{said}");
+    for reported in REPORTED.iter().filter(|reported| !reported.contains("variable")) {
+        assert_eq!(said.matches(reported).count(), 1, "`{reported}` is reported once: {said}");
+    }
+    let (code, out, said) = check("files.toml").await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{said}");
+    assert!(said.contains("c.pem") && said.contains("`egress.ca_files`") && said.contains("a.pem"), "{said}");
+    let (code, out, said) = check("odd.toml").await;
+    assert_eq!((code, out.as_str()), (Some(0), "odd.toml is valid\n"), "{said}");
+    assert!(said.contains("warning: `egress.allow_http`") && said.contains("`data.retention_min_s`"), "{said}");
+    let (code, out, said) = check("good.toml").await;
+    assert_eq!((code, out.as_str(), said.as_str()), (Some(0), "good.toml is valid\n", ""));
+    let (code, _, said) = check("missing.toml").await;
+    assert!(code == Some(1) && said.contains("missing.toml"), "{said}");
+    // The environment counts, too.
+    let mut with = Host::command(folder.path());
+    with.args(["config", "check", "good.toml"]).env("SETGATE_INGEST__BODY_BYTES_MAX", "lots");
+    let ended = with.output().await.unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("SETGATE_INGEST__BODY_BYTES_MAX"));
+    let mut entries: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    entries.sort();
+    assert_eq!(entries, ["bad.toml", "files.toml", "good.toml", "odd.toml"], "nothing is written");
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ async fn nobody_waits_behind_a_dead_endpoint() {
 #[tokio::test]
 async fn an_endpoint_that_fails_is_left_alone_until_one_delivery_gets_through() {
     let host = Host::with()
-        .config("[delivery]\nbreaker_failures_max = 3\nbreaker_open_ms = 500\nbreaker_open_ms_max = 1000\nin_flight_per_endpoint_max = 1\n")
+        .config("[delivery]\nbreaker_failures_max = 3\nbreaker_open_ms_max = 1000\nin_flight_per_endpoint_max = 1\n")
         .start()
         .await;
     let acme = host.tenant("acme").await;
@@ -169,7 +169,7 @@ async fn a_subscription_that_only_fails_is_paused_and_its_tenant_is_told() {
     let failing = acme
         .subscribe_url(&format!("http://{address}/in?token=hush"))
         .retry(&[1; 30])
-        .with("pacing", json!({"disable_after_s": 4}))
+        .with("pacing", json!({"pause_after_s": 4}))
         .create()
         .await;
     let id = failing.delivery_of(&source.accept(event::set("one")).await);

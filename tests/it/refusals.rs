@@ -14,7 +14,7 @@ struct Story {
 
 impl Story {
     async fn new() -> Self {
-        let host = Host::with().config("[ingest]\nbody_bytes_max = 4096\njson_depth_max = 8").start().await;
+        let host = Host::with().config("[ingest]\nbody_bytes_max = 4096").start().await;
         let acme = host.tenant("acme").await;
         for (name, seed) in [("open", Seed::Open), ("wso2", Seed::Wso2), ("token", Seed::Set), ("hook", Seed::Platform)]
         {
@@ -68,7 +68,7 @@ fn bad_events() -> Vec<Bad> {
     let old = setgate_tests::signature::standard_headers(Seed::Platform.secret(), "msg_1", 1_600_000_000, b"{}");
     let mut expired = bad("signed years ago", "hook", "{}", 401, "bad_signature");
     expired.headers.extend(old);
-    let deep = format!(r#"{{"iss":"i","jti":"j","iat":1,"events":{}1{}}}"#, "{\"a:b\":".repeat(9), "}".repeat(9));
+    let deep = format!(r#"{{"iss":"i","jti":"j","iat":1,"events":{}1{}}}"#, "{\"a:b\":".repeat(65), "}".repeat(65));
     vec![
         bad("no JSON", "open", "not json", 400, "malformed_json"),
         bad("nothing", "open", "", 400, "malformed_json"),

@@ -79,6 +79,11 @@ fn flagging() -> Vec<u8> {
     place::filter("flag-suspicious-login")
 }
 
+/// Runs until its second of computing time is over.
+fn endless() -> Vec<u8> {
+    Guest::new("(loop $again (br $again)) unreachable").wasm()
+}
+
 fn trapping() -> Vec<u8> {
     Guest::new("unreachable").wasm()
 }
@@ -150,11 +155,19 @@ async fn a_backtest_shows_which_events_would_change_and_sends_nothing() {
 
 #[tokio::test]
 async fn a_backtest_ends_in_time_and_says_so() {
-    let host = Host::with().config("[rollout]\nbacktest_ms_max = 0").start().await;
-    let story = Story::on(host, json!({"filter": "gate", "grants": ["config"]})).await;
-    story.ran(&story.source.accept(harmless("a")).await).await;
-    let report = story.backtest(json!({"digest": story.active})).await.expect(200).json();
-    assert_eq!((&report["complete"], &report["events"]), (&json!(false), &json!(0)), "{report}");
+    // A backtest has half of the time of a request, and each call of the candidate uses its whole second.
+    let config =
+        "[listen]\nrequest_ms_max = 8000\n[quota]\nfuel_per_call = 1000000000000\nfuel_per_second = 1000000000000";
+    let story =
+        Story::on(Host::with().config(config).start().await, json!({"filter": "gate", "grants": ["config"]})).await;
+    let endless = story.candidate(endless()).await;
+    for number in 0..20 {
+        story.source.accept(harmless(&number.to_string())).await;
+    }
+    story.receiver.received(20).await;
+    let report = story.backtest(json!({"digest": endless})).await.expect(200).json();
+    assert_eq!(report["complete"], false, "{report}");
+    assert!(report["events"].as_u64().unwrap() < 20, "{report}");
 }
 
 #[tokio::test]
@@ -233,16 +246,29 @@ async fn a_shadow_is_compared_while_the_active_versions_bytes_are_delivered() {
 
 #[tokio::test]
 async fn a_shadow_without_room_leaves_events_out() {
-    let host = Host::with().config("[rollout]\nshadow_in_flight_per_tenant_max = 0").start().await;
-    let story = Story::on(host, json!({"filter": "gate", "grants": ["config"]})).await;
-    let digest = story.candidate(flagging()).await;
+    // Each shadow runs for a second, and two of a tenant run at the same time.
+    let config = "[quota]\nfuel_per_call = 1000000000000\nfuel_per_second = 1000000000000";
+    let story =
+        Story::on(Host::with().config(config).start().await, json!({"filter": "gate", "grants": ["config"]})).await;
+    let digest = story.candidate(endless()).await;
     story.roll_out(json!({"digest": digest, "mode": "shadow"})).await.expect(201);
-    for number in 0..3 {
-        story.ran(&story.source.accept(suspicious(&format!("e{number}"), "u-1")).await).await;
-    }
-    let shadow = story.rollout().await["report"]["shadow"].clone();
-    assert_eq!((&shadow["skipped"], &shadow["runs"]), (&json!(3), &json!(0)), "counted, not run: {shadow}");
-    assert_eq!(story.host.metric("setgate_shadow_runs_total", &["result=\"skipped\""]).await, 3.0);
+    let mut sent = 0;
+    until("an event is skipped", async || {
+        for _ in 0..5 {
+            story.source.accept(suspicious(&format!("e{sent}"), "u-1")).await;
+            sent += 1;
+        }
+        (story.host.metric("setgate_shadow_runs_total", &["result=\"skipped\""]).await > 0.0).then_some(())
+    })
+    .await;
+    let shadow = until("each event is counted", async || {
+        let shadow = story.rollout().await["report"]["shadow"].clone();
+        let counted = shadow["skipped"].as_u64().unwrap() + shadow["runs"].as_u64().unwrap();
+        (counted == sent).then_some(shadow)
+    })
+    .await;
+    assert!(shadow["skipped"].as_u64().unwrap() > 0, "counted, not run: {shadow}");
+    story.receiver.received(usize::try_from(sent).unwrap()).await;
 }
 
 #[tokio::test]

@@ -166,8 +166,8 @@ async fn a_quota_above_the_host_s_limit_is_warned_of_with_the_setting() {
     let sent = operator.send(Method::PATCH, path, &[JSON], shown.to_string()).await.expect(200).json();
     assert_eq!(sent, shown);
     for (key, value, setting) in [
-        ("filter_bytes_max", 32_u64 << 20, "quota.filter_bytes_max"),
-        ("table_bytes_max", 32 << 20, "quota.table_bytes_max"),
+        ("filter_bytes_max", 32_u64 << 20, "filter_bytes_max"),
+        ("table_bytes_max", 32 << 20, "table_bytes_max"),
         ("filters_bytes_max", 2 << 30, "data.ledger_bytes_max"),
     ] {
         let change = json!({"quota": {key: value}}).to_string();

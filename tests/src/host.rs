@@ -186,7 +186,7 @@ impl Host {
         let mut process = Self::command_of(folder, program)
             .args(["serve", "--config", "setgate.toml", "--operator-key-file", "operator.key"])
             .env("SETGATE_LISTEN__ADDRESS", "127.0.0.1:0")
-            .env("SETGATE_LISTEN__LEAVE_MS", "0")
+            .env("SETGATE_LISTEN__SHUTDOWN_DELAY_MS", "0")
             .env("SETGATE_DATA__DIR", self.data())
             .env("SETGATE_EGRESS__ALLOW", r#"["127.0.0.0/8"]"#)
             .env("SETGATE_EGRESS__ALLOW_HTTP", "true")

@@ -44,7 +44,7 @@ impl Lives {
     /// A new ledger in that directory, with a host's settings.
     pub(super) async fn new(folder: &Path) -> anyhow::Result<Self> {
         let clock = Clock::system();
-        let ledger = Ledger::open(host_options(folder), clock.clone()).context("a new ledger")?;
+        let ledger = Ledger::open(Options::new(folder), clock.clone()).context("a new ledger")?;
         let tenant: TenantId = "bench".parse()?;
         let made = Tenant { id: tenant.clone(), display_name: None, quota: None, created_at: clock.now() };
         ledger.registry.put_tenant(made, Expected::Any).await?;
@@ -57,7 +57,7 @@ impl Lives {
     /// of its due deliveries.
     pub(super) async fn of_host(data: &Path, subscription: &str, first: u64) -> anyhow::Result<Self> {
         let clock = Clock::system();
-        let ledger = Ledger::open(host_options(&data.join("ledger")), clock.clone()).context("the host's ledger")?;
+        let ledger = Ledger::open(Options::new(data.join("ledger")), clock.clone()).context("the host's ledger")?;
         let subscription: SubscriptionId = subscription.parse()?;
         let lane = ledger.deliveries.lanes().await?.into_iter().find(|lane| lane.subscription == subscription);
         let tenant = lane.context("the subscription has no delivery that is due")?.tenant;
@@ -219,11 +219,6 @@ impl Inner {
         };
         Ok(Settlement { passed: vec![run], ..Settlement::new(due.seq, at, Step::Delivered { attempt }) })
     }
-}
-
-/// The ledger options of a host with the default configuration.
-fn host_options(folder: &Path) -> Options {
-    Options { batch_max: 512, queue_max: 8192, ..Options::new(folder) }
 }
 
 fn chunks(events: u64) -> impl Iterator<Item = u64> {

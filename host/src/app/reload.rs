@@ -9,7 +9,7 @@ use setgate_base::telemetry::{Log, metric};
 use setgate_egress::Egress;
 use tracing::{error, info, warn};
 
-use super::{Running, egress_options, ledger_options};
+use super::{Running, ledger_options};
 use crate::config::{Change, Config, Error};
 use crate::http::listener::tls::{self, Tls};
 
@@ -72,7 +72,7 @@ impl Running {
             let read = listener.map(tls::read).transpose().with_context(|| format!("`[{table}]`"))?;
             certificates.extend(read.flatten().map(|read| (tls, read)));
         }
-        let clients = self.live.egress.prepare(egress_options(config)).context("`[egress]`")?;
+        let clients = self.live.egress.prepare((&config.egress).into()).context("`[egress]`")?;
 
         log.set(level);
         for (tls, read) in certificates {

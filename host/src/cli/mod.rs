@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod config;
 mod connection;
 pub mod emit;
 pub mod filter;

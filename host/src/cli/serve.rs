@@ -51,6 +51,9 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     }
     let config = read(&args)?;
     let log = telemetry::start(config.log.format, &config.log.level).map_err(anyhow::Error::msg)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     raise_descriptors();
     // Installed before anything starts: a signal in between would end the process without cleanup.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -93,7 +96,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => {
                 notify::tell(notify::STOPPING);
                 running.leave();
-                let leave = Duration::from_millis(running.settings.now().listen.leave_ms);
+                let leave = Duration::from_millis(running.settings.now().listen.shutdown_delay_ms);
                 tokio::select! {
                     () = tokio::time::sleep(leave) => {}
                     _ = terminate.recv() => {}

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Address;
 
-/// `[listen]`: listeners, their connections and request limits.
+/// Listeners, TLS, connection limits and request limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
@@ -41,26 +41,14 @@ pub struct Listen {
     pub client_address: ClientAddress,
     /// Timeout (ms) of the TLS handshake, and of the request head.
     pub head_ms_max: u64,
-    /// How long (ms) to keep reading and discarding a request body after an early response, so that the client can read
-    /// the error.
-    pub linger_ms_max: u64,
     /// Timeout (ms) of a whole request, including its body.
     pub request_ms_max: u64,
     /// How long (ms) requests are still served after SIGTERM while `/readyz` answers 503, so that a load balancer can
     /// notice. A second signal, or SIGINT, ends the wait.
-    pub leave_ms: u64,
-    /// Bytes of event bodies in memory; an event that does not fit is answered 503.
+    pub shutdown_delay_ms: u64,
+    /// Bytes of event bodies in memory; an event that does not fit is answered 503. A quarter of it is the share of one
+    /// tenant; an event beyond it is answered 429.
     pub bodies_bytes_max: u32,
-    /// The share of `bodies_bytes_max` that one tenant may use; an event beyond it is answered 429.
-    pub bodies_bytes_per_tenant_max: u32,
-    /// Bytes of management request bodies, mostly uploads, in memory; a request beyond it is answered 503.
-    pub uploads_bytes_max: u32,
-    /// The share of `uploads_bytes_max` that one tenant may use; a request beyond it is answered 429.
-    pub uploads_bytes_per_tenant_max: u32,
-    /// Bytes of management responses in memory that clients have not read yet; a request beyond it is answered 503.
-    pub responses_bytes_max: u32,
-    /// The share of `responses_bytes_max` that one tenant may use; a request beyond it is answered 429.
-    pub responses_bytes_per_tenant_max: u32,
 }
 
 /// How a trusted proxy states the client address of a connection or a request.
@@ -92,15 +80,9 @@ impl Default for Listen {
             trusted_proxies: Vec::new(),
             client_address: ClientAddress::Peer,
             head_ms_max: 10_000,
-            linger_ms_max: 2_000,
             request_ms_max: 60_000,
-            leave_ms: 3_000,
+            shutdown_delay_ms: 3_000,
             bodies_bytes_max: 64 << 20,
-            bodies_bytes_per_tenant_max: 16 << 20,
-            uploads_bytes_max: 96 << 20,
-            uploads_bytes_per_tenant_max: 32 << 20,
-            responses_bytes_max: 32 << 20,
-            responses_bytes_per_tenant_max: 8 << 20,
         }
     }
 }
@@ -141,8 +123,20 @@ impl Listen {
         std::iter::once(("listen", self.main())).chain(more).collect()
     }
 
+    /// The share of `bodies_bytes_max` that one tenant may use.
+    pub fn bodies_bytes_per_tenant_max(&self) -> u32 {
+        self.bodies_bytes_max / 4
+    }
+
     pub(super) fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
+        let not_zero = [
+            ("connections_max", self.connections_max as u64),
+            ("connections_per_peer_max", self.connections_per_peer_max as u64),
+            ("idle_ms_max", self.idle_ms_max),
+        ];
+        let zeros = not_zero.iter().filter(|(_, value)| *value == 0);
+        let mut faults: Vec<_> =
+            zeros.map(|(key, _)| format!("`listen.{key}` is 0; it has to be at least 1")).collect();
         if self.client_address != ClientAddress::Peer && self.trusted_proxies.is_empty() {
             faults.push(
                 "`listen.client_address` is of trusted proxies: name their networks in `listen.trusted_proxies`"

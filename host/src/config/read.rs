@@ -188,7 +188,7 @@ fn dict(mut data: figment::value::Map<Profile, Dict>) -> Dict {
 }
 
 /// Every setting by its key, such as `listen.operator.address`.
-fn known() -> BTreeMap<String, Json> {
+pub(super) fn known() -> BTreeMap<String, Json> {
     let mut config = Config::default();
     config.listen.operator = Some(config.listen.main());
     config.listen.tenant = Some(config.listen.main());

@@ -1,5 +1,5 @@
-//! Generates `docs/reference/config.md` from the settings types; a test compares the two. `UPDATE=1 cargo test
-//! --workspace --lib config::` rewrites the page.
+//! Generates `docs/reference/config.md` and `deploy/config.defaults.toml` from the settings types; tests compare them.
+//! `UPDATE=1 cargo test --workspace --lib config::` rewrites both, and is the only way to change them.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,19 +9,57 @@ use serde_json::Value;
 use super::Config;
 use super::settings::is_live;
 
-const HEAD: &str = "\
+/// Maximum number of keys, including those of `[listen.operator]` and `[listen.tenant]`. A new setting needs a reason in
+/// a decision record: a limit that no operator has a reason to change is a constant.
+const KEYS_MAX: usize = 80;
+/// Number of keys of each table.
+const KEYS: [(&str, usize); 12] = [
+    ("listen", 13),
+    ("listen.operator", 4),
+    ("listen.tenant", 4),
+    ("data", 11),
+    ("ingest", 2),
+    ("quota", 10),
+    ("sandbox", 9),
+    ("delivery", 10),
+    ("history", 1),
+    ("egress", 8),
+    ("log", 2),
+    ("traces", 6),
+];
+
+/// The source files of the sections, and the names of their structs.
+const SOURCES: [(&str, &str, &str); 10] = [
+    ("listen", include_str!("listen.rs"), "Listen"),
+    ("data", include_str!("../../crates/ledger/src/settings.rs"), "Settings"),
+    ("ingest", include_str!("ingest.rs"), "Ingest"),
+    ("quota", include_str!("../../crates/domain/src/tenant.rs"), "DefaultQuota"),
+    ("sandbox", include_str!("../../crates/sandbox/src/settings.rs"), "Settings"),
+    ("delivery", include_str!("delivery.rs"), "Delivery"),
+    ("history", include_str!("history.rs"), "History"),
+    ("egress", include_str!("../../crates/egress/src/settings.rs"), "Settings"),
+    ("log", include_str!("log.rs"), "Log"),
+    ("traces", include_str!("../traces/settings.rs"), "Settings"),
+];
+
+const PAGE: &str = "docs/reference/config.md";
+const PAGE_HEAD: &str = "\
 # Settings
 
-A test generates this page from the types in `host/src/config`; `UPDATE=1 cargo test --workspace --lib config::` rewrites it.
+A test generates this page from the settings types; `UPDATE=1 cargo test --workspace --lib config::` rewrites it.
 
-Every setting has a default. `setgate serve` reads `setgate.toml` of the current folder if it exists, or the file that `--config`
-(`SETGATE_CONFIG`) names. Environment variables override the file. An unknown key is an error, and so is an unknown variable that begins
-with `SETGATE_`. All errors are reported at once, with file and line or the variable.
+Every setting has a default. `setgate serve` reads the file that `--config` (`SETGATE_CONFIG`) names, or else `setgate.toml` in the
+current directory if it exists. Environment variables override the file. An unknown key is an error, and so is an unknown variable that
+begins with `SETGATE_`. All errors are reported at once, each with its file and line or its variable. `setgate config check FILE` reports
+them without starting a host. [config.defaults.toml](../../deploy/config.defaults.toml) has every key with its default, ready to copy.
 
-On SIGHUP the configuration is read again and checked as a whole. Keys with `reload` yes take effect at once, the others at the next
-start; the log names both. An invalid configuration changes nothing. Certificates are always read again; whether a listener uses TLS is
-fixed at the start. Values from the environment or the command line stay as they were. See
+SIGHUP makes the host read the configuration again and check it as a whole. If it is invalid, nothing changes. Otherwise keys with `yes`
+in the column reload take effect at once, and the others at the next start; the log names both. Certificates are always read again;
+whether a listener uses TLS is fixed at the start. Command line options continue to override the file. See
 [Changing settings](../how-to/operations.md#changing-settings).
+
+A limit that is not listed here is a constant next to the code that applies it. [Shared limits](shares.md) lists those that tenants share,
+and [Changes before 0.1](changes-before-0.1.md#removed-settings) those that were settings.
 
 ```toml
 [listen]
@@ -32,6 +70,12 @@ tls_key = \"/etc/setgate/key.pem\"
 [data]
 dir = \"/var/lib/setgate\"
 ```
+";
+
+const DEFAULTS: &str = "deploy/config.defaults.toml";
+const DEFAULTS_HEAD: &str = "\
+# Every setting of Setgate with its default. Generated; docs/reference/config.md explains each setting in full.
+# Copy the lines to change into setgate.toml, and check that file with `setgate config check setgate.toml`.
 ";
 
 /// A field of a struct, as written in the source.
@@ -81,53 +125,106 @@ fn is_table(field: &Field) -> bool {
     field.of_type == "Option<Listener>"
 }
 
-fn render() -> String {
-    let settings = [
-        include_str!("mod.rs"),
-        include_str!("listen.rs"),
-        include_str!("sandbox.rs"),
-        include_str!("traces.rs"),
-        include_str!("../../crates/domain/src/tenant.rs"),
-    ]
-    .concat();
+/// The tables in order, each with its meaning, source, struct and default values (`Null` if it is absent by default).
+fn tables() -> Vec<(String, String, &'static str, &'static str, Value)> {
     let defaults = serde_json::to_value(Config::default()).expect("settings are JSON");
-    let mut text = HEAD.to_owned();
-    for section in fields(&settings, "Config") {
+    let mut tables = Vec::new();
+    for section in fields(include_str!("mod.rs"), "Config") {
         let name = &section.name;
-        write!(text, "\n## [{name}]\n\n{}\n\n", section.meaning).expect("a string can be written to");
-        rows(&mut text, name, &settings, &section.of_type, &defaults[name]);
-        for field in fields(&settings, &section.of_type).iter().filter(|field| is_table(field)) {
+        let (_, source, of_type) = SOURCES.iter().find(|(table, ..)| table == name).unwrap_or_else(|| panic!("{name}"));
+        tables.push((name.clone(), section.meaning, *source, *of_type, defaults[name].clone()));
+        for field in fields(source, of_type).into_iter().filter(is_table) {
             let table = format!("{name}.{}", field.name);
-            write!(text, "\n## [{table}]\n\n{}\n\n", field.meaning).expect("a string can be written to");
-            rows(&mut text, &table, &settings, "Listener", &Value::Null);
+            tables.push((table, field.meaning, *source, "Listener", Value::Null));
+        }
+    }
+    tables
+}
+
+fn page() -> String {
+    let mut text = PAGE_HEAD.to_owned();
+    for (table, meaning, source, of_type, defaults) in tables() {
+        write!(text, "\n## [{table}]\n\n{meaning}\n\n").expect("a string can be written to");
+        rows(&mut text, &table, source, of_type, &defaults);
+    }
+    text
+}
+
+/// The first sentence of a text.
+fn sentence(text: &str) -> &str {
+    text.find(". ").map_or(text, |end| &text[..=end])
+}
+
+fn defaults() -> String {
+    let mut text = DEFAULTS_HEAD.to_owned();
+    for (table, meaning, source, of_type, defaults) in tables() {
+        let is_absent = if defaults.is_null() { "#" } else { "" };
+        write!(text, "\n# {meaning}\n{is_absent}[{table}]\n").expect("a string can be written to");
+        for field in fields(source, of_type).iter().filter(|field| !is_table(field)) {
+            let (default, note) = match &defaults[&field.name] {
+                Value::Null => (EMPTY.to_owned(), " Not set."),
+                value => (value.to_string(), ""),
+            };
+            let (key, about) = (&field.name, sentence(&field.meaning));
+            write!(text, "# {about}{note}\n#{key} = {default}\n").expect("a string can be written to");
         }
     }
     text
 }
 
+/// Stands for a value that is not set.
+const EMPTY: &str = "\"\"";
+
 #[test]
-fn the_reference_is_that_of_the_types() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/config.md");
-    let rendered = render();
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&file, &rendered).unwrap();
+fn the_files_are_those_of_the_types() {
+    for (name, rendered) in [(PAGE, page()), (DEFAULTS, defaults())] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&file, &rendered).unwrap();
+        }
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(written == rendered, "{name} is old: `UPDATE=1 cargo test --workspace --lib config::` rewrites it");
     }
-    let written = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        written == rendered,
-        "docs/reference/config.md is old: `UPDATE=1 cargo test --workspace --lib config::` writes it anew"
-    );
 }
 
 #[test]
-fn every_default_has_a_meaning() {
-    let defaults = serde_json::to_value(Config::default()).unwrap();
-    let rendered = render();
-    for (section, keys) in defaults.as_object().unwrap() {
-        for key in keys.as_object().unwrap().keys() {
-            let variable = format!("`SETGATE_{}__{}", section.to_uppercase(), key.to_uppercase());
-            let row = rendered.lines().find(|line| line.contains(&variable)).unwrap_or_else(|| panic!("{variable}"));
-            assert!(!row.ends_with("|  |"), "{row}");
+fn every_key_has_a_meaning() {
+    for (table, _, source, of_type, _) in tables() {
+        for Field { name, meaning, .. } in fields(source, of_type) {
+            assert!(meaning.ends_with('.'), "`{table}.{name}`: {meaning}");
         }
     }
+}
+
+#[test]
+fn there_are_as_many_keys_as_decided() {
+    let counted: Vec<_> = tables()
+        .into_iter()
+        .map(|(table, _, source, of_type, _)| {
+            let keys = fields(source, of_type).iter().filter(|field| !is_table(field)).count();
+            (table, keys)
+        })
+        .collect();
+    assert_eq!(counted, KEYS.map(|(table, keys)| (table.to_owned(), keys)));
+    assert!(counted.iter().map(|(_, keys)| keys).sum::<usize>() <= KEYS_MAX);
+    // The types and the source that is parsed here agree.
+    let known = super::read::known().into_keys().filter(|key| key != "listen.operator" && key != "listen.tenant");
+    assert_eq!(known.count(), counted.iter().map(|(_, keys)| keys).sum::<usize>());
+}
+
+#[test]
+fn the_defaults_are_the_defaults() {
+    // Uncommented, except for values that are not set.
+    let given: String = defaults()
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with([' ', '['])).or(Some(line)))
+        .filter(|line| !line.starts_with('#') && !line.ends_with(&format!("= {EMPTY}")))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &given).unwrap();
+    let read = Config::load(Some(file.path())).unwrap_or_else(|error| panic!("{error}\n{given}"));
+    let in_json = |config: &Config| serde_json::to_value(config).unwrap();
+    assert_eq!(in_json(&read), in_json(&Config::default()), "{given}");
+    assert!(given.lines().filter(|line| line.contains(" = ")).count() > KEYS_MAX / 2, "{given}");
 }

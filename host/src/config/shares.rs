@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use setgate_domain::tenant::Quota;
 
 use super::Config;
 
@@ -64,7 +65,7 @@ fn rows(page: &str) -> Vec<Row> {
     table.take_while(|line| line.starts_with('|')).map(row).collect()
 }
 
-/// Every numeric setting by name, with its default.
+/// Every numeric setting by name, with its default, and every numeric member of a tenant's quota.
 fn settings() -> Vec<(String, Value)> {
     let Value::Object(sections) = serde_json::to_value(Config::default()).unwrap() else { panic!("an object") };
     let mut settings = Vec::new();
@@ -72,6 +73,9 @@ fn settings() -> Vec<(String, Value)> {
         let Value::Object(keys) = keys else { continue };
         settings.extend(keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
     }
+    let Value::Object(quota) = serde_json::to_value(Quota::default()).unwrap() else { panic!("an object") };
+    settings.retain(|(key, _)| !key.starts_with("quota."));
+    settings.extend(quota.into_iter().map(|(key, value)| (format!("quota.{key}"), value)));
     settings.retain(|(_, value)| value.is_number());
     settings
 }

@@ -23,30 +23,26 @@ fn what_is_wrong_is_named() {
     for (text, expected) in [
         ("[listen]\nadress = \"x\"\n", "adress"),
         ("[listen]\naddress = 7\n", "listen.address"),
-        ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
+        ("[delivery]\nin_flight_max = 0\n", "delivery.in_flight_max"),
         ("[data]\nretention_s = 0\n", "data.retention_s"),
         ("[data]\nretention_every_s = 0\n", "data.retention_every_s"),
         ("[data]\nledger_bytes_max = 1000\n", "data.ledger_bytes_max"),
-        ("[data]\naudit_retention_days = 0\n", "data.audit_retention_days"),
+        ("[data]\naudit_retention_s = 0\n", "data.audit_retention_s"),
         ("[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
         ("[listen.tenant]\naddress = \"127.0.0.1:1\"\ntls_key = \"k.pem\"\n", "listen.tenant.tls_certificate"),
         ("[listen.operator]\naddress = \"127.0.0.1:1\"\nclient_ca = \"ca.pem\"\n", "listen.operator.client_ca"),
         ("[listen.operator]\ntls_key = \"k.pem\"\n", "address"),
         ("[listen.operator]\naddress = \"127.0.0.1:8080\"\n", "listen.operator.address"),
-        ("[listen]\nbodies_bytes_max = 1000\n", "listen.bodies_bytes_per_tenant_max"),
-        ("[listen]\nbodies_bytes_per_tenant_max = 1000\n", "ingest.body_bytes_max"),
-        ("[listen]\nuploads_bytes_per_tenant_max = 1000\n", "quota.filter_bytes_max"),
-        ("[ingest]\njson_depth_max = 65\n", "ingest.json_depth_max"),
-        ("[delivery]\nin_flight_bytes_max = 33554431\n", "`delivery.in_flight_bytes_per_tenant_max` is more than"),
-        ("[delivery]\nin_flight_bytes_per_tenant_max = 0\n", "`delivery.in_flight_bytes_per_tenant_max` is 0"),
+        ("[listen]\nbodies_bytes_max = 1000\n", "ingest.body_bytes_max"),
+        ("[delivery]\nin_flight_bytes_max = 0\n", "`delivery.in_flight_bytes_max` is 0"),
+        ("[egress]\nhead_ms_max = 0\n", "`egress.head_ms_max` is 0"),
         ("[quota]\nfilter_faults_max = 101\n", "`quota.filter_faults_max` is more than 100"),
         ("[quota]\nmemory_bytes_max = 1073741825\n", "`quota.memory_bytes_max` is 1073741825"),
         ("[sandbox]\nmemory_bytes_max = 33554431\n", "`sandbox.memory_bytes_max` (33554431)"),
-        ("[quota]\ntable_elements_max = 1000000\n", "`sandbox.table_elements_max`"),
+        ("[quota]\ntable_elements_max = 1000000\n", "`quota.table_elements_max` is no setting"),
         ("[traces]\nsample_ratio = 1.5\n", "traces.sample_ratio"),
         ("[traces]\nendpoint = \"collector:4318\"\n", "traces.endpoint"),
         ("[traces]\nendpoint = \"http://me:hush@collector:4318\"\n", "traces.headers"),
-        ("[traces]\nqueue_spans_max = 0\n", "traces.queue_spans_max"),
         ("[log]\nlevel = \"inof\"\n", "did you mean `info`?"),
         ("[listen]\naddress = \"8080\"\n", "127.0.0.1:8080"),
         ("[listen.operator]\ntls_certificate = \"c\"\n", "listen.operator.address"),
@@ -68,15 +64,15 @@ fn what_is_wrong_is_named() {
 
 #[test]
 fn all_that_is_wrong_is_told_at_once_with_its_line() {
-    let text = "# settings\n[listen]\nadress = \"x\"\nconnections_max = \"many\"\n\n[delivery]\nwindow_max = 0\n\
-                [data]\nbatch_max = -1\n[log]\nlevel = \"inof\"\n[egress]\nallow = [\"everywhere\"]\n\
+    let text = "# settings\n[listen]\nadress = \"x\"\nconnections_max = \"many\"\n\n[delivery]\nin_flight_max = 0\n\
+                [data]\nclock_settle_s = -1\n[log]\nlevel = \"inof\"\n[egress]\nallow = [\"everywhere\"]\n\
                 [listen.tenant]\naddress = 1\n";
     let said = load(text).unwrap_err().to_string();
     for expected in [
         "line 3: `listen.adress` is no setting; did you mean `listen.address`?",
         "line 4: `listen.connections_max`: invalid type: found string \"many\"",
-        "`delivery.window_max` is 0",
-        "line 9: `data.batch_max`: ",
+        "`delivery.in_flight_max` is 0",
+        "line 9: `data.clock_settle_s`: ",
         "`log.level` `inof` is no level; did you mean `info`?",
         "line 13: `egress.allow`: ",
         "line 15: `listen.tenant.address`: ",

@@ -27,7 +27,7 @@ pub mod warnings;
 
 use std::sync::Arc;
 
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::pipeline::DataPlane;
 
 pub use pages::{Page, PageQuery};
@@ -100,12 +100,6 @@ impl Control {
         view.tenant.value.quota.clone().unwrap_or_else(|| self.settings.now().quota.clone())
     }
 
-    /// Limits for history queries, reduced so that a response is sent before its request times out.
-    fn history(&self) -> config::History {
-        let settings = self.settings.now();
-        settings.history.within(settings.listen.request_ms_max)
-    }
-
     /// Refuses an upload if the disk is nearly full or the tenant's storage quota would be exceeded.
     fn check_space(&self, view: &TenantView, upload_bytes: usize) -> Result<(), Error> {
         let tenant = &view.tenant.value.id;
@@ -173,7 +167,7 @@ pub enum Error {
     #[error("a backtest of this tenant is under way: ask again when it has ended")]
     BacktestRunning,
     /// The rate limit of the operation is reached.
-    #[error("this was asked for {max} times within a minute, which is the limit (`delivery.tests_per_minute_max`)")]
+    #[error("this was asked for {max} times within a minute, which is the limit")]
     TooOften {
         /// Operations allowed per minute.
         max: u32,

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use setgate_domain::time::Timestamp;
 
+/// Test events and verifications of one subscription per minute; further ones are answered 429.
+pub(super) const TESTS_PER_MINUTE_MAX: u32 = 10;
 /// Length of a window in milliseconds.
 const WINDOW_MS: i64 = 60_000;
 /// Number of windows above which expired ones are evicted.

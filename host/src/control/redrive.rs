@@ -13,6 +13,11 @@ use setgate_ledger::{Cursor, REDRIVE_CHUNK_ROWS, Redriven};
 use super::pages::{cursor as cursor_of, place};
 use super::{Control, DeliveryQuery, Error};
 
+/// Deliveries of one redrive request; the answer contains a cursor for the next request.
+const REDRIVE_DELIVERIES_MAX: usize = 10_000;
+/// Time limit of a redrive request, which then answers with its progress, in milliseconds.
+const REDRIVE_MS_MAX: u64 = 20_000;
+
 /// Limit for the ids in one request.
 pub const IDS_MAX: usize = 1_000;
 /// Default limit for the deliveries that one request redrives.
@@ -35,7 +40,7 @@ pub struct RedriveManyInput {
     #[serde(default)]
     pub cursor: Option<String>,
     /// Only with `where`: limit for the deliveries of this request. [`LIMIT_DEFAULT`] if absent, at most
-    /// `history.redrive_deliveries_max`.
+    /// 10000.
     #[serde(default)]
     pub limit: Option<usize>,
 }
@@ -159,10 +164,10 @@ impl Control {
                         "`release` is for held deliveries: use `again` for dead ones",
                     ));
                 }
-                let max = self.history().redrive_deliveries_max;
+                let max = REDRIVE_DELIVERIES_MAX;
                 let limit = limit.unwrap_or(LIMIT_DEFAULT.min(max));
                 if !(1..=max).contains(&limit) {
-                    return Err(Error::invalid("limit", format!("1 to {max} (`history.redrive_deliveries_max`)")));
+                    return Err(Error::invalid("limit", format!("1 to {max}")));
                 }
                 let query = DeliveryQuery {
                     subscription: selector.subscription,
@@ -197,6 +202,12 @@ impl Control {
         Ok(counts)
     }
 
+    /// At most half of the request timeout, so that the response is sent before the request times out.
+    fn redrive_ms_max(&self) -> i64 {
+        let ms = REDRIVE_MS_MAX.min(self.settings.now().listen.request_ms_max / 2);
+        i64::try_from(ms).unwrap_or(i64::MAX)
+    }
+
     async fn redrive_found(
         &self,
         tenant: &TenantId,
@@ -208,7 +219,7 @@ impl Control {
         let mut counts = RedriveCounts::default();
         // All chunks use the same time, so that the deliveries become due in their original order.
         let at = self.clock.now();
-        let deadline = at.plus_millis(i64::try_from(self.history().redrive_ms_max).unwrap_or(i64::MAX));
+        let deadline = at.plus_millis(self.redrive_ms_max());
         loop {
             let room = limit - usize::try_from(counts.matched).unwrap_or(limit).min(limit);
             if room == 0 || self.clock.now() >= deadline {

@@ -13,6 +13,8 @@ use super::subscriptions::PATTERNS_MAX;
 use super::warnings::Warning;
 use super::{Control, Error, Page, PageQuery};
 
+/// Upper bound of the rate, in deliveries per second, that a replay can request.
+const PER_SECOND_MAX: u32 = 1_000;
 /// Default rate in deliveries per second.
 pub const PER_SECOND_DEFAULT: u32 = 10;
 
@@ -36,7 +38,7 @@ pub struct ReplayInput {
     /// Include only events with exactly this subject.
     #[serde(default)]
     pub subject: Option<String>,
-    /// Deliveries per second. [`PER_SECOND_DEFAULT`] if absent, at most `history.replay_per_second_max`.
+    /// Deliveries per second. [`PER_SECOND_DEFAULT`] if absent, at most 1000.
     #[serde(default)]
     pub per_second: Option<u32>,
 }
@@ -68,10 +70,10 @@ impl Control {
         if input.subject.as_ref().is_some_and(|subject| subject.chars().count() > SUBJECT_CHARS_MAX) {
             return Err(Error::invalid("subject", format!("a subject has at most {SUBJECT_CHARS_MAX} characters")));
         }
-        let rate_max = self.history().replay_per_second_max;
+        let rate_max = PER_SECOND_MAX;
         let per_second = input.per_second.unwrap_or(PER_SECOND_DEFAULT.min(rate_max));
         if !(1..=rate_max).contains(&per_second) {
-            return Err(Error::invalid("per_second", format!("1 to {rate_max} (`history.replay_per_second_max`)")));
+            return Err(Error::invalid("per_second", format!("1 to {rate_max}")));
         }
         let now = self.clock.now();
         let until = input.until.unwrap_or(now).min(now);
@@ -91,7 +93,7 @@ impl Control {
             created_at: now,
         };
         let warnings = self.pattern_warnings(tenant, &replay.events, replay.source.as_slice());
-        let running_max = self.history().replays_per_tenant_max;
+        let running_max = self.settings.now().history.replays_per_tenant_max;
         let begun = self.ledger.replays.begin(replay, running_max, self.actor.claim.clone()).await?;
         begun.map(|record| ReplayBegun { record, warnings }).ok_or_else(|| {
             let (key, what) = ("history.replays_per_tenant_max", "replays of this tenant run");

@@ -13,7 +13,8 @@ use setgate_domain::id::{SourceName, TenantId};
 use setgate_domain::nearest::nearest_in_parts;
 use setgate_domain::own_event::{PING, SUBSCRIPTION_DISABLED};
 use setgate_domain::subscription::{Pattern, Subscription};
-use setgate_domain::tenant::{Quota, Tenant};
+use setgate_domain::tenant::{FILTER_BYTES_MAX, Quota, TABLE_BYTES_MAX, Tenant};
+use setgate_sandbox::TABLE_ELEMENTS_MAX;
 
 use super::Control;
 use crate::config::Config;
@@ -147,14 +148,13 @@ fn meant(pattern: &Pattern) -> Option<String> {
 
 /// Warnings for a tenant's own quota.
 fn of_quota(quota: &Quota, config: &Config) -> Vec<Warning> {
-    let (sandbox, host) = (&config.sandbox, &config.quota);
     // 0 means unlimited.
     let ledger = if config.data.ledger_bytes_max == 0 { u64::MAX } else { config.data.ledger_bytes_max };
     let limits = [
-        ("memory_bytes_max", quota.memory_bytes_max, "sandbox.memory_bytes_max", sandbox.memory_bytes_max),
-        ("table_elements_max", quota.table_elements_max, "sandbox.table_elements_max", sandbox.table_elements_max),
-        ("filter_bytes_max", quota.filter_bytes_max, "quota.filter_bytes_max", host.filter_bytes_max),
-        ("table_bytes_max", quota.table_bytes_max, "quota.table_bytes_max", host.table_bytes_max),
+        ("memory_bytes_max", quota.memory_bytes_max, "sandbox.memory_bytes_max", config.sandbox.memory_bytes_max),
+        ("table_elements_max", quota.table_elements_max, "table_elements_max", TABLE_ELEMENTS_MAX),
+        ("filter_bytes_max", quota.filter_bytes_max, "filter_bytes_max", FILTER_BYTES_MAX),
+        ("table_bytes_max", quota.table_bytes_max, "table_bytes_max", TABLE_BYTES_MAX),
         ("filters_bytes_max", quota.filters_bytes_max, "data.ledger_bytes_max", ledger),
         ("tables_bytes_max", quota.tables_bytes_max, "data.ledger_bytes_max", ledger),
         ("documents_bytes_max", quota.documents_bytes_max, "data.ledger_bytes_max", ledger),
@@ -172,7 +172,8 @@ fn of_quota(quota: &Quota, config: &Config) -> Vec<Warning> {
     let warning = |(key, wanted, setting, most): (&str, u64, &str, u64)| Warning {
         code: WarningCode::AboveHostLimit,
         detail: format!(
-            "{wanted} is above this host's `{setting}`, which is {most} and decides: lower it, or raise that"
+            "{wanted} is above this host's `{setting}`, which is {most} and decides: lower it{}",
+            if setting.contains('.') { ", or raise that" } else { "" }
         ),
         pointer: format!("/quota/{key}"),
     };
@@ -276,9 +277,9 @@ mod tests {
             found,
             [
                 ("/quota/memory_bytes_max", "sandbox.memory_bytes_max"),
-                ("/quota/table_elements_max", "sandbox.table_elements_max"),
-                ("/quota/filter_bytes_max", "quota.filter_bytes_max"),
-                ("/quota/table_bytes_max", "quota.table_bytes_max"),
+                ("/quota/table_elements_max", "table_elements_max"),
+                ("/quota/filter_bytes_max", "filter_bytes_max"),
+                ("/quota/table_bytes_max", "table_bytes_max"),
                 ("/quota/filters_bytes_max", "data.ledger_bytes_max"),
                 ("/quota/documents_bytes_max", "data.ledger_bytes_max"),
             ]

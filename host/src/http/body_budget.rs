@@ -7,13 +7,26 @@ use std::sync::Arc;
 
 use setgate_base::fair::TenantSemaphores;
 use setgate_domain::id::TenantId;
+use setgate_domain::page::PAGE_BYTES_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::listener::Peer;
 use super::problem::{Code, Problem};
+use crate::config::Listen;
 
 /// A client may use at most 1/`CLIENTS_MIN` of a share with incomplete bodies, so that at least this many clients fit.
 const CLIENTS_MIN: usize = 2;
+
+/// Bytes of management request bodies, mostly uploads, in memory; a request beyond it is answered 503.
+const UPLOADS_BYTES_MAX: u32 = 96 << 20;
+/// The share of [`UPLOADS_BYTES_MAX`] that one tenant may use; a request beyond it is answered 429.
+const UPLOADS_BYTES_PER_TENANT_MAX: u32 = 32 << 20;
+/// Bytes of management responses in memory that clients have not read yet; a request beyond it is answered 503.
+const RESPONSES_BYTES_MAX: u32 = 32 << 20;
+/// The share of [`RESPONSES_BYTES_MAX`] that one tenant may use; a request beyond it is answered 429.
+const RESPONSES_BYTES_PER_TENANT_MAX: u32 = 8 << 20;
+/// One page of a list, and the start of another.
+const _: () = assert!(RESPONSES_BYTES_PER_TENANT_MAX as usize >= 2 * PAGE_BYTES_MAX);
 
 /// A memory budget with one permit per byte.
 pub struct BodyBudget {
@@ -25,7 +38,7 @@ pub struct BodyBudget {
     of_client: TenantSemaphores<(Option<TenantId>, Peer)>,
     /// Limit of one client's incomplete bodies, in the whole budget.
     of_client_in_all: TenantSemaphores<Peer>,
-    /// The configuration key of the per-tenant share.
+    /// What the share of one tenant is, for its 429.
     share_name: &'static str,
 }
 
@@ -39,8 +52,27 @@ pub(super) struct Taken {
 }
 
 impl BodyBudget {
-    /// A budget of `bytes_max`, of which one tenant may use `per_tenant_max`; `share_name` is the configuration key of
-    /// the latter.
+    /// For event bodies.
+    pub fn for_events(settings: &Listen) -> Self {
+        Self::new(
+            settings.bodies_bytes_max,
+            settings.bodies_bytes_per_tenant_max(),
+            "a quarter of `listen.bodies_bytes_max`",
+        )
+    }
+
+    /// For the bodies of management requests.
+    pub fn for_uploads() -> Self {
+        Self::new(UPLOADS_BYTES_MAX, UPLOADS_BYTES_PER_TENANT_MAX, "`uploads_bytes_per_tenant_max`")
+    }
+
+    /// For management responses.
+    pub fn for_responses() -> Self {
+        Self::new(RESPONSES_BYTES_MAX, RESPONSES_BYTES_PER_TENANT_MAX, "`responses_bytes_per_tenant_max`")
+    }
+
+    /// A budget of `bytes_max`, of which one tenant may use `per_tenant_max`; `share_name` names the latter
+    /// for its 429: a setting, or a constant in lower case.
     pub fn new(bytes_max: u32, per_tenant_max: u32, share_name: &'static str) -> Self {
         Self {
             all: Arc::new(Semaphore::new(bytes_max as usize)),
@@ -130,7 +162,7 @@ impl BodyBudget {
         let whose = tenant.map_or_else(|| "no tenant".to_owned(), |tenant| format!("`{tenant}`"));
         let (name, limit) = (self.share_name, self.shares.permits());
         let detail = format!(
-            "requests and responses of {whose} use its share of the memory budget, `{name}` ({limit}): retry later"
+            "requests and responses of {whose} use its share of the memory budget, {name} ({limit}): retry later"
         );
         Problem::new(Code::Busy, detail)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use setgate_domain::tenant::{FILTER_BYTES_MAX, TABLE_BYTES_MAX};
 use tokio_util::sync::CancellationToken;
 
 use super::body_budget::BodyBudget;
@@ -50,12 +51,12 @@ pub struct AppState {
 impl AppState {
     /// Upper bound (bytes) of an uploaded filter for any tenant; a tenant's own quota may be smaller.
     pub(super) fn filter_bytes_max(&self) -> usize {
-        usize::try_from(self.settings.now().quota.filter_bytes_max).unwrap_or(usize::MAX)
+        usize::try_from(FILTER_BYTES_MAX).unwrap_or(usize::MAX)
     }
 
     /// Upper bound (bytes) of an uploaded table for any tenant; a tenant's own quota may be smaller.
     pub(super) fn table_bytes_max(&self) -> usize {
-        usize::try_from(self.settings.now().quota.table_bytes_max).unwrap_or(usize::MAX)
+        usize::try_from(TABLE_BYTES_MAX).unwrap_or(usize::MAX)
     }
 
     /// Whether `/metrics` is served without the operator's key.

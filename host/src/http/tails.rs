@@ -8,6 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Code, Problem};
 
+/// Open live tails; further ones are answered 429.
+const TAILS_MAX: usize = 256;
+/// The share of [`TAILS_MAX`] that one tenant may use; further ones are answered 429.
+const TAILS_PER_TENANT_MAX: usize = 16;
+
 /// Limits the open tails, in total and per tenant.
 pub struct Tails {
     all: Arc<Semaphore>,
@@ -21,9 +26,14 @@ pub(super) struct OpenTail {
     _all: OwnedSemaphorePermit,
 }
 
+impl Default for Tails {
+    fn default() -> Self {
+        Self::new(TAILS_MAX, TAILS_PER_TENANT_MAX)
+    }
+}
+
 impl Tails {
-    /// `all_max` is `history.tails_max`, `per_tenant_max` is `history.tails_per_tenant_max`.
-    pub fn new(all_max: usize, per_tenant_max: usize) -> Self {
+    fn new(all_max: usize, per_tenant_max: usize) -> Self {
         Self { all: Arc::new(Semaphore::new(all_max)), all_max, shares: TenantSemaphores::new(per_tenant_max) }
     }
 
@@ -33,8 +43,8 @@ impl Tails {
             Problem::new(Code::Busy, detail)
         };
         let share = self.shares.of(tenant).try_acquire_owned();
-        let share = share.map_err(|_| full("history.tails_per_tenant_max", self.shares.permits()))?;
-        let all = self.all.clone().try_acquire_owned().map_err(|_| full("history.tails_max", self.all_max))?;
+        let share = share.map_err(|_| full("tails_per_tenant_max", self.shares.permits()))?;
+        let all = self.all.clone().try_acquire_owned().map_err(|_| full("tails_max", self.all_max))?;
         Ok(OpenTail { _share: share, _all: all })
     }
 }

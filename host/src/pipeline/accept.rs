@@ -18,6 +18,9 @@ use super::prove::{Inbound, Proven, Unproven};
 use super::{Pipeline, spans};
 use crate::traces::attribute;
 
+/// Nesting depth of arrays and objects in an event. The output of filters is validated with the same depth.
+const JSON_DEPTH_MAX: usize = 64;
+
 /// Anybody can send requests without a valid proof, in any number, so the log line is rate-limited.
 static UNPROVEN: LogThrottle = LogThrottle::new(Duration::from_secs(10));
 
@@ -74,11 +77,11 @@ pub enum Refused {
         limit: u64,
     },
     /// Too many of the tenant's events are queued for the ledger.
-    #[error("{limit} events of tenant `{tenant}` wait for the ledger already: `ingest.waiting_per_tenant_max`")]
+    #[error("{limit} events of tenant `{tenant}` are queued for the ledger, twice `ingest.appends_max`")]
     Flood {
         /// The tenant.
         tenant: TenantId,
-        /// `ingest.waiting_per_tenant_max`.
+        /// Twice `ingest.appends_max`.
         limit: usize,
     },
     /// The disk is nearly full, or the ledger has reached its size limit.
@@ -262,6 +265,6 @@ impl Pipeline {
     /// JSON limits for request bodies.
     fn limits(&self) -> JsonLimits {
         let settings = self.settings.now();
-        JsonLimits { depth_max: settings.ingest.json_depth_max, bytes_max: settings.ingest.body_bytes_max }
+        JsonLimits { depth_max: JSON_DEPTH_MAX, bytes_max: settings.ingest.body_bytes_max }
     }
 }

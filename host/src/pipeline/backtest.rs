@@ -22,6 +22,9 @@ use super::Pipeline;
 use super::apply::compare;
 use super::shadow::said;
 
+/// Time limit of a backtest, which then returns its results so far, in milliseconds.
+const BACKTEST_MS_MAX: u64 = 20_000;
+
 /// Tenants with a running backtest.
 #[derive(Default)]
 pub(super) struct Running(Arc<Mutex<HashSet<TenantId>>>);
@@ -61,7 +64,7 @@ impl Pipeline {
     /// The deadline is at most half of the request timeout, so that the response is sent before the request times out.
     fn backtest_time(&self) -> Duration {
         let settings = self.settings.now();
-        Duration::from_millis(settings.rollout.backtest_ms_max.min(settings.listen.request_ms_max / 2))
+        Duration::from_millis(BACKTEST_MS_MAX.min(settings.listen.request_ms_max / 2))
     }
 
     /// Runs a backtest. `None` if the tenant already has one running.

@@ -26,6 +26,13 @@ use super::lane::{Bounds, EndpointKey, Lanes, Route};
 use super::next::Next;
 use crate::config;
 
+/// Pending deliveries of one subscription held in memory; the rest stays on disk.
+const WINDOW_MAX: usize = 512;
+/// How long the circuit breaker stays open the first time, in milliseconds; each failed probe doubles the time.
+const BREAKER_OPEN_MS: u64 = 1_000;
+/// Longest time in seconds for which a `Retry-After` answer pauses the whole endpoint. A longer one, up to a week,
+/// applies only to the delivery that received it.
+const THROTTLE_S_MAX: u64 = 3_600;
 /// Capacity of the channel in batches of due deliveries. If it is full, senders wait.
 const TOLD_MAX: usize = 256;
 /// Delay in milliseconds before a delivery is retried after an internal error.
@@ -351,8 +358,8 @@ fn bounds(settings: &config::Delivery) -> Bounds {
         per_tenant_max: settings.in_flight_per_tenant_max,
         per_endpoint_max: settings.in_flight_per_endpoint_max,
         bytes_max: settings.in_flight_bytes_max,
-        bytes_per_tenant_max: settings.in_flight_bytes_per_tenant_max,
-        window_max: settings.window_max,
+        bytes_per_tenant_max: settings.in_flight_bytes_per_tenant_max(),
+        window_max: WINDOW_MAX,
         breaker: breaker_bounds(settings),
     }
 }
@@ -361,9 +368,9 @@ fn breaker_bounds(settings: &config::Delivery) -> BreakerBounds {
     let millis = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
     BreakerBounds {
         failures_max: settings.breaker_failures_max,
-        open_ms: millis(settings.breaker_open_ms),
+        open_ms: millis(BREAKER_OPEN_MS.min(settings.breaker_open_ms_max)),
         open_ms_max: millis(settings.breaker_open_ms_max),
-        throttle_ms_max: millis(settings.throttle_s_max.saturating_mul(1_000)),
+        throttle_ms_max: millis(THROTTLE_S_MAX * 1_000),
     }
 }
 

@@ -76,7 +76,7 @@ use setgate_egress::Egress;
 use setgate_ledger::{Ledger, Versioned};
 use setgate_sandbox::Sandbox;
 
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::traces::Traces;
 
 pub use data_plane::DataPlane;
@@ -145,12 +145,12 @@ impl Parts {
         settings: Settings,
     ) -> Self {
         let config = settings.now();
-        let config::Config { ingest, sandbox: of_sandbox, rollout, .. } = &**config;
+        let ingest = &config.ingest;
         let appends = FairSemaphore::new(Bounds {
             permits: ingest.appends_max,
-            per_tenant_max: ingest.appends_per_tenant_max,
+            per_tenant_max: ingest.appends_per_tenant_max(),
             leaves_free: false,
-            waiting_per_tenant_max: ingest.waiting_per_tenant_max,
+            waiting_per_tenant_max: ingest.appends_queued_per_tenant_max(),
             cost: 1,
         });
         Self {
@@ -161,10 +161,10 @@ impl Parts {
             egress,
             clock,
             pinned: plan::Pinned::default(),
-            tables: tables::Store::new(of_sandbox.tables_bytes_max, of_sandbox.tables_in_use_bytes_max),
+            tables: tables::Store::default(),
             appends,
             ingest_rate: ByteRate::default(),
-            matches: matching::gate(ingest.waiting_per_tenant_max),
+            matches: matching::gate(ingest.appends_queued_per_tenant_max()),
             large: FairSemaphore::new(Bounds {
                 permits: apply::LARGE_MAX,
                 per_tenant_max: apply::LARGE_MAX,
@@ -173,11 +173,11 @@ impl Parts {
                 waiting_per_tenant_max: usize::MAX,
                 cost: 1,
             }),
-            appends_waiting_max: ingest.waiting_per_tenant_max,
+            appends_waiting_max: ingest.appends_queued_per_tenant_max(),
             endpoints: endpoints::Opened::default(),
             rollout_reports: rollout_report::RolloutReports::default(),
             pending: canary::Pending::default(),
-            shadows: shadow::InFlight::new(rollout.shadow_in_flight_per_tenant_max),
+            shadows: shadow::InFlight::new(shadow::IN_FLIGHT_PER_TENANT_MAX),
             backtests: backtest::Running::default(),
             fault_counters: suspension::FaultCounters::default(),
             settings: settings.clone(),

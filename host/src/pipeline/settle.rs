@@ -47,8 +47,8 @@ impl Pipeline {
             }
         };
         let settled = self.settle_as(&delivery, Settlement { delivery: delivery.seq, at: now, step, passed }).await?;
-        let of_host = self.settings.now().delivery.disable_after_s;
-        let after_s = subscription.value.pacing.disable_after_s.map_or(of_host, u64::from);
+        let of_host = self.settings.now().delivery.pause_after_s;
+        let after_s = subscription.value.pacing.pause_after_s.map_or(of_host, u64::from);
         let too_long = || failing_too_long(settled.failing_since?, after_s, now);
         if let Some(pause) = consequences.subscription.or_else(too_long)
             && let Err(error) = Box::pin(self.pause(&delivery, pause, at)).await

@@ -23,6 +23,9 @@ use super::apply::compare;
 use super::canary::is_granted;
 use super::filter::Given;
 
+/// Concurrent shadow runs of one tenant; events that arrive while all are busy are skipped.
+pub(super) const IN_FLIGHT_PER_TENANT_MAX: usize = 2;
+
 /// Records the input and result of each step whose filter has a shadow.
 #[derive(Default)]
 pub(super) struct Witness {

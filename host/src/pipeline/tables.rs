@@ -15,6 +15,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Pipeline;
 
+/// Bytes of parsed lookup tables cached in memory.
+const TABLES_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of lookup tables that the running filter chains of one tenant may use; further chains are queued.
+const TABLES_IN_USE_BYTES_MAX: u64 = 64 << 20;
 /// Number of tables with a cached size.
 const SIZES_MAX: u64 = 10_000;
 /// Bytes represented by one permit.
@@ -39,10 +43,16 @@ pub(crate) struct Store {
     in_use: TenantSemaphores,
 }
 
+impl Default for Store {
+    fn default() -> Self {
+        Self::new(TABLES_BYTES_MAX, TABLES_IN_USE_BYTES_MAX)
+    }
+}
+
 impl Store {
     /// `bytes_max` limits the cache of parsed tables. `in_use_bytes_max` limits the tables used by the running chains
     /// of one tenant.
-    pub(super) fn new(bytes_max: u64, in_use_bytes_max: u64) -> Self {
+    fn new(bytes_max: u64, in_use_bytes_max: u64) -> Self {
         let weight = |_: &_, rows: &Arc<Rows>| {
             let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
             u32::try_from(bytes).unwrap_or(u32::MAX)

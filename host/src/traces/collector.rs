@@ -17,9 +17,11 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 use url::Url;
 
+use super::Settings;
 use super::otlp::Exported;
-use crate::config;
 
+/// Timeout of a request to the collector, in milliseconds.
+const SEND_MS_MAX: u64 = 10_000;
 /// Limit for a response in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Limit for the collector's error message in the log, in characters.
@@ -76,7 +78,7 @@ pub(super) enum Refused {
 }
 
 impl Collector {
-    pub(super) fn new(endpoint: &Url, settings: &config::Traces, tls: ClientConfig) -> Result<Self, Error> {
+    pub(super) fn new(endpoint: &Url, settings: &Settings, tls: ClientConfig) -> Result<Self, Error> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -97,7 +99,7 @@ impl Collector {
             client,
             uri: traces_uri(endpoint)?,
             headers,
-            send_max: Duration::from_millis(settings.send_ms_max),
+            send_max: Duration::from_millis(SEND_MS_MAX),
             origin: endpoint.origin().ascii_serialization(),
         })
     }
@@ -112,7 +114,7 @@ impl Collector {
         match timeout(self.send_max, self.exchange(body)).await {
             Ok(answer) => answer,
             Err(_) => {
-                let why = format!("no answer within {} ms (`traces.send_ms_max`)", self.send_max.as_millis());
+                let why = format!("no answer within {} ms", self.send_max.as_millis());
                 Err(Refused::ForNow { why, after: None })
             }
         }

@@ -19,8 +19,14 @@ use tracing::{debug, error, info, warn};
 use super::Recorder;
 use super::collector::{Collector, Refused};
 use super::otlp::{self, KeyValue, Value};
-use crate::config;
+use super::{QUEUE_SPANS_MAX, Settings};
 
+/// Spans in one request to the collector.
+const BATCH_SPANS_MAX: usize = 512;
+/// Longest time for which spans are batched before a request is sent, in milliseconds.
+const BATCH_MS_MAX: u64 = 2_000;
+/// Time limit for sending the queued spans when the host stops, in milliseconds.
+const FLUSH_MS_MAX: u64 = 5_000;
 /// Tries for a batch before it is dropped, if the collector's failures are temporary.
 const TRIES_MAX: u32 = 6;
 /// Delay in milliseconds before the first retry. It doubles with each retry.
@@ -40,7 +46,7 @@ impl Exporting {
         Self(Some((stop.clone(), tokio::spawn(exporter.run(stop)))))
     }
 
-    /// Sends the queued spans within `traces.flush_ms_max`. Must be called after the last span has begun.
+    /// Sends the queued spans within [`FLUSH_MS_MAX`]. Must be called after the last span has begun.
     pub async fn finish(self) {
         let Some((stop, running)) = self.0 else { return };
         stop.cancel();
@@ -68,7 +74,7 @@ pub(super) struct Exporter {
 
 impl Exporter {
     pub(super) fn new(
-        settings: &config::Traces,
+        settings: &Settings,
         collector: Collector,
         recorder: Arc<Recorder>,
         queue: mpsc::Receiver<otlp::Span>,
@@ -85,9 +91,9 @@ impl Exporter {
             recorder,
             collector,
             resource: otlp::Resource { attributes },
-            batch_spans_max: settings.batch_spans_max,
-            batch: Duration::from_millis(settings.batch_ms_max),
-            flush: Duration::from_millis(settings.flush_ms_max),
+            batch_spans_max: BATCH_SPANS_MAX,
+            batch: Duration::from_millis(BATCH_MS_MAX),
+            flush: Duration::from_millis(FLUSH_MS_MAX),
             told: LogThrottle::new(Duration::from_secs(TOLD_EVERY_S)),
             under_way: 0,
             failing: false,
@@ -108,7 +114,7 @@ impl Exporter {
         let left = self.under_way + self.queue.len() as u64;
         if left > 0 {
             self.recorder.drop_some(left, "shutdown");
-            warn!(spans = left, "the last spans were not sent: `traces.flush_ms_max` is over");
+            warn!(spans = left, "the last spans were not sent within the time limit, `FLUSH_MS_MAX`");
         }
     }
 
@@ -214,7 +220,7 @@ impl Exporter {
     fn tell_dropped(&self) {
         if self.recorder.dropped.load(Ordering::Relaxed) > 0 && self.told.allow().is_some() {
             let dropped = self.recorder.dropped.swap(0, Ordering::Relaxed);
-            warn!(dropped, "spans were dropped: more came than `traces.queue_spans_max` holds until they are sent");
+            warn!(dropped, "spans were dropped: the queue of {QUEUE_SPANS_MAX} spans was full");
         }
     }
 }

@@ -19,6 +19,7 @@
 mod collector;
 mod exporter;
 mod otlp;
+mod settings;
 mod span;
 
 use std::fmt;
@@ -32,15 +33,17 @@ use setgate_base::telemetry::{metric, persistent_counters};
 use setgate_domain::trace::TraceContext;
 use tokio::sync::mpsc;
 
-use crate::config;
 use collector::Collector;
 use exporter::Exporter;
 
+/// Spans queued for the collector; further ones are dropped and counted.
+const QUEUE_SPANS_MAX: usize = 4_096;
 /// Reasons for dropped spans: queue overflow, collector failure, rejection by the collector, and shutdown.
 pub const DROP_REASONS: [&str; 4] = ["queue", "collector", "rejected", "shutdown"];
 
 pub use collector::Error;
 pub use exporter::Exporting;
+pub use settings::Settings;
 pub use span::{Kind, Span};
 
 /// Span attributes. Those without the `setgate` prefix are OpenTelemetry semantic conventions.
@@ -101,10 +104,10 @@ impl Traces {
     ///
     /// # Errors
     /// If a header cannot be read or sent.
-    pub fn start(settings: &config::Traces, clock: Clock, tls: ClientConfig) -> Result<(Self, Exporting), Error> {
+    pub fn start(settings: &Settings, clock: Clock, tls: ClientConfig) -> Result<(Self, Exporting), Error> {
         let Some(endpoint) = &settings.endpoint else { return Ok((Self::default(), Exporting::default())) };
         let collector = Collector::new(endpoint, settings, tls)?;
-        let (recorder, queue) = Recorder::new(settings, clock);
+        let (recorder, queue) = Recorder::new(settings, QUEUE_SPANS_MAX, clock);
         let exporting = Exporting::start(Exporter::new(settings, collector, recorder.clone(), queue));
         Ok((Self(Some(recorder)), exporting))
     }
@@ -147,8 +150,8 @@ impl fmt::Debug for Traces {
 }
 
 impl Recorder {
-    fn new(settings: &config::Traces, clock: Clock) -> (Arc<Self>, mpsc::Receiver<otlp::Span>) {
-        let (queue, waiting) = mpsc::channel(settings.queue_spans_max);
+    fn new(settings: &Settings, queue_spans_max: usize, clock: Clock) -> (Arc<Self>, mpsc::Receiver<otlp::Span>) {
+        let (queue, waiting) = mpsc::channel(queue_spans_max);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_precision_loss,
@@ -195,8 +198,8 @@ mod tests {
 
     const SENDER: TraceContext = TraceContext { trace: [7; 16], span: [8; 8], flags: 1, state: String::new() };
 
-    fn on(settings: config::Traces) -> (Traces, mpsc::Receiver<otlp::Span>) {
-        let (recorder, queue) = Recorder::new(&settings, Clock::manual(Timestamp::from_millis(1_000)));
+    fn on(settings: &Settings, queue_spans_max: usize) -> (Traces, mpsc::Receiver<otlp::Span>) {
+        let (recorder, queue) = Recorder::new(settings, queue_spans_max, Clock::manual(Timestamp::from_millis(1_000)));
         (Traces(Some(recorder)), queue)
     }
 
@@ -221,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_sampled_sender_is_followed() {
-        let (traces, mut queue) = on(config::Traces { sample_ratio: 0.0, ..config::Traces::default() });
+        let (traces, mut queue) = on(&Settings { sample_ratio: 0.0, ..Settings::default() }, 10);
         let sender = TraceContext { state: "rojo=1".into(), ..SENDER };
         let (mut span, place) = traces.enter("accept", Some(sender.clone()));
         span.say(attribute::TENANT, "acme");
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_does_not_record_is_passed_on() {
-        let (traces, mut queue) = on(config::Traces::default());
+        let (traces, mut queue) = on(&Settings::default(), 10);
         let sender = TraceContext { flags: 0, ..SENDER };
         let (span, place) = traces.enter("accept", Some(sender.clone()));
         assert!(!span.is_recorded());
@@ -258,8 +261,8 @@ mod tests {
     #[test]
     fn a_share_of_the_traces_begun_here_is_recorded() {
         for (sample_ratio, least, most) in [(0.0, 0, 0), (0.25, 150, 350), (1.0, 1_000, 1_000)] {
-            let settings = config::Traces { sample_ratio, ..config::Traces::default() };
-            let (traces, _queue) = on(settings);
+            let settings = Settings { sample_ratio, ..Settings::default() };
+            let (traces, _queue) = on(&settings, 1_000);
             let recorded = (0..1_000).filter(|_| {
                 let (span, place) = traces.enter("accept", None);
                 assert_eq!(place.unwrap().is_sampled(), span.is_recorded(), "a trace is begun in any case");
@@ -272,7 +275,7 @@ mod tests {
 
     #[test]
     fn spans_beyond_the_queue_are_dropped_and_counted() {
-        let (traces, mut queue) = on(config::Traces { queue_spans_max: 3, ..config::Traces::default() });
+        let (traces, mut queue) = on(&Settings::default(), 3);
         for _ in 0..5 {
             drop(traces.enter("accept", None));
         }

@@ -70,14 +70,14 @@ async fn what_is_lowered_is_in_force_and_no_request_is_lost_over_it() {
 #[tokio::test]
 async fn what_needs_a_restart_is_named_until_there_is_one() {
     let mut host = Host::start().await;
-    let config = "[data]\nbatch_max = 7\n[listen]\nconnections_max = 9\nrequest_ms_max = 30000\n";
+    let config = "[data]\nclock_settle_s = 7\n[listen]\nconnections_max = 9\nrequest_ms_max = 30000\n";
     for _ in 0..2 {
         let from = host.logged();
         reload(&host, config, APPLIED).await;
         let line =
             until("what waits is named", async || host.last_logged(from, &["changed settings require a restart"]))
                 .await;
-        assert!(line.contains("data.batch_max, listen.connections_max\""), "{line}");
+        assert!(line.contains("data.clock_settle_s, listen.connections_max\""), "{line}");
         assert_eq!(host.metric("setgate_reload_waiting_keys", &[]).await, 2.0);
     }
     host.restart().await;
@@ -95,12 +95,12 @@ async fn what_is_not_valid_changes_nothing() {
     // Each of these would refuse every event if it were applied.
     let valid = "[quota]\nbacklog_deliveries_max = 0\n";
     for (config, named) in [
-        ("[delivery]\nwindow_max = 0\n", "delivery.window_max"),
+        ("[delivery]\nin_flight_max = 0\n", "delivery.in_flight_max"),
         ("[egress]\nca_files = [\"nowhere.pem\"]\n", "nowhere.pem"),
-        ("[egress]\nconnect_ms_max = 0\n", "egress.connect_ms_max"),
+        ("[egress]\nresponse_ms_max = 0\n", "egress.response_ms_max"),
         ("[log]\nlevel = \"a=b=c\"\n", "log.level"),
         ("[log]\nlevle = \"info\"\n", "levle"),
-        ("[ingest]\nbody_bytes_max = 20000000\n[listen]\nbodies_bytes_per_tenant_max = 30000000\n", "restart"),
+        ("[ingest]\nbody_bytes_max = 20000000\n[listen]\nbodies_bytes_max = 120000000\n", "restart"),
         ("[log\n", "TOML parse error"),
     ] {
         let line = reload(&host, &format!("{valid}{config}"), REFUSED).await;
@@ -224,9 +224,9 @@ async fn systemd_is_told_what_came_of_it() {
     assert_eq!(told().await, "READY=1");
     reload(&host, "", APPLIED).await;
     assert_eq!(told().await, "STATUS=configuration reloaded");
-    reload(&host, "[data]\nbatch_max = 7\n", APPLIED).await;
-    assert_eq!(told().await, "STATUS=configuration reloaded; a restart is required for data.batch_max");
-    reload(&host, "[data]\nbatch_max = 0\n", REFUSED).await;
+    reload(&host, "[data]\nclock_settle_s = 7\n", APPLIED).await;
+    assert_eq!(told().await, "STATUS=configuration reloaded; a restart is required for data.clock_settle_s");
+    reload(&host, "[data]\nretention_s = 0\n", REFUSED).await;
     let status = told().await;
-    assert!(status.starts_with("STATUS=") && status.contains("data.batch_max") && !status.contains('\n'), "{status}");
+    assert!(status.starts_with("STATUS=") && status.contains("data.retention_s") && !status.contains('\n'), "{status}");
 }

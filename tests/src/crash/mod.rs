@@ -34,7 +34,7 @@ use crate::source::Seed;
 const RETENTION_S: i64 = 10;
 /// Deliveries created together with their event: one less than the events of one source need, so that these are left to
 /// the fan-out loop.
-const APPEND_DELIVERIES_MAX: usize = 2;
+const INLINE_FANOUT_MAX: usize = 2;
 /// Small enough that kills hit the writing, merging and cleaning of dedupe runs.
 const DEDUPE_RUN_EVENTS: usize = 16;
 /// Time limit (seconds) for the remaining deliveries at the end.
@@ -78,10 +78,10 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
     let receivers = Receivers::start(options.seed, &record).await;
     let mut host = Host::with()
         .config(&format!(
-            "[data]\nretention_s = {RETENTION_S}\nretention_every_s = 1\nappend_deliveries_max = {APPEND_DELIVERIES_MAX}\n\
+            "[data]\nretention_s = {RETENTION_S}\nretention_every_s = 1\ninline_fanout_max = {INLINE_FANOUT_MAX}\n\
              dedupe_run_events = {DEDUPE_RUN_EVENTS}\n\
-             [delivery]\nbreaker_open_ms = 20\nbreaker_open_ms_max = 100\n\
-             [quota]\nwall_ms_max = 30000\nfilter_faults_max = 0\n\
+             [delivery]\nbreaker_open_ms_max = 100\n\
+             [quota]\nfilter_faults_max = 0\n\
              [log]\nlevel = \"info,setgate::app=debug\""
         ))
         .start()

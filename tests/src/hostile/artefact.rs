@@ -155,7 +155,7 @@ const AT_ONCE: usize = 4;
 /// # Panics
 /// If an upload is refused.
 pub async fn restart_with(filters: usize) -> Restarted {
-    let mut host = Host::with().config("[sandbox]\ncompiles_max = 2").start().await;
+    let mut host = Host::start().await;
     let quota = json!({"filters_max": filters, "wall_ms_max": 60_000});
     let tenant = host.tenant_with("many", json!({"quota": quota})).await;
     let source = tenant.source("idp", Seed::Set).await;

@@ -79,8 +79,8 @@ pub(super) const CLASSES: &[Class] = &[
     class(
         "compile-cpu",
         "functions that take the compiler many CPU seconds, where one is allowed",
-        limit("filter_compile_limit", "compile_cpu_seconds_max"),
-        How::Other(|arena, _| Box::pin(compile_over(arena, "compile_cpu_seconds_max", 1))),
+        limit("filter_compile_limit", "compile_cpu_s_max"),
+        How::Other(|arena, _| Box::pin(compile_over(arena, "compile_cpu_s_max", 1))),
     ),
     class(
         "compile-memory",

@@ -14,15 +14,14 @@ use crate::{event, until};
 const AT_ONCE: usize = 60;
 /// Rounds after which a flood that triggered no limit is abandoned.
 const ROUNDS_MAX: usize = 200;
-/// The arena's limits of concurrent and queued appends of a tenant.
-pub(super) const SETTINGS: &str =
-    "[ingest]\nappends_max = 64\nappends_per_tenant_max = 8\nwaiting_per_tenant_max = 16\n";
+/// The arena's limit of concurrent appends: 4 of a tenant, and 16 of a tenant in the queue.
+pub(super) const SETTINGS: &str = "[ingest]\nappends_max = 8\n";
 
 pub(super) const CLASSES: &[Class] = &[Class {
     name: "event-flood",
     stage: Stage::Share,
     tried: "sixty events at once, over and over",
-    answer: limit("busy", "waiting_per_tenant_max"),
+    answer: limit("busy", "appends_max"),
     how: How::Other(|arena, _| Box::pin(event_flood(arena))),
 }];
 

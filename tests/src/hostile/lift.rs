@@ -8,7 +8,7 @@ use super::Options;
 /// A limit that can be lifted.
 #[derive(Debug, Clone, Copy)]
 pub struct Lift {
-    /// Its configuration key.
+    /// Its name: of a setting in `[sandbox]`, or of a member of the quota.
     pub limit: &'static str,
     /// The class that then escapes.
     pub class: &'static str,
@@ -50,13 +50,7 @@ pub const LIFTS: &[Lift] = &[
     quota("stored_bytes_max", "disk-flood", 1 << 40),
     quota("ingest_bytes_per_second", "byte-flood", 1 << 30),
     quota("patterns_bytes_max", "many-patterns", 1 << 30),
-    sandbox("compiles_waiting_per_tenant_max", "compile-flood", 1_000),
     sandbox("instances_per_tenant_max", "pool-exhaustion", super::arena::INSTANCES_MAX as u64),
-    sandbox("filter_function_bytes_max", "huge-function", 8 << 20),
-    sandbox("filter_locals_max", "many-locals", 50_000),
-    sandbox("filter_instances_max", "fan-out", 1 << 40),
-    // Compiling them then exceeds another limit.
-    sandbox("filter_functions_max", "million-functions", 2_000_000),
     sandbox("compile_wall_ms_max", "compile-time", 120_000),
 ];
 

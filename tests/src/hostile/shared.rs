@@ -117,7 +117,7 @@ fn searcher(first: &str) -> Guest {
 
 /// One tenant fills, another searches, in turns, on a host with a single slot. `binding` is the filler's.
 async fn leftovers(arena: Arc<Arena>, end: &'static str, binding: Value) -> Observed {
-    let host = arena.another_host("instances_max = 1\nguest_threads = 1").await;
+    let host = arena.another_host("instances_max = 1").await;
     let quota = arena.quota(&json!({"fuel_per_call": 30_000_000}));
     let (first, second) = (Attacker::new(&host, "first", &quota).await, Attacker::new(&host, "second", &quota).await);
     let bound = async |who: &Attacker, name: &str, guest: Guest, binding: &Value| {

@@ -59,7 +59,7 @@ impl Trial {
 pub struct Observed {
     /// A problem's code, a fault's kind, or a verdict.
     pub by: String,
-    /// The configuration key in the message.
+    /// The name of the limit in the message, without its section.
     pub limit: Option<String>,
     /// The message to the tenant.
     pub told: String,

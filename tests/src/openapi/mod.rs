@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use serde_json::Value;
+use http::Method;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{Everything, Host};
@@ -70,9 +71,12 @@ impl Report {
 
 /// Runs all checks on a new host.
 pub async fn run(options: &Options) -> Report {
-    // The run creates far more resources than a user would.
-    let mut host = Host::with().config(QUOTA).start().await;
+    let mut host = Host::with().config(SETTINGS).start().await;
     let all = Everything::at(&host).await;
+    let change = json!({"quota": quota()}).to_string();
+    let headers = [("content-type", "application/merge-patch+json")];
+    let tenant = format!("/api/v1/tenants/{}", all.tenant.name);
+    host.operator().send(Method::PATCH, &tenant, &headers, change).await.expect(200);
     let document = host.stranger().get("/openapi.json").await.expect(200).json();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let place = |name: &str| {
@@ -124,9 +128,14 @@ pub async fn run(options: &Options) -> Report {
     report
 }
 
+/// The run creates far more replays than a user would.
+const SETTINGS: &str = "[history]\nreplays_per_tenant_max = 1000\n";
+
 /// High quotas, so that creating resources keeps succeeding.
-const QUOTA: &str = "[quota]\nkeys_max = 100000\nsources_max = 100000\nsubscriptions_max = 100000\nfilters_max = 10000\n\
-                     tables_max = 10000\n[history]\nreplays_per_tenant_max = 1000\n";
+fn quota() -> Value {
+    json!({"keys_max": 100_000, "sources_max": 100_000, "subscriptions_max": 100_000, "filters_max": 10_000,
+        "tables_max": 10_000})
+}
 
 /// Operations that are called last: without its tenant or its key, nothing else succeeds.
 const LAST: [&str; 2] = ["removeTenant", "removeOperatorKey"];

@@ -149,11 +149,11 @@ fn for_subscription(outcome: &Outcome) -> Option<PauseReason> {
 }
 
 /// Whether a subscription without any success since `failing_since` is paused. 0 seconds disables this.
-pub fn failing_too_long(failing_since: Timestamp, disable_after_s: u64, now: Timestamp) -> Option<PauseReason> {
+pub fn failing_too_long(failing_since: Timestamp, pause_after_s: u64, now: Timestamp) -> Option<PauseReason> {
     let failing_s = u64::try_from(now.since(failing_since) / 1_000).unwrap_or(0);
-    (disable_after_s > 0 && failing_s >= disable_after_s).then(|| PauseReason {
+    (pause_after_s > 0 && failing_s >= pause_after_s).then(|| PauseReason {
         cause: Cause::Failing,
         since: Some(failing_since),
-        text: format!("no attempt has succeeded since {failing_since}: `disable_after_s` is {disable_after_s}"),
+        text: format!("no attempt has succeeded since {failing_since}: `pause_after_s` is {pause_after_s}"),
     })
 }

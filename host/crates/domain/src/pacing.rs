@@ -41,8 +41,8 @@ pub struct Pacing {
     #[schemars(range(min = 1, max = RESPONSE_MS_MAX))]
     pub response_ms_max: Option<NonZeroU32>,
     /// Seconds without a successful delivery after which the subscription is paused and an operational event is sent. 0
-    /// disables this; the default is the host's `delivery.disable_after_s`.
-    pub disable_after_s: Option<u32>,
+    /// disables this; the default is the host's `delivery.pause_after_s`.
+    pub pause_after_s: Option<u32>,
 }
 
 impl Pacing {

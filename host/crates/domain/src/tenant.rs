@@ -47,7 +47,8 @@ impl Tenant {
     }
 }
 
-/// Limits of a tenant. Every field is a configuration key under `[quota]`.
+/// Limits of a tenant. The operator can set each of them for one tenant; [`DefaultQuota`] has those that can also be set
+/// for all tenants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quota {
@@ -127,7 +128,7 @@ impl Default for Quota {
             output_bytes_max: 2 << 20,
             host_calls_max: 1_000,
             log_bytes_max: 16 << 10,
-            filter_bytes_max: 24 << 20,
+            filter_bytes_max: FILTER_BYTES_MAX,
             filter_faults_max: 50,
             backlog_deliveries_max: 1_000_000,
             sources_max: 100,
@@ -135,7 +136,7 @@ impl Default for Quota {
             filters_max: 100,
             filters_bytes_max: 256 << 20,
             tables_max: 50,
-            table_bytes_max: 16 << 20,
+            table_bytes_max: TABLE_BYTES_MAX,
             tables_bytes_max: 256 << 20,
             tables_active_bytes_max: 64 << 20,
             keys_max: 50,
@@ -149,6 +150,81 @@ impl Default for Quota {
     }
 }
 
+/// `[quota]`: the limits whose default for all tenants can be set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DefaultQuota {
+    /// Fuel of one filter call. One unit is about one instruction.
+    pub fuel_per_call: u64,
+    /// Fuel of all calls of the tenant per second. Calls wait while it is exhausted. The default is about one to two
+    /// seconds of computing on one core.
+    pub fuel_per_second: u64,
+    /// Total size of the linear memories of a call, in bytes.
+    pub memory_bytes_max: u64,
+    /// Number of faults in the last 100 calls of a filter version that suspends it, at most 100. 0 disables suspension.
+    pub filter_faults_max: u32,
+    /// Number of due and held deliveries from which on the tenant's ingest requests are rejected with 429.
+    pub backlog_deliveries_max: u64,
+    /// Number of sources.
+    pub sources_max: u64,
+    /// Number of subscriptions.
+    pub subscriptions_max: u64,
+    /// Number of filters.
+    pub filters_max: u64,
+    /// Storage of the tenant in bytes: events with their deliveries and history, plans, and versions of filters and
+    /// tables. If it is used up, events and uploads are rejected with 429; accepted events are still delivered. 0
+    /// disables the limit.
+    pub stored_bytes_max: u64,
+    /// Rate of event bodies in bytes per second, with a burst of four seconds. Requests beyond it are rejected (429). 0
+    /// disables the limit.
+    pub ingest_bytes_per_second: u64,
+}
+
+impl Default for DefaultQuota {
+    fn default() -> Self {
+        Self::from(&Quota::default())
+    }
+}
+
+impl From<&Quota> for DefaultQuota {
+    fn from(quota: &Quota) -> Self {
+        Self {
+            fuel_per_call: quota.fuel_per_call,
+            fuel_per_second: quota.fuel_per_second,
+            memory_bytes_max: quota.memory_bytes_max,
+            filter_faults_max: quota.filter_faults_max,
+            backlog_deliveries_max: quota.backlog_deliveries_max,
+            sources_max: quota.sources_max,
+            subscriptions_max: quota.subscriptions_max,
+            filters_max: quota.filters_max,
+            stored_bytes_max: quota.stored_bytes_max,
+            ingest_bytes_per_second: quota.ingest_bytes_per_second,
+        }
+    }
+}
+
+impl From<DefaultQuota> for Quota {
+    fn from(given: DefaultQuota) -> Self {
+        Self {
+            fuel_per_call: given.fuel_per_call,
+            fuel_per_second: given.fuel_per_second,
+            memory_bytes_max: given.memory_bytes_max,
+            filter_faults_max: given.filter_faults_max,
+            backlog_deliveries_max: given.backlog_deliveries_max,
+            sources_max: given.sources_max,
+            subscriptions_max: given.subscriptions_max,
+            filters_max: given.filters_max,
+            stored_bytes_max: given.stored_bytes_max,
+            ingest_bytes_per_second: given.ingest_bytes_per_second,
+            ..Self::default()
+        }
+    }
+}
+
+/// Size of an uploaded filter, in bytes.
+pub const FILTER_BYTES_MAX: u64 = 24 << 20;
+/// Size of one version of a lookup table, in bytes.
+pub const TABLE_BYTES_MAX: u64 = 16 << 20;
 /// Size of an event's claims that `fuel_per_call` covers, in bytes.
 const EVENT_BYTES_FREE: u64 = 32 << 10;
 

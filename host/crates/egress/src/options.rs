@@ -1,15 +1,34 @@
-//! Egress options of the operator.
+//! Options of the way out: the settings, and limits that are not settings.
 
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 
+use crate::Settings;
 use crate::proxy::{Bypass, Proxy};
 
+/// Timeout of a connect, including name resolution and TLS, in milliseconds.
+pub(crate) const CONNECT_MS_MAX: u32 = 5_000;
+/// Bytes read from a response; if it is longer, the connection is closed.
+pub(crate) const RESPONSE_BYTES_MAX: usize = 64 << 10;
+/// Response headers stored in the history.
+pub(crate) const RESPONSE_HEADERS_KEPT: usize = 32;
+/// Total bytes of response header names and values stored in the history.
+pub(crate) const RESPONSE_HEADER_BYTES_KEPT: usize = 2 << 10;
+/// Idle connections retained for each receiver.
+pub(crate) const IDLE_PER_HOST_MAX: usize = 32;
+/// How long an idle connection is kept open, in milliseconds.
+pub(crate) const IDLE_MS_MAX: u32 = 30_000;
+/// Connection pools, one for each tenant and each `tls` setting of an endpoint. If the limit is reached, the pool that
+/// has been idle longest is evicted.
+pub(crate) const CLIENTS_MAX: u64 = 1_024;
+/// Interval of HTTP/2 keep-alive pings on a connection with pending attempts, in milliseconds.
+pub(crate) const PING_EVERY_MS: u32 = 5_000;
+/// Timeout of a keep-alive ping, in milliseconds.
+pub(crate) const PING_MS_MAX: u32 = 5_000;
+
 /// Limits and exceptions of egress.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// Timeout for a connection, including name resolution, TCP and TLS.
     pub connect_ms_max: u32,
@@ -51,26 +70,32 @@ pub struct Options {
     pub ca_files: Vec<PathBuf>,
 }
 
+impl From<&Settings> for Options {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            connect_ms_max: CONNECT_MS_MAX,
+            head_ms_max: settings.head_ms_max,
+            response_ms_max: settings.response_ms_max,
+            response_bytes_max: RESPONSE_BYTES_MAX,
+            response_bytes_kept: settings.response_bytes_kept,
+            response_headers_kept: RESPONSE_HEADERS_KEPT,
+            response_header_bytes_kept: RESPONSE_HEADER_BYTES_KEPT,
+            idle_per_host_max: IDLE_PER_HOST_MAX,
+            idle_ms_max: IDLE_MS_MAX,
+            clients_max: CLIENTS_MAX,
+            ping_every_ms: PING_EVERY_MS,
+            ping_ms_max: PING_MS_MAX,
+            proxy: settings.proxy.clone(),
+            proxy_bypass: settings.proxy_bypass.clone(),
+            allow: settings.allow.clone(),
+            allow_http: settings.allow_http,
+            ca_files: settings.ca_files.clone(),
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            connect_ms_max: 5_000,
-            head_ms_max: 15_000,
-            response_ms_max: 20_000,
-            response_bytes_max: 64 * 1024,
-            response_bytes_kept: 2048,
-            response_headers_kept: 32,
-            response_header_bytes_kept: 2048,
-            idle_per_host_max: 32,
-            idle_ms_max: 30_000,
-            clients_max: 1_024,
-            ping_every_ms: 5_000,
-            ping_ms_max: 5_000,
-            proxy: None,
-            proxy_bypass: Vec::new(),
-            allow: Vec::new(),
-            allow_http: false,
-            ca_files: Vec::new(),
-        }
+        Self::from(&Settings::default())
     }
 }

@@ -73,6 +73,7 @@ mod model;
 mod options;
 mod registry;
 mod schema;
+mod settings;
 mod state;
 mod store;
 #[cfg(test)]
@@ -131,6 +132,7 @@ pub use registry::plans::{VersionsInUse, plan_name};
 pub use registry::{Expected, Intent};
 pub use schema::SQLITE_VERSION_MIN;
 pub use schema::files::refuse_shared;
+pub use settings::Settings;
 pub use state::content::Content;
 pub use state::disk::Cause;
 pub use state::fanout_cursor::Reach;

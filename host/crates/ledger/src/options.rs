@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use setgate_domain::tenant::Quota;
 
+use crate::Settings;
+
 /// Location and limits of the ledger.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -16,7 +18,7 @@ pub struct Options {
     pub statistics_retention_ms: i64,
     /// How long the settlement log is retained, in milliseconds. Default: 1 hour.
     pub tail_retention_ms: i64,
-    /// Maximum number of requests in one commit. Default: 256.
+    /// Maximum number of requests in one commit. Default: 512.
     pub batch_max: usize,
     /// Maximum group-commit delay in microseconds. If the last commit had at least [`GATHER_FROM`](crate::GATHER_FROM) requests, the writer
     /// waits for half of that commit's duration, and longer while many requests arrive. Default: 3 milliseconds.
@@ -25,7 +27,7 @@ pub struct Options {
     /// left to [`Events::fan_out`](crate::Events::fan_out), because a long append delays every other request.
     pub append_deliveries_max: usize,
     /// Capacity of the writer's queue in requests. When it is full, an append is refused and any other request waits.
-    /// Default: 4096.
+    /// Default: 8192.
     pub queue_max: usize,
     /// Maximum bytes of recent events and new deliveries handed over in memory; the rest is read back. Default: 16 MiB.
     pub hot_bytes_max: usize,
@@ -63,36 +65,61 @@ pub struct Options {
     pub quota: Quota,
 }
 
+/// How long statistics are retained, in milliseconds.
+const STATISTICS_RETENTION_MS: i64 = 7 * 24 * 3600 * 1000;
+/// How far back a live tail can start, in milliseconds; no further than `data.retention_s`.
+const TAIL_RETENTION_MS: i64 = 3600 * 1000;
+/// Events or settlements in one commit.
+const BATCH_MAX: usize = 512;
+/// Longest group-commit delay of a busy writer, in microseconds.
+const GATHER_US_MAX: u64 = 3_000;
+/// Writes queued for commit. If the queue is full, an append is refused.
+pub(crate) const QUEUE_MAX: usize = 8_192;
+/// Bytes of events in the writer's queue.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of events and new deliveries passed to the dispatcher in memory; anything beyond is read back from disk.
+pub(crate) const HOT_BYTES_MAX: usize = 16 << 20;
+/// Time limit of the check of the ledger file for damage after the start, in milliseconds.
+const CHECK_MS_MAX: u64 = 10_000;
+/// If at least this much time lies between two rounds of retention, the host was down in between. In milliseconds.
+const GAP_MS_MIN: i64 = 3600 * 1000;
 pub(crate) const READERS_MAX: u32 = 3;
 const HISTORY_READERS_MAX: u32 = 2;
 
 impl Options {
-    /// Default options for the given folder.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    /// The options that follow from the settings and from the default quota of a tenant; limits that are not settings
+    /// have their constants.
+    pub fn of(settings: &Settings, quota: Quota) -> Self {
+        let millis = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000);
         Self {
-            path: path.into(),
-            retention_ms: 30 * 24 * 3600 * 1000,
-            statistics_retention_ms: 7 * 24 * 3600 * 1000,
-            tail_retention_ms: 3600 * 1000,
-            batch_max: 256,
-            gather_us_max: 3_000,
-            append_deliveries_max: 64,
-            queue_max: 4096,
-            hot_bytes_max: 16 << 20,
-            queue_bytes_max: 64 << 20,
-            dedupe_run_events: 16_384,
+            path: settings.dir.join("ledger"),
+            retention_ms: millis(settings.retention_s),
+            statistics_retention_ms: STATISTICS_RETENTION_MS,
+            tail_retention_ms: TAIL_RETENTION_MS.min(millis(settings.retention_s)),
+            batch_max: BATCH_MAX,
+            gather_us_max: GATHER_US_MAX,
+            append_deliveries_max: settings.inline_fanout_max,
+            queue_max: QUEUE_MAX,
+            hot_bytes_max: HOT_BYTES_MAX,
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            dedupe_run_events: settings.dedupe_run_events,
             readers_max: READERS_MAX,
             history_readers_max: HISTORY_READERS_MAX,
             cache_bytes: 16 << 20,
             checkpoint_poll_ms: 200,
             checkpoint_pages_min: 4096,
             wal_pages_max: 16_384,
-            ledger_bytes_max: 0,
-            retention_min_ms: 24 * 3600 * 1000,
-            gap_ms_min: 3600 * 1000,
-            check_ms_max: 10_000,
-            disk_free_bytes_min: 256 << 20,
-            quota: Quota::default(),
+            ledger_bytes_max: settings.ledger_bytes_max,
+            retention_min_ms: millis(settings.retention_min_s),
+            gap_ms_min: millis(settings.retention_every_s).saturating_mul(3).max(GAP_MS_MIN),
+            check_ms_max: CHECK_MS_MAX,
+            disk_free_bytes_min: settings.disk_free_bytes_min,
+            quota,
         }
+    }
+
+    /// The options with default settings, for the given folder.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), ..Self::of(&Settings::default(), Quota::default()) }
     }
 }

@@ -61,7 +61,7 @@ impl Compiler {
             wall_ms_max: options.compile_wall_ms_max,
             limits: ResourceLimits {
                 memory_bytes_max: options.compile_memory_bytes_max,
-                cpu_seconds_max: options.compile_cpu_seconds_max,
+                cpu_seconds_max: options.compile_cpu_s_max,
             },
         }
     }
@@ -102,7 +102,7 @@ impl Compiler {
                 Err(over("compile_memory_bytes_max", self.limits.memory_bytes_max))
             }
             // SIGKILL is not attributed to a limit: the kernel's OOM killer sends it too.
-            (_, Some(SIGXCPU)) => Err(over("compile_cpu_seconds_max", self.limits.cpu_seconds_max)),
+            (_, Some(SIGXCPU)) => Err(over("compile_cpu_s_max", self.limits.cpu_seconds_max)),
             // Rust aborts if an allocation fails.
             (_, Some(SIGABRT)) => Err(over("compile_memory_bytes_max", self.limits.memory_bytes_max)),
             _ => Err(UploadError::Host { detail: format!("the compiler ended with {status}: {}", bounded(&words)) }),

@@ -48,6 +48,7 @@ mod metrics;
 mod options;
 mod placement;
 mod scheduler;
+mod settings;
 mod state;
 mod upload_error;
 mod upload_limits;
@@ -81,7 +82,8 @@ pub use compile::{COMPILER_ARGUMENT, compiler_main};
 pub use engine::bare_config;
 pub use idle_pool::{BindingKey, UsedInstance};
 pub use metrics::{BUCKETS, METRICS};
-pub use options::{Components, Error, GUEST_THREADS_PER_TURN, IdlePoolLimits, Options};
+pub use options::{Components, Error, IdlePoolLimits, Options, TABLE_ELEMENTS_MAX};
+pub use settings::Settings;
 pub use upload_error::UploadError;
 pub use upload_limits::StructureLimits;
 

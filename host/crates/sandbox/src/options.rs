@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use setgate_domain::id::{Digest, TenantId};
 
-use super::StructureLimits;
+use super::{Settings, StructureLimits};
 
 /// Loads the wasm of a filter by its digest, if neither memory nor the disk cache has its machine code.
 pub type Components = Arc<dyn Fn(&TenantId, Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
@@ -56,7 +56,7 @@ pub struct Options {
     /// Wall-clock limit of one compile, in milliseconds.
     pub compile_wall_ms_max: u64,
     /// CPU time limit of one compile over all its threads, in seconds.
-    pub compile_cpu_seconds_max: u64,
+    pub compile_cpu_s_max: u64,
     /// Memory limit of one compile, in bytes. SpiderMonkey needs 440 MB.
     pub compile_memory_bytes_max: u64,
     /// Structure limits of an upload.
@@ -83,47 +83,74 @@ pub struct IdlePoolLimits {
 impl Default for IdlePoolLimits {
     fn default() -> Self {
         Self {
-            events_max: 1_000,
-            instances_max: 16,
-            instances_per_tenant_max: 4,
-            memory_bytes_max: 256 << 20,
-            idle_ms_max: 60_000,
+            events_max: Settings::default().reuse_events_max,
+            instances_max: REUSE_INSTANCES_MAX,
+            instances_per_tenant_max: REUSE_INSTANCES_PER_TENANT_MAX,
+            memory_bytes_max: REUSE_MEMORY_BYTES_MAX,
+            idle_ms_max: REUSE_IDLE_MS_MAX,
         }
     }
 }
 
-/// Default number of guest threads for each turn. Threads without a turn sleep. A tenant whose slices take far too long
+/// Fuel after which a call yields to others; about 0.1 ms of computation.
+pub(crate) const FUEL_SLICE: u64 = 200_000;
+/// Stack for the WebAssembly frames of one call, in bytes. A deeper recursion traps.
+pub(crate) const STACK_BYTES_MAX: usize = 512 << 10;
+/// Table elements that a tenant's quota can grant at most.
+pub const TABLE_ELEMENTS_MAX: u64 = 20_000;
+/// Bytes of a slot that stay resident in memory between two calls, if the machine has no swap.
+pub(crate) const KEEP_RESIDENT_BYTES: usize = 512 << 10;
+/// Concurrent compilations. Because it is more than one, a single tenant cannot use all of them.
+pub(crate) const COMPILES_MAX: usize = 2;
+/// Uploads of one tenant that may be queued for compilation; further ones are answered 429.
+pub(crate) const COMPILES_WAITING_PER_TENANT_MAX: usize = 4;
+/// Idle instances retained for the next events of their bindings. They occupy slots of `sandbox.instances_max` and are
+/// evicted if a call needs the slot.
+pub(crate) const REUSE_INSTANCES_MAX: usize = 16;
+/// The share of [`REUSE_INSTANCES_MAX`] that one tenant may use.
+pub(crate) const REUSE_INSTANCES_PER_TENANT_MAX: usize = 4;
+/// Linear memory of all idle instances together, in bytes.
+pub(crate) const REUSE_MEMORY_BYTES_MAX: u64 = 256 << 20;
+/// How long an idle instance is retained, in milliseconds.
+pub(crate) const REUSE_IDLE_MS_MAX: u64 = 60_000;
+/// Guest threads for each turn. Threads without a turn sleep. A tenant whose slices take far too long
 /// can block as many threads as there are turns, so this suffices for three such tenants and one more.
-pub const GUEST_THREADS_PER_TURN: usize = 4;
+pub(crate) const GUEST_THREADS_PER_TURN: usize = 4;
 
 impl Options {
-    /// The defaults, for a node with a few cores.
-    pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
+    /// The options that follow from the settings; limits that are not settings have their constants.
+    pub fn of(settings: &Settings, cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
+        // Respects the CPU affinity and the cgroup quota of the process.
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
         Self {
             cache_dir,
             cache_key,
             components,
             compiler: None,
-            instances_max: 64,
-            instances_per_tenant_max: 32,
+            instances_max: settings.instances_max,
+            instances_per_tenant_max: settings.instances_per_tenant_max,
             turns_max: cores,
             guest_threads: GUEST_THREADS_PER_TURN * cores,
-            fuel_slice: 200_000,
-            memory_bytes_max: 128 << 20,
-            stack_bytes_max: 512 << 10,
-            table_elements_max: 20_000,
-            keep_resident_bytes: 512 << 10,
-            loaded_bytes_max: 256 << 20,
-            cache_bytes_max: 2 << 30,
-            compiles_max: 2,
-            compiles_waiting_per_tenant_max: 4,
-            compile_wall_ms_max: 60_000,
-            compile_cpu_seconds_max: 60,
-            compile_memory_bytes_max: 1 << 30,
+            fuel_slice: FUEL_SLICE,
+            memory_bytes_max: settings.memory_bytes_max,
+            stack_bytes_max: STACK_BYTES_MAX,
+            table_elements_max: TABLE_ELEMENTS_MAX,
+            keep_resident_bytes: KEEP_RESIDENT_BYTES,
+            loaded_bytes_max: settings.loaded_bytes_max,
+            cache_bytes_max: settings.cache_bytes_max,
+            compiles_max: COMPILES_MAX,
+            compiles_waiting_per_tenant_max: COMPILES_WAITING_PER_TENANT_MAX,
+            compile_wall_ms_max: settings.compile_wall_ms_max,
+            compile_cpu_s_max: settings.compile_cpu_s_max,
+            compile_memory_bytes_max: settings.compile_memory_bytes_max,
             structure: StructureLimits::default(),
-            idle_pool: IdlePoolLimits::default(),
+            idle_pool: IdlePoolLimits { events_max: settings.reuse_events_max, ..IdlePoolLimits::default() },
         }
+    }
+
+    /// The options with default settings.
+    pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
+        Self::of(&Settings::default(), cache_dir, cache_key, components)
     }
 }
 

@@ -86,10 +86,10 @@ pub enum UploadError {
     /// The tenant's compile queue is full.
     #[error(
         "{limit} uploads of this tenant are queued for the compiler, which is the limit \
-         `sandbox.compiles_waiting_per_tenant_max`: retry after they have been answered"
+         `compiles_waiting_per_tenant_max`: retry after they have been answered"
     )]
     CompileQueue {
-        /// The host's `sandbox.compiles_waiting_per_tenant_max`.
+        /// `COMPILES_WAITING_PER_TENANT_MAX`.
         limit: usize,
     },
     /// The filter could not be instantiated within the tenant's quota.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 
 use super::not_found;
+use crate::control::rate::TESTS_PER_MINUTE_MAX;
 use crate::control::{Control, Error};
 
 /// A test event that was queued.
@@ -42,7 +43,7 @@ impl Control {
     /// Test events and verifications share one rate limit, because both send a request to the receiver at the caller's
     /// demand.
     pub(super) fn take_test(&self, id: SubscriptionId) -> Result<(), Error> {
-        let max = self.settings.now().delivery.tests_per_minute_max;
+        let max = TESTS_PER_MINUTE_MAX;
         if self.tests.take(id, max, self.clock.now()) { Ok(()) } else { Err(Error::TooOften { max }) }
     }
 }

@@ -372,10 +372,11 @@ async fn what_cannot_stand_in_a_request_is_unsendable() {
 }
 
 #[test]
-fn options_are_read_with_defaults_and_zero_is_refused() {
-    let options: Options = serde_json::from_str(r#"{"allow": ["10.0.0.0/8"], "response_ms_max": 10000}"#).unwrap();
+fn settings_are_read_with_defaults_and_zero_is_refused() {
+    let settings: Settings = serde_json::from_str(r#"{"allow": ["10.0.0.0/8"], "response_ms_max": 10000}"#).unwrap();
+    let options = Options::from(&settings);
     assert_eq!((options.response_ms_max, options.connect_ms_max, options.allow_http), (10_000, 5_000, false));
-    assert!(serde_json::from_str::<Options>(r#"{"alow": []}"#).is_err());
+    assert!(serde_json::from_str::<Settings>(r#"{"alow": []}"#).is_err());
     for (zero, name) in [
         (Options { connect_ms_max: 0, ..Options::default() }, "connect_ms_max"),
         (Options { head_ms_max: 0, ..Options::default() }, "head_ms_max"),

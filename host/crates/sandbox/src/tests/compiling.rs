@@ -19,7 +19,7 @@ async fn compiler(script: &str) -> (Fixture, tempfile::TempDir, tokio::sync::Mut
     let fixture = Fixture::with(|options| {
         options.compiler = Some(program);
         options.compile_wall_ms_max = 300;
-        options.compile_cpu_seconds_max = 7;
+        options.compile_cpu_s_max = 7;
         options.compile_memory_bytes_max = 9;
     });
     (fixture, dir, one)
@@ -48,7 +48,7 @@ async fn a_compiler_that_does_not_end_is_killed() {
 
 #[tokio::test]
 async fn each_limit_the_compiler_dies_of_is_named() {
-    assert_eq!(rejected("cat >/dev/null; kill -XCPU $$").await, limit("compile_cpu_seconds_max", 7));
+    assert_eq!(rejected("cat >/dev/null; kill -XCPU $$").await, limit("compile_cpu_s_max", 7));
     assert_eq!(rejected("cat >/dev/null; kill -ABRT $$").await, limit("compile_memory_bytes_max", 9));
     assert_eq!(rejected("cat >/dev/null; exit 4").await, limit("compile_memory_bytes_max", 9));
 }

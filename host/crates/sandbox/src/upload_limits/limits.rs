@@ -1,8 +1,8 @@
 //! Limits on the structure of an upload.
 
-/// Limits on the structure of an upload. Each is a setting of `[sandbox]`, with the prefix `filter_`.
+/// Limits on the structure of an upload. Errors name each with the prefix `filter_`.
 ///
-/// The defaults are several times, mostly more than ten times, the values of guests that contain a whole language
+/// The values of [`StructureLimits::LIMITS`] are several times, mostly more than ten times, the values of guests that contain a whole language
 /// runtime, and far below the maximum that the format can encode within the bytes of a quota. Measured, with the
 /// largest value of each column:
 ///
@@ -58,26 +58,31 @@ pub struct StructureLimits {
     pub segments_max: u64,
 }
 
+impl StructureLimits {
+    /// The limits of every host.
+    pub const LIMITS: Self = Self {
+        modules_max: 500,
+        instances_max: 1_000,
+        core_instances_max: 64,
+        functions_max: 200_000,
+        function_bytes_max: 4 << 20,
+        locals_max: 20_000,
+        blocks_max: 5_000,
+        types_max: 50_000,
+        nesting_max: 20,
+        imports_max: 100_000,
+        exports_max: 100_000,
+        links_max: 1_000_000,
+        globals_max: 100_000,
+        memories_max: 8,
+        tables_max: 8,
+        segments_max: 100_000,
+    };
+}
+
 impl Default for StructureLimits {
     fn default() -> Self {
-        Self {
-            modules_max: 500,
-            instances_max: 1_000,
-            core_instances_max: 64,
-            functions_max: 200_000,
-            function_bytes_max: 4 << 20,
-            locals_max: 20_000,
-            blocks_max: 5_000,
-            types_max: 50_000,
-            nesting_max: 20,
-            imports_max: 100_000,
-            exports_max: 100_000,
-            links_max: 1_000_000,
-            globals_max: 100_000,
-            memories_max: 8,
-            tables_max: 8,
-            segments_max: 100_000,
-        }
+        Self::LIMITS
     }
 }
 
@@ -122,7 +127,7 @@ impl Total {
         }
     }
 
-    /// The configuration key of the limit, and its value.
+    /// The name of the limit, and its value.
     pub(super) fn limit(self, limits: &StructureLimits) -> (&'static str, u64) {
         match self {
             Self::Modules => ("filter_modules_max", limits.modules_max),

@@ -58,6 +58,9 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Time limit for closing a connection.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// How long to keep reading and discarding a request body after an early response, so that the client can read the
+/// error.
+const LINGER_MAX: Duration = Duration::from_secs(2);
 
 /// State shared by all connections of a listener.
 #[derive(Clone)]
@@ -85,7 +88,7 @@ impl ConnectionContext {
             proxies: Arc::new(Proxies::new(settings)),
             waits: Waits {
                 head: Duration::from_millis(settings.head_ms_max),
-                linger: Duration::from_millis(settings.linger_ms_max),
+                linger: LINGER_MAX,
                 stall: sending::STALL_MAX,
             },
             stop,

@@ -10,7 +10,7 @@ use setgate_ledger::DeliveryQuery;
 use standardwebhooks::Webhook;
 
 use super::receivers::{Arrival, Trouble};
-use super::world::{DISABLE_AFTER_S, IMPATIENT, KeyTime, NOTICES, ORDERED, PACED, PER_SECOND, World};
+use super::world::{IMPATIENT, KeyTime, NOTICES, ORDERED, PACED, PAUSE_AFTER_S, PER_SECOND, World};
 use super::*;
 
 pub(super) async fn all_went_well(seed: u64, world: &World, seen: &mut Seen) {
@@ -56,7 +56,7 @@ pub(super) async fn all_went_well(seed: u64, world: &World, seen: &mut Seen) {
     seen.kept_back += in_order(seed, world, &records);
     at_the_rate(seed, world);
     let long = world.receivers[IMPATIENT].outages.iter().any(|(from, to, trouble)| {
-        to.since(*from) > i64::from(DISABLE_AFTER_S) * 1_500 && !matches!(trouble, Trouble::Throttle { .. })
+        to.since(*from) > i64::from(PAUSE_AFTER_S) * 1_500 && !matches!(trouble, Trouble::Throttle { .. })
     });
     // The seed decides whether deliveries were due during an outage. A pause without any outage is an error.
     assert!(disabled == 0 || long || world.receivers[IMPATIENT].outages.len() > 1, "seed {seed}: paused for no reason");

@@ -33,7 +33,7 @@ pub(super) const NOTICES: usize = 4;
 /// Attempts per second at [`PACED`].
 pub(super) const PER_SECOND: u32 = 5;
 /// Seconds of failures after which [`IMPATIENT`] is paused.
-pub(super) const DISABLE_AFTER_S: u32 = 3_600;
+pub(super) const PAUSE_AFTER_S: u32 = 3_600;
 
 /// A key with its validity.
 pub(super) struct KeyTime {
@@ -105,7 +105,7 @@ impl World {
         let pacing = match number {
             ORDERED => Pacing { ordering: Ordering::Subject, ..Pacing::default() },
             PACED => Pacing { per_second: PER_SECOND.try_into().ok(), ..Pacing::default() },
-            IMPATIENT => Pacing { disable_after_s: Some(DISABLE_AFTER_S), ..Pacing::default() },
+            IMPATIENT => Pacing { pause_after_s: Some(PAUSE_AFTER_S), ..Pacing::default() },
             _ => Pacing::default(),
         };
         let subscription = Subscription {

@@ -1,8 +1,32 @@
-//! Validates `log.level`: a level, or directives. `EnvFilter` takes any word that is not a level for a module name and
+//! `[log]`. Validates `log.level`: a level, or directives. `EnvFilter` takes any word that is not a level for a module name and
 //! would then log nothing else; here such a word is an error.
 
+use serde::{Deserialize, Serialize};
+use setgate_base::telemetry::LogFormat;
 use setgate_domain::nearest::nearest;
 use tracing_subscriber::EnvFilter;
+
+/// Format and level of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Format of the log on standard error: `text` or `json`.
+    pub format: LogFormat,
+    /// Level, or directives such as `info,setgate::pipeline=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+impl Log {
+    pub(super) fn faults(&self) -> Vec<String> {
+        fault(&self.level).map(|fault| format!("`log.level` {fault}")).into_iter().collect()
+    }
+}
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The parts of this program that log: modules of the host, and crates below it. A test holds them against `lib.rs` and
@@ -25,7 +49,7 @@ const PARTS: [&str; 14] = [
 ];
 
 /// An error message if the level or directives are invalid.
-pub(super) fn fault(given: &str) -> Option<String> {
+fn fault(given: &str) -> Option<String> {
     let directives = || given.split(',').map(str::trim);
     if directives().all(str::is_empty) {
         return Some(format!("is empty: give one of {}", LEVELS.join(", ")));

@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use setgate_domain::secret::Secret;
 use url::Url;
 
-/// `[traces]`: export of OpenTelemetry spans.
+/// Export of OpenTelemetry spans.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Traces {
+pub struct Settings {
     /// URL of a collector that accepts OTLP over HTTP in protobuf, such as `http://127.0.0.1:4318/v1/traces`. The path
     /// defaults to `/v1/traces`. Not set: no spans are created.
     pub endpoint: Option<Url>,
@@ -29,19 +29,9 @@ pub struct Traces {
     pub sample_ratio: f64,
     /// `service.name` of the spans.
     pub service_name: String,
-    /// Maximum number of spans queued for the collector; further ones are dropped and counted.
-    pub queue_spans_max: usize,
-    /// Maximum number of spans in one request to the collector.
-    pub batch_spans_max: usize,
-    /// Maximum time (ms) that spans are batched before a request is sent.
-    pub batch_ms_max: u64,
-    /// Timeout (ms) of a request to the collector.
-    pub send_ms_max: u64,
-    /// Time limit (ms) for sending the queued spans when the host stops.
-    pub flush_ms_max: u64,
 }
 
-impl Default for Traces {
+impl Default for Settings {
     fn default() -> Self {
         Self {
             endpoint: None,
@@ -50,17 +40,13 @@ impl Default for Traces {
             ca_files: Vec::new(),
             sample_ratio: 1.0,
             service_name: "setgate".into(),
-            queue_spans_max: 4_096,
-            batch_spans_max: 512,
-            batch_ms_max: 2_000,
-            send_ms_max: 10_000,
-            flush_ms_max: 5_000,
         }
     }
 }
 
-impl Traces {
-    pub(super) fn faults(&self) -> Vec<String> {
+impl Settings {
+    /// One message for each value that is not usable.
+    pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if let Some(url) = &self.endpoint {
             let named = matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty());
@@ -74,15 +60,6 @@ impl Traces {
         }
         if !(0.0..=1.0).contains(&self.sample_ratio) {
             faults.push("`traces.sample_ratio` is a share, from 0 to 1".to_owned());
-        }
-        for (key, value) in [
-            ("queue_spans_max", self.queue_spans_max),
-            ("batch_spans_max", self.batch_spans_max),
-            ("send_ms_max", usize::try_from(self.send_ms_max).unwrap_or(usize::MAX)),
-        ] {
-            if value == 0 {
-                faults.push(format!("`traces.{key}` is 0; it has to be at least 1"));
-            }
         }
         faults
     }
@@ -145,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    fn read(toml: &str) -> Result<Traces, String> {
+    fn read(toml: &str) -> Result<Settings, String> {
         Figment::from(Toml::string(toml)).extract().map_err(|error| error.to_string())
     }
 
@@ -165,7 +142,7 @@ mod tests {
     fn headers_can_stand_in_one_variable_of_the_environment() {
         let given = r#"{authorization="Bearer a=b, c", x-api-key="hush"}"#;
         let value: figment::value::Value = given.parse().unwrap();
-        let traces: Traces = Figment::from(("headers", value)).extract().unwrap();
+        let traces: Settings = Figment::from(("headers", value)).extract().unwrap();
         assert_eq!(traces.headers["authorization"].expose(), "Bearer a=b, c");
         assert_eq!(traces.headers["x-api-key"].expose(), "hush");
     }
