@@ -4,7 +4,7 @@
 //! The table in `docs/reference/delivery.md` is generated from [`interpret`] by a test.
 
 #[cfg(test)]
-mod reference;
+mod reference_tests;
 #[cfg(test)]
 mod tests;
 
