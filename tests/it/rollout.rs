@@ -509,7 +509,7 @@ async fn the_command_line_rolls_a_version_out() {
     said(&["end", "gate"], &["rollout    none", "shadow of", "ended"]).await;
     said(&["canary", "gate", digest, "--percent", "12.5"], &["canary 12.5% since", "5.0% may fault, from 20 calls"])
         .await;
-    said(&["rollout", "gate"], &["canary 12.5% since", "calls      0, of them 0 faulted"]).await;
+    said(&["rollout", "gate"], &["canary 12.5% since", "calls      0, 0 faulted"]).await;
     said(&["list"], &["canary 12.5%"]).await;
     said(&["promote", "gate"], &[&format!("active     {digest}"), "promoted"]).await;
     said(&["rollback", "gate"], &["gate"]).await;
