@@ -3,28 +3,28 @@
 //! # Format
 //!
 //! `ledger.lock` is locked while a process has the ledger open. `ledger.db` (with `-wal` and `-shm`) is SQLite in WAL
-//! mode with `synchronous=FULL`; `user_version` is the schema version (`schema.rs`). `ledger.probe` is a scratch file
-//! that finds out why a write failed, and `ledger.db-wal.damaged` is a damaged WAL that was set aside (`wal_tail.rs`).
-//! The tables:
+//! mode with `synchronous=FULL`; `user_version` is the schema version (`schema/tables.rs`). `ledger.probe` is a scratch
+//! file that finds out why a write failed, and `ledger.db-wal.damaged` is a damaged WAL that was set aside
+//! (`integrity/wal_check.rs`). The tables:
 //!
 //! | table | row | key |
 //! |---|---|---|
-//! | `event` | an accepted event: the SET, the original bytes if they differ from it (both compressed, `packed.rs`), the trace context | `seq`, increasing, never reused |
+//! | `event` | an accepted event: the SET, the original bytes if they differ from it (both compressed, `schema/compression.rs`), the trace context | `seq`, increasing, never reused |
 //! | `delivery` | event x subscription x run, with its state | `seq`; unique (event, subscription, run) |
 //! | `filtered` | claims after the chain, and the filter runs that are not stored in an attempt | the delivery |
-//! | `attempt` | one exchange with a receiver, compressed (`attempts.rs`) | delivery and number in one integer |
+//! | `attempt` | one exchange with a receiver, compressed (`deliveries/attempts.rs`) | delivery and number in one integer |
 //! | `plan` | a pinned filter chain, JSON | SHA-256; `refs` counts the deliveries that use it |
 //! | `tally` | number of deliveries by state | tenant, subscription |
 //! | `statistic` | counters of one minute or one hour, JSON | tenant, subscription, bucket length, start |
 //! | `entry` | a control-plane document, JSON, with its version | kind, tenant, id |
 //! | `blob`, `blob_part`, `upload` | a filter component or the rows of a lookup table, its parts, and the bytes of an unfinished upload by tenant | SHA-256 |
-//! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the dedupe index, and its pages (`dedupe.rs`) | a number |
+//! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the dedupe index, and its pages (`dedupe/`) | a number |
 //! | `mark` | `cursor` (last event fanned out), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the settlement log, last batch deleted from it) | name |
 //! | `settled` | state changes of deliveries in one batch, JSON | batch, tenant |
 //! | `replay` | a replay of past events into new runs, JSON, with its progress | its id |
 //! | `failing` | start of a subscription's current failure streak, if it has one | the subscription |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
-//! | `audit` | a control-plane change, JSON (`audit.rs`) | `seq`, increasing without gaps; a hash chain |
+//! | `audit` | a control-plane change, JSON (`audit/`) | `seq`, increasing without gaps; a hash chain |
 //! | `meta` | small values of the host itself | name |
 //!
 //! Ids are 16 bytes, digests 32, instants are milliseconds since the epoch, and a state is its index in `State::ALL`.
@@ -38,10 +38,10 @@
 //! 3. Every event at or before the cursor has all its deliveries. An event after the cursor has all of them or none,
 //!    except for deliveries of replays and the one made by `append_for`.
 //! 4. A delivery is created once, by `append_with`, `fan_out`, `append_for` or a step of a replay. Only `settle` moves
-//!    it out of due; only `redrive`, `rerun` and `expire_held` (from held to dead) move it out of a resting state. Only
-//!    retention and the removal of its tenant delete it. Retention deletes a delivery only after it has rested for the
-//!    retention time, or for the minimum retention time if the ledger is too large, and never while it is held. Only
-//!    `rerun` and `repin` change its plan, and only until it has passed its chain.
+//!    it out of due; only `redrive`, `requeue_with_plan` and `expire_held` (from held to dead) move it out of a resting
+//!    state. Only retention and the removal of its tenant delete it. Retention deletes a delivery only after it has
+//!    rested for the retention time, or for the minimum retention time if the ledger is too large, and never while it
+//!    is held. Only `requeue_with_plan` and `replace_plan` change its plan, and only until it has passed its chain.
 //! 5. `tally` and `plan.refs` match the rows at every commit. The backlog in memory matches `tally`.
 //! 6. A delivery with an order key is not due while an earlier delivery with that key, of the same subscription, is due
 //!    or held.
@@ -57,6 +57,12 @@
 //!
 //! An event passes through two transactions, `append_with` and `settle`, and through `fan_out` as well if it was
 //! appended without its deliveries. Each is idempotent, so recovery means opening the file and continuing.
+//!
+//! # Modules, from the lowest to the highest
+//!
+//! `schema` (the file, its rows and connections), `dedupe` (the index of dedupe keys), `state` (memory that follows the
+//! commits), `commit` (queue, writer thread, group commit, checkpoints), `store` (the part that all handles share),
+//! `audit`, `registry`, `deliveries`, `history`, `events`, `upkeep`, `integrity`. None imports a higher one.
 
 mod audit;
 mod commit;

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! 1. A row is written in the transaction that executes its request (`audit.rs`). A request without a row has changed
+//! 1. A row is written in the transaction that executes its request (`audit`). A request without a row has changed
 //!    nothing and may be executed; one with a row is never executed again.
 //! 2. The response is stored afterwards, encrypted. A row without a response belongs to a request whose host was killed
 //!    in between.

@@ -56,7 +56,7 @@ pub const JOURNAL_LIMIT_MAX: usize = 1_000;
 pub const JOURNAL_BYTES_MAX: usize = 8 << 20;
 
 impl Events {
-    /// See [`Options::append_deliveries_max`].
+    /// See [`Options::append_deliveries_max`](crate::Options::append_deliveries_max).
     pub fn append_deliveries_max(&self) -> usize {
         self.0.options().append_deliveries_max
     }

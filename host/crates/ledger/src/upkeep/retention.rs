@@ -71,7 +71,7 @@ impl Upkeep {
     /// `retention_min_ms`; tenants that store more than an equal share lose theirs first. Then the call finishes the
     /// removal of tenants, sweeps unreferenced plans and blobs, and returns free pages to the file system.
     ///
-    /// Downtime of the host does not count, see `lived.rs`.
+    /// Downtime of the host does not count, see `uptime.rs`.
     ///
     /// Call this every few minutes and whenever [`Upkeep::space_pressure`](crate::Upkeep::space_pressure) returns, from one task only.
     pub async fn retain(&self, now: Timestamp) -> Result<Retained, Error> {
@@ -184,7 +184,7 @@ impl Upkeep {
         self.0.queue().write(move |batch| Lived::note(batch.conn, now, gap_ms_min)).await
     }
 
-    /// The instant that lies `ms` of uptime before `now` (`lived.rs`). For deadlines that give a person time to react.
+    /// The instant that lies `ms` of uptime before `now` (`uptime.rs`). For deadlines that give a person time to react.
     pub async fn uptime_cutoff(&self, now: Timestamp, ms: i64) -> Result<Timestamp, Error> {
         Ok(self.live(now).await?.ago(now, ms))
     }
