@@ -82,7 +82,7 @@ async fn the_key_of_a_first_start_that_was_broken_off_becomes_the_operators() {
     host.take_operator_key();
     host.operator().get("/api/v1/tenants").await.expect(200);
 
-    for (what, mode, said) in [("not a key", 0o600, "is not a key"), ("sgk_short", 0o644, "others")] {
+    for (what, mode, said) in [("not a key", 0o600, "is not a key"), ("sgk_short", 0o644, "other users")] {
         let mut host = Host::with().prepare();
         std::fs::write(host.path("operator.key"), what).unwrap();
         std::fs::set_permissions(host.path("operator.key"), std::fs::Permissions::from_mode(mode)).unwrap();
