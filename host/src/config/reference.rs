@@ -51,7 +51,7 @@ A test generates this page from the settings types; `UPDATE=1 cargo test --works
 Every setting has a default. `setgate serve` reads the file that `--config` (`SETGATE_CONFIG`) names, or else `setgate.toml` in the
 current directory if it exists. Environment variables override the file. An unknown key is an error, and so is an unknown variable that
 begins with `SETGATE_`. All errors are reported at once, each with its file and line or its variable. `setgate config check FILE` reports
-them without starting a host. [config.defaults.toml](../../deploy/config.defaults.toml) has every key with its default, ready to copy.
+them without starting a host. `deploy/config.defaults.toml` has every key with its default, ready to copy.
 
 SIGHUP makes the host read the configuration again and check it as a whole. If it is invalid, nothing changes. Otherwise keys with `yes`
 in the column reload take effect at once, and the others at the next start; the log names both. Certificates are always read again;
