@@ -31,9 +31,10 @@ impl Log {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The parts of this program that log: modules of the host, and crates below it. A test holds them against `lib.rs` and
 /// `host/crates`.
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 15] = [
     "setgate::app",
     "setgate::cli",
+    "setgate::commands",
     "setgate::config",
     "setgate::control",
     "setgate::demo",
