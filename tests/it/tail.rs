@@ -174,7 +174,7 @@ async fn a_client_that_disconnects_frees_its_slot_at_once() {
     for speaks_tls in [false, true] {
         let certificate = Issued::by_itself(&["127.0.0.1"], false, 4096);
         let folder = tempfile::tempdir().unwrap();
-        let mut config = "[history]\ntails_per_tenant_max = 1\n".to_owned();
+        let mut config = String::new();
         if speaks_tls {
             for (key, name, pem) in [
                 ("tls_certificate", "c.pem", certificate.certificate_pem()),
@@ -190,6 +190,11 @@ async fn a_client_that_disconnects_frees_its_slot_at_once() {
         for &leaves in ways {
             let acme = host.tenant(&format!("{leaves:?}").to_lowercase()).await;
             let path = acme.path("/deliveries/tail");
+            // All slots but one are in use for the whole time.
+            let mut others = Vec::new();
+            for _ in 1..TAILS_PER_TENANT_MAX {
+                others.push(Tail::open(&acme, "", None).await);
+            }
             let mut raw = None;
             if speaks_tls {
                 drop(Tail::open(&acme, "", None).await);
@@ -222,6 +227,7 @@ async fn a_client_that_disconnects_frees_its_slot_at_once() {
             if let Some(mut stream) = raw {
                 stream.read_to_end(&mut Vec::new()).await.expect("the connection ends");
             }
+            drop(others);
         }
     }
 }

@@ -81,7 +81,6 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
             "[data]\nretention_s = {RETENTION_S}\nretention_every_s = 1\ninline_fanout_max = {INLINE_FANOUT_MAX}\n\
              dedupe_run_events = {DEDUPE_RUN_EVENTS}\n\
              [delivery]\nbreaker_open_ms_max = 100\n\
-             [quota]\nfilter_faults_max = 0\n\
              [log]\nlevel = \"info,setgate::app=debug\""
         ))
         .start()
@@ -126,7 +125,9 @@ async fn set_up(host: &Host, receivers: &Receivers, record: &Record) -> Vec<crat
     let mut tenants = std::collections::BTreeMap::new();
     for (name, _) in SOURCES {
         if !tenants.contains_key(name) {
-            tenants.insert(name, host.tenant(name).await);
+            // On a busy machine, a call may need more computing time than the default allows.
+            let quota = json!({"wall_ms_max": 30_000, "filter_faults_max": 0});
+            tenants.insert(name, host.tenant_with(name, json!({"quota": quota})).await);
         }
     }
     let mut sources = Vec::new();
