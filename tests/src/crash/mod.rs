@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use copy::Copy;
 use kill::Plan;
 use load::{SOURCES, TARGETS};
