@@ -191,5 +191,5 @@ async fn a_flood_of_uploads_is_refused_and_neither_other_tenants_nor_events_are(
         assert_eq!(upload.await.unwrap(), Err(UploadError::Invalid { detail: "no".into() }));
     }
     let Fault::Unavailable { detail } = event.await.unwrap().verdict.unwrap_err() else { panic!("not unavailable") };
-    assert!(detail.ends_with("not valid here: no"), "{detail}");
+    assert!(detail.ends_with("the component is invalid: no"), "{detail}");
 }
