@@ -46,7 +46,7 @@ impl Exporting {
         Self(Some((stop.clone(), tokio::spawn(exporter.run(stop)))))
     }
 
-    /// Sends the queued spans within [`FLUSH_MS_MAX`]. Must be called after the last span has begun.
+    /// Sends the queued spans within `FLUSH_MS_MAX`. Must be called after the last span has begun.
     pub async fn finish(self) {
         let Some((stop, running)) = self.0 else { return };
         stop.cancel();

@@ -121,7 +121,7 @@ impl Scheduler {
         Decision::Queued(self.tickets)
     }
 
-    /// Releases a slot. `cost` is `None` if the estimate was correct. The caller must then call [`Self::next`] until it
+    /// Releases a slot. `cost` is `None` if the estimate was correct. The caller must then call [`Self::next_ticket`] until it
     /// returns `None`.
     pub fn release(&mut self, tenant: &TenantId, cost: Option<u64>) {
         self.held = self.held.saturating_sub(1);
@@ -133,7 +133,7 @@ impl Scheduler {
     }
 
     /// Releases a slot and queues another request of the same tenant, in one step, so that the tenant does not count as
-    /// idle in between. The caller must then call [`Self::next`] until it returns `None`.
+    /// idle in between. The caller must then call [`Self::next_ticket`] until it returns `None`.
     pub fn release_and_queue(&mut self, tenant: &TenantId, cost: u64) -> Ticket {
         self.release(tenant, Some(cost));
         self.tickets += 1;
@@ -172,7 +172,7 @@ impl Scheduler {
         ticket
     }
 
-    /// Changes the number of slots. Slots in use beyond it are not revoked. The caller must then call [`Self::next`].
+    /// Changes the number of slots. Slots in use beyond it are not revoked. The caller must then call [`Self::next_ticket`].
     pub fn set_permits(&mut self, permits: usize) {
         self.bounds.permits = permits;
     }

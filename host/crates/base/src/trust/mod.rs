@@ -1,4 +1,4 @@
-//! Trusted certificates of receivers ([`setgate_egress`]) and of the clients of a listener ([`crate::http`]).
+//! Trusted certificates of receivers (crate `setgate_egress`) and of the clients of a listener (the host's `http`).
 
 mod anchors;
 mod clients;
