@@ -92,12 +92,21 @@ fn too_slow(longest: Duration) -> Option<String> {
     (longest > CALM_MAX).then(|| format!("beside it, another tenant's event took {:.1} s", longest.as_secs_f64()))
 }
 
-/// Sends such events concurrently; returns the number of accepted ones.
+/// Sends such events concurrently, each again while the tenant has too many queued (429), as senders do. Returns the
+/// number of accepted ones.
 async fn send(source: &Source, name: &str, count: usize) -> usize {
     let sending: Vec<_> = (0..count)
         .map(|number| {
             let (source, body) = (source.clone(), long_types(&format!("{name}-{number}")));
-            tokio::spawn(async move { source.send(body).await.status })
+            tokio::spawn(async move {
+                loop {
+                    let status = source.send(body.clone()).await.status;
+                    if status != 429 {
+                        return status;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            })
         })
         .collect();
     let mut accepted = 0;
