@@ -243,14 +243,15 @@ fn too_long(file: &File, lines_max: usize) -> Option<String> {
 }
 
 /// The modules of a crate that import each other in circles: its strongly connected components of more than one module.
-/// An item that `lib.rs` re-exports belongs to the module that it comes from.
+/// An item that `lib.rs` re-exports belongs to the module that it comes from. Paths count if they begin at the root of the
+/// crate, by `crate` or by as many `super` as lead there.
 fn circles(files: &[File]) -> Vec<BTreeSet<&str>> {
     let modules: BTreeSet<&str> = files.iter().map(File::module).filter(|module| *module != "lib").collect();
     let origins = origins(files);
     let mut imports: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for file in files.iter().filter(|file| !file.is_test() && file.module() != "lib") {
         let code: Vec<&str> = file.code().into_iter().map(|(_, line)| line).collect();
-        let code = code.join(" ");
+        let code = code.join(" ").replace(&"super::".repeat(file.depth()), "crate::");
         let names = reached(&code).into_iter().map(|name| origins.get(name).copied().unwrap_or(name));
         let imported = names.filter_map(|name| modules.get(name).copied());
         imports.entry(file.module()).or_default().extend(imported);
@@ -357,6 +358,8 @@ fn circles_are_found() {
     assert!(check(&[lib, ("a/x.rs", "use crate::b::y;"), ("b.rs", "use crate::c;"), ("c.rs", "")]).is_empty());
     assert_eq!(check(&[lib, ("a/x.rs", "use crate::b::y;"), ("b.rs", "use crate::{\n    Two,\n};")]), ["a b"]);
     assert_eq!(check(&[("a.rs", "crate::b::y()"), ("b.rs", "crate::c::z()"), ("c.rs", "crate::a::x()")]), ["a b c"]);
+    assert_eq!(check(&[("a.rs", "use super::b::y;"), ("b/x.rs", "use super::super::a;")]), ["a b"]);
+    assert!(check(&[("a.rs", "use super::b::y;"), ("b/x.rs", "use super::a;"), ("b/mod.rs", "")]).is_empty());
     let in_test = "#[cfg(test)]\nmod tests {\n    use crate::a;\n}";
     assert!(check(&[lib, ("a.rs", "use crate::b::y;"), ("b.rs", in_test)]).is_empty());
 }

@@ -48,3 +48,21 @@ impl Tails {
         Ok(OpenTail { _share: share, _all: all })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_has_its_share_and_all_tenants_the_total() {
+        let tails = Tails::new(3, 2);
+        let open = |name: &str| tails.open(&name.parse().unwrap());
+        let refused = |name: &str| open(name).err().map(|problem| problem.code());
+        let (first, _second) = (open("a").unwrap(), open("a").unwrap());
+        assert_eq!(refused("a"), Some(Code::Busy), "its share is used up");
+        let _third = open("b").unwrap();
+        assert_eq!(refused("c"), Some(Code::Busy), "all slots are used up");
+        drop(first);
+        assert_eq!(refused("c"), None);
+    }
+}

@@ -1,4 +1,5 @@
-//! What all parts of Setgate stand on: the clock, cryptography, fair scheduling between tenants, and telemetry.
+//! The foundations of every part of Setgate: the clock, cryptography, fair scheduling between tenants, telemetry, and
+//! trusted certificates.
 
 pub mod clock;
 pub mod crypto;

@@ -28,10 +28,7 @@ use super::lookups::{Lookups, within};
 use super::resolve::{Resolve, SystemResolver};
 use super::response::Deadline;
 use super::tls::Trust;
-use super::{Error, Options, record, response};
-
-/// Value of the `User-Agent` header.
-pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));
+use super::{Error, Options, USER_AGENT, record, response};
 
 /// Limit for the immediate resends within one attempt, for requests that the receiver has certainly not processed.
 const RESENDS_MAX: u32 = 3;

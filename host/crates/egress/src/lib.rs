@@ -19,7 +19,6 @@ mod failure;
 mod guard;
 mod head;
 mod identity;
-
 mod lookups;
 mod options;
 mod proxy;
@@ -34,7 +33,7 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
-pub use client::{ClientSet, Egress, Exchange, Post, USER_AGENT};
+pub use client::{ClientSet, Egress, Exchange, Post};
 pub use failure::OwnFault;
 pub use guard::{Guard, Refusal};
 pub use identity::{CERTIFICATES_MAX, Certificates, Identity, IdentityError, PEM_BYTES_MAX};
@@ -44,3 +43,6 @@ pub use resolve::{Resolve, SystemResolver};
 pub use response::retry_after_s;
 pub use settings::Settings;
 pub use tls::{Error, operators_tls};
+
+/// Value of the `User-Agent` header.
+pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));

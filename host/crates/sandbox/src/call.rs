@@ -9,30 +9,23 @@ use std::time::{Duration, Instant};
 use setgate_domain::redact::Redactor;
 use setgate_domain::tenant::Quota;
 use setgate_domain::verdict::{Fault, FilterRun, Verdict};
-use wasmtime::Engine;
 
 use super::epoch_ticker::EpochTicker;
 use super::idle_pool::{self, BindingKey, EvictionReason, IdlePool};
-use super::instance::{Instance, limits, meter};
+use super::instance::{EngineLimits, Instance, limits, meter};
 use super::log::Log;
+use super::random::Random;
 use super::state::{Config, State};
-use super::wasi::random::Random;
 use super::wit_v0_1::{Event, Failure, FilterIndices, FilterPre};
 use super::{Call, CallResult, UploadError, fault};
 
 /// The parts of the sandbox that a call uses.
 pub(super) struct Host {
-    pub(super) engine: Engine,
+    pub(super) engine: EngineLimits,
     /// Ends turns by time.
     pub(super) epoch_ticker: EpochTicker,
     /// The idle pool, which also assigns engine slots.
     pub(super) idle_pool: Arc<IdlePool>,
-    /// Fuel of one slice, after which a call yields.
-    pub(super) fuel_slice: u64,
-    /// Size limit of a linear memory in the pool, in bytes.
-    pub(super) memory_bytes_max: u64,
-    /// Size limit of a table in the pool, in elements.
-    pub(super) table_elements_max: u64,
 }
 
 /// Runs `call`. `asked_at` is the time at which its caller requested a slot.
@@ -44,8 +37,8 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
     // Redacts the text that the guest produces before it is recorded.
     let redactor = Arc::new(Redactor::new(&secrets));
     let state = State {
-        limits: limits(host, &quota),
-        meter: meter(host, &quota),
+        limits: limits(&host.engine, &quota),
+        meter: meter(&host.engine, &quota),
         log: Log::new(quota.log_bytes_max, redactor.clone()),
         accepted_at: event.accepted_at,
         random: Random::new(event.id, digest),
@@ -106,10 +99,10 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
 async fn instance(host: &Host, key: Option<&BindingKey>, state: State, quota: &Quota) -> wasmtime::Result<Instance> {
     match key.and_then(|key| host.idle_pool.take(key)) {
         Some(mut instance) => {
-            instance.renew(host, state, quota)?;
+            instance.renew(&host.engine, state, quota)?;
             Ok(instance)
         }
-        None => Instance::new(host, host.idle_pool.slot().await, state, quota),
+        None => Instance::new(&host.engine, host.idle_pool.slot().await, state, quota),
     }
 }
 
@@ -117,8 +110,8 @@ async fn instance(host: &Host, key: Option<&BindingKey>, state: State, quota: &Q
 pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) -> (Result<(), UploadError>, u64) {
     let _ticking = host.epoch_ticker.guest_starts();
     let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
-    let state = State { meter: meter(host, quota), ..State::at_rest(limits(host, quota)) };
-    let mut starting = match Instance::new(host, host.idle_pool.slot().await, state, quota) {
+    let state = State { meter: meter(&host.engine, quota), ..State::at_rest(limits(&host.engine, quota)) };
+    let mut starting = match Instance::new(&host.engine, host.idle_pool.slot().await, state, quota) {
         Ok(starting) => starting,
         Err(error) => return (Err(UploadError::Host { detail: words(error) }), 0),
     };

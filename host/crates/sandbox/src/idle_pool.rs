@@ -23,9 +23,9 @@ use metrics::{Gauge, gauge};
 use setgate_domain::filter::REUSE_EVENTS_MIN;
 use setgate_domain::id::{Digest, SubscriptionId, TenantId};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
-use super::instance::Instance;
+use super::instance::{Instance, Slot};
 use super::metrics::{INSTANCES_EVICTED, INSTANCES_IDLE};
 use super::{Call, IdlePoolLimits};
 
@@ -43,9 +43,6 @@ pub struct BindingKey {
     /// Digest of the filter version at that step.
     pub digest: Digest,
 }
-
-/// Permission to use one instance slot of the pooling allocator, until dropped.
-pub(super) struct Slot(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 /// An instance that completed a call without a fault. Dropping this ends the instance, unless [`UsedInstance::release`]
 /// was called.
@@ -168,7 +165,7 @@ impl IdlePool {
     pub(super) async fn slot(&self) -> Slot {
         loop {
             if let Ok(permit) = self.slots.clone().try_acquire_owned() {
-                return Slot(permit);
+                return permit.into();
             }
             let mut idle = self.lock();
             if idle.instances.is_empty() {
@@ -183,7 +180,7 @@ impl IdlePool {
             drop(longest);
         }
         let _waiting = Waiting(self);
-        Slot(self.slots.clone().acquire_owned().await.expect("the semaphore is never closed"))
+        self.slots.clone().acquire_owned().await.expect("the semaphore is never closed").into()
     }
 
     /// Adds an instance to the pool after a call without a fault. Calls cannot take it until [`UsedInstance::release`]

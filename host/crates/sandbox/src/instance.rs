@@ -5,11 +5,10 @@
 //! it. So the only state of an earlier event in a reused instance is in the guest's own memories, globals and tables.
 
 use setgate_domain::tenant::Quota;
-use wasmtime::Store;
+use tokio::sync::OwnedSemaphorePermit;
+use wasmtime::{Engine, Store};
 
-use super::call::Host;
 use super::epoch_ticker::TICKS_PER_TURN;
-use super::idle_pool::Slot;
 use super::limits::Limits;
 use super::state::{Meter, State};
 use super::wit_v0_1::{Event, Failure, Filter, FilterPre, Said};
@@ -18,6 +17,26 @@ use super::wit_v0_1::{Event, Failure, Filter, FilterPre, Said};
 const HANDLES_MAX: usize = 1_000;
 /// Bytes allowed in a value from the guest in addition to the verdict's text.
 const OUTPUT_SLACK_BYTES: u64 = 64 << 10;
+
+/// The engine, and the limits that it has for every instance.
+pub(super) struct EngineLimits {
+    pub(super) engine: Engine,
+    /// Fuel of one slice, after which a call yields.
+    pub(super) fuel_slice: u64,
+    /// Size limit of a linear memory in the pool, in bytes.
+    pub(super) memory_bytes_max: u64,
+    /// Size limit of a table in the pool, in elements.
+    pub(super) table_elements_max: u64,
+}
+
+/// Permission to use one instance slot of the pooling allocator, until dropped. The idle pool assigns it.
+pub(super) struct Slot(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+impl From<OwnedSemaphorePermit> for Slot {
+    fn from(permit: OwnedSemaphorePermit) -> Self {
+        Self(permit)
+    }
+}
 
 /// An instance of a filter in a pool slot.
 pub(super) struct Instance {
@@ -31,19 +50,19 @@ pub(super) struct Instance {
 
 impl Instance {
     /// Creates the store. The filter is instantiated by the first call.
-    pub(super) fn new(host: &Host, slot: Slot, state: State, quota: &Quota) -> wasmtime::Result<Self> {
-        let mut store = Store::try_new(&host.engine, state)?;
+    pub(super) fn new(engine: &EngineLimits, slot: Slot, state: State, quota: &Quota) -> wasmtime::Result<Self> {
+        let mut store = Store::try_new(&engine.engine, state)?;
         store.limiter(|state| &mut state.limits);
-        begin(&mut store, host, quota)?;
+        begin(&mut store, engine, quota)?;
         Ok(Self { store, filter: None, events: 0, _slot: slot })
     }
 
     /// Prepares the instance for its next event. `state` belongs to that event. The current sizes of the guest's
     /// memories and tables count against its limits.
-    pub(super) fn renew(&mut self, host: &Host, mut state: State, quota: &Quota) -> wasmtime::Result<()> {
+    pub(super) fn renew(&mut self, engine: &EngineLimits, mut state: State, quota: &Quota) -> wasmtime::Result<()> {
         state.limits = self.store.data().limits.renewed(&state.limits);
         *self.store.data_mut() = state;
-        begin(&mut self.store, host, quota)
+        begin(&mut self.store, engine, quota)
     }
 
     /// Drops everything that belongs to the last event, so that an idle instance holds no secrets and no tables.
@@ -97,9 +116,9 @@ impl Instance {
 }
 
 /// Sets the engine's limits for one call.
-fn begin(store: &mut Store<State>, host: &Host, quota: &Quota) -> wasmtime::Result<()> {
+fn begin(store: &mut Store<State>, engine: &EngineLimits, quota: &Quota) -> wasmtime::Result<()> {
     store.set_fuel(quota.fuel_per_call)?;
-    store.fuel_async_yield_interval(Some(host.fuel_slice.max(1)))?;
+    store.fuel_async_yield_interval(Some(engine.fuel_slice.max(1)))?;
     store.set_epoch_deadline(TICKS_PER_TURN);
     store.epoch_deadline_async_yield_and_update(TICKS_PER_TURN);
     let lifted = quota.output_bytes_max.saturating_add(OUTPUT_SLACK_BYTES);
@@ -109,14 +128,14 @@ fn begin(store: &mut Store<State>, host: &Host, quota: &Quota) -> wasmtime::Resu
 }
 
 /// Memory limits of a call in a new instance.
-pub(super) fn limits(host: &Host, quota: &Quota) -> Limits {
+pub(super) fn limits(engine: &EngineLimits, quota: &Quota) -> Limits {
     Limits::new(
-        quota.memory_bytes_max.min(host.memory_bytes_max),
-        quota.table_elements_max.min(host.table_elements_max),
+        quota.memory_bytes_max.min(engine.memory_bytes_max),
+        quota.table_elements_max.min(engine.table_elements_max),
     )
 }
 
 /// Meter for the host calls of one call.
-pub(super) fn meter(host: &Host, quota: &Quota) -> Meter {
-    Meter::new(quota.host_calls_max, quota.memory_bytes_max, host.fuel_slice.max(1), quota.fuel_per_call)
+pub(super) fn meter(engine: &EngineLimits, quota: &Quota) -> Meter {
+    Meter::new(quota.host_calls_max, quota.memory_bytes_max, engine.fuel_slice.max(1), quota.fuel_per_call)
 }

@@ -47,6 +47,7 @@ mod log;
 mod metrics;
 mod options;
 mod placement;
+mod random;
 mod scheduler;
 mod settings;
 mod state;
@@ -90,6 +91,7 @@ pub use upload_limits::StructureLimits;
 use filters::{Filters, Loaded};
 use fuel_budget::{Charges, First, FuelBucket, FuelBudgets};
 use idle_pool::IdlePool;
+use instance::EngineLimits;
 use metrics::{Metrics, UPLOADS, WaitTimes};
 use placement::CallLength;
 use scheduler::Scheduler;
@@ -259,11 +261,13 @@ impl Sandbox {
             engine_id,
             host: Arc::new(call::Host {
                 epoch_ticker: epoch_ticker::EpochTicker::new(engine.clone()).map_err(Error::Threads)?,
-                engine,
+                engine: EngineLimits {
+                    engine,
+                    fuel_slice: options.fuel_slice,
+                    memory_bytes_max: options.memory_bytes_max,
+                    table_elements_max: options.table_elements_max,
+                },
                 idle_pool,
-                fuel_slice: options.fuel_slice,
-                memory_bytes_max: options.memory_bytes_max,
-                table_elements_max: options.table_elements_max,
             }),
             filters,
             structure: options.structure,
@@ -323,8 +327,8 @@ impl Sandbox {
     /// Caps `limits` at the sizes of a pool slot, which may be smaller than a tenant's quota.
     pub fn within_pool(&self, limits: CallLimits) -> CallLimits {
         CallLimits {
-            memory_bytes_max: limits.memory_bytes_max.min(self.0.host.memory_bytes_max),
-            table_elements_max: limits.table_elements_max.min(self.0.host.table_elements_max),
+            memory_bytes_max: limits.memory_bytes_max.min(self.0.host.engine.memory_bytes_max),
+            table_elements_max: limits.table_elements_max.min(self.0.host.engine.table_elements_max),
             ..limits
         }
     }
@@ -372,8 +376,8 @@ impl Shared {
     async fn check_structure(&self, wasm: Bytes, quota: &Quota) -> Result<(), UploadError> {
         let limits = self.structure;
         let call_limits = upload_limits::CallMemoryLimits {
-            memory_bytes_max: quota.memory_bytes_max.min(self.host.memory_bytes_max),
-            table_elements_max: quota.table_elements_max.min(self.host.table_elements_max),
+            memory_bytes_max: quota.memory_bytes_max.min(self.host.engine.memory_bytes_max),
+            table_elements_max: quota.table_elements_max.min(self.host.engine.table_elements_max),
         };
         let checking = tokio::task::spawn_blocking(move || {
             validate::names(&upload_limits::check(&wasm, &limits, call_limits)?)?;
@@ -390,7 +394,7 @@ impl Shared {
         let (host, turns) = (self.host.clone(), self.turns.clone());
         let (tenant, loaded, quota) = (tenant.clone(), loaded.clone(), quota.clone());
         let starting = Box::pin(async move {
-            let slice = host.fuel_slice;
+            let slice = host.engine.fuel_slice;
             let starting = pin!(call::start(&host, &loaded.pre, &quota));
             let (started, _) = turns.run_in_turns(&tenant, starting, || charges.charge(slice)).await;
             drop(place);
@@ -421,7 +425,7 @@ impl Shared {
         let sliced = Arc::new(AtomicBool::new(false));
         let inline = placement::InlineSlot { history: &loaded.history, sliced: &sliced.clone() };
         let calling = Box::pin(async move {
-            let slice = host.fuel_slice;
+            let slice = host.engine.fuel_slice;
             let calling = pin!(call::run(&host, &filter_loaded.pre, call, asked_at));
             let ended = || {
                 sliced.store(true, Ordering::Relaxed);
@@ -439,7 +443,9 @@ impl Shared {
         let ran = match placement::run(&self.guests, Some(inline), calling).await {
             Ok(((ran, stats), started_on)) => {
                 if let Ok(ran) = &ran {
-                    loaded.history.count(CallLength::of(ran.run.fuel, self.host.fuel_slice, stats.slices), started_on);
+                    loaded
+                        .history
+                        .count(CallLength::of(ran.run.fuel, self.host.engine.fuel_slice, stats.slices), started_on);
                 }
                 waited.turns = stats;
                 ran.unwrap_or_else(|_| faulted(stopping()))

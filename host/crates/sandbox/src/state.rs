@@ -11,7 +11,7 @@ use wasmtime::{StoreContextMut, Trap};
 
 use super::limits::Limits;
 use super::log::Log;
-use super::wasi::random::Random;
+use super::random::Random;
 use super::{MemoryTables, Tables};
 
 /// Fuel cost of one host call. About the cost of entering and leaving the host, so that a loop of cheap calls is

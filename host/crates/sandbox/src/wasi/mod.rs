@@ -12,7 +12,7 @@
 mod cli;
 mod clocks;
 mod io;
-pub(super) mod random;
+mod random;
 
 use std::sync::Arc;
 
