@@ -132,7 +132,7 @@ impl Pipeline {
         let (tenant, source) = (inbound.tenant.clone(), inbound.source.clone());
         let result = match self.prove(inbound) {
             Ok(proven) => {
-                let (span, trace) = self.accepting(&proven.inbound);
+                let (span, trace) = self.spans.accepting(&proven.inbound);
                 let result = self.accept(proven, trace).await;
                 spans::accepted(span, result.as_ref().ok().map(|receipt| receipt.event), outcome_of(&result));
                 result
@@ -158,7 +158,7 @@ impl Pipeline {
     /// Counts a request by outcome, labelled with its source if the source exists. [`Pipeline::ingest`] calls this
     /// itself; other callers use it for requests that fail before they reach `ingest`.
     pub fn counted(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
-        self.metrics.ingest(source, outcome);
+        self.ingest_counter.add(source, outcome);
     }
 
     async fn accept(
@@ -168,7 +168,7 @@ impl Pipeline {
     ) -> Result<Receipt, Refused> {
         let source = &source.value;
         self.has_room(&source.tenant, inbound.body.len())?;
-        let limit = self.quota_of(&source.tenant).backlog_deliveries_max;
+        let limit = self.quotas.of(&source.tenant).backlog_deliveries_max;
         let backlog = self.ledger.usage.backlog(&source.tenant);
         if backlog >= limit {
             return Err(Refused::Backlog { tenant: source.tenant.clone(), backlog, limit });
@@ -199,7 +199,7 @@ impl Pipeline {
         if let Some(shortage) = self.ledger.usage.shortage_of(tenant) {
             return Err(shortage.into());
         }
-        let quota = self.quota_of(tenant);
+        let quota = self.quotas.of(tenant);
         let (stored, limit) = (self.ledger.usage.stored(tenant), quota.stored_bytes_max);
         if limit > 0 && stored >= limit {
             return Err(Refused::Storage { tenant: tenant.clone(), stored, limit });
@@ -217,15 +217,15 @@ impl Pipeline {
         // The tenant was removed in the meantime: the ledger returns the error for that.
         let Some(view) = snapshot.tenant(&event.tenant) else { return Ok(self.ledger.events.append(event).await?) };
         let tenant = &view.tenant.value.id;
-        let mut span = self.fanning_out(tenant, event.id, event.trace.as_ref());
+        let mut span = self.spans.fanning_out(tenant, event.id, event.trace.as_ref());
         let limit = self.appends_waiting_max;
         let flood = |_| Refused::Flood { tenant: tenant.clone(), limit };
-        let wanting = self.wanting(view, &event.source, &event.set.types, true).await;
+        let wanting = self.matcher.wanting(view, &event.source, &event.set.types, true).await;
         let wanting = wanting.map_err(flood).inspect_err(|_| span.never_was())?;
         let deliveries = if wanting.len() <= self.ledger.events.append_deliveries_max() {
             let event = OfEvent::from(&event);
             let wanted = wanting.iter().map(|subscription| Wanted { view, subscription, event }).collect();
-            let pinned = self.pinned.deliveries(self, wanted, now).await;
+            let pinned = self.pinned.deliveries(wanted, now).await;
             Some(pinned.inspect_err(|_| span.failed("not_stored"))?)
         } else {
             // Too many deliveries for one append: loop A creates them and pins their plans.
@@ -250,16 +250,6 @@ impl Pipeline {
             self.pinned.forget_all_of(tenant);
         }
         Ok(appended)
-    }
-
-    /// The tenant's own quota, or the host's default if the tenant has none.
-    pub fn quota_of(&self, tenant: &TenantId) -> setgate_domain::tenant::Quota {
-        self.ledger
-            .registry
-            .snapshot()
-            .tenant(tenant)
-            .and_then(|view| view.tenant.value.quota.clone())
-            .unwrap_or_else(|| self.settings.now().quota.clone())
     }
 
     /// JSON limits for request bodies.

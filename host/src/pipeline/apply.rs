@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use setgate_base::fair::{Bounds, FairSemaphore};
 use setgate_domain::chain::apply;
 use setgate_domain::id::TenantId;
 use setgate_domain::json::differences;
@@ -10,16 +11,32 @@ use setgate_domain::rollout::DIFFERENCE_BYTES_MAX;
 use setgate_domain::set::{Applied, SetToken};
 use setgate_domain::verdict::{Fault, Verdict};
 
-use super::Pipeline;
-
 /// Up to this many bytes of claims and verdict together, a verdict is applied on the calling thread: it takes a
 /// fraction of a millisecond.
 const APPLIED_ON_THE_SPOT_BYTES_MAX: usize = 32 << 10;
 /// Large verdicts that are applied at the same time. A megabyte of claims can take part of a second, and the filter's
 /// fuel pays only for writing it, so this work must not take the async worker threads or all cores.
-pub(super) const LARGE_MAX: usize = 1;
+const LARGE_MAX: usize = 1;
 
-impl Pipeline {
+/// Applies verdicts to claims.
+pub(super) struct Applier {
+    /// Admits large verdicts.
+    large: FairSemaphore,
+}
+
+impl Applier {
+    pub(super) fn new() -> Self {
+        let large = FairSemaphore::new(Bounds {
+            permits: LARGE_MAX,
+            per_tenant_max: LARGE_MAX,
+            leaves_free: false,
+            // The dispatcher already limits the number of deliveries in flight.
+            waiting_per_tenant_max: usize::MAX,
+            cost: 1,
+        });
+        Self { large }
+    }
+
     /// Applies a verdict. A large one runs on a blocking thread, scheduled fairly between tenants.
     pub(super) async fn apply(
         &self,

@@ -122,7 +122,7 @@ impl Pipeline {
         let Some(view) = snapshot.tenant(&ask.tenant) else { return BTreeMap::new() };
         let part = |id: &SubscriptionId| {
             let subscription = &view.subscriptions.get(id)?.value;
-            let before = self.pinned_now(subscription)?;
+            let before = self.planner.plan_of(subscription)?;
             let mut after = before.clone();
             for step in after.steps.iter_mut().filter(|step| step.binding.filter == ask.filter) {
                 step.digest = ask.candidate;
@@ -141,7 +141,7 @@ impl Pipeline {
     ) -> Result<Vec<SubscriptionId>, setgate_ledger::Error> {
         let snapshot = self.ledger.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(Vec::new()) };
-        let wanting = self.wanting(view, &record.source, &record.types, false).await;
+        let wanting = self.matcher.wanting(view, &record.source, &record.types, false).await;
         let wanting = wanting.map_err(|_| setgate_ledger::Error::Closed)?;
         let is_left = |id: &SubscriptionId| parts.get(id).is_some_and(|part| part.left > 0);
         Ok(wanting.into_iter().map(|subscription| subscription.id).filter(is_left).collect())

@@ -42,11 +42,11 @@ impl Pipeline {
     pub(super) async fn deliver(&self, sealed: Sealed, passed: Vec<FilterRun>) -> Attempted {
         let Sealed { delivery, subscription, accepted_at, body, mut headers, keys, trace } = sealed;
         let at = self.clock.now();
-        let span = self.attempting(trace.as_ref(), &subscription.value, &delivery);
+        let span = self.spans.attempting(trace.as_ref(), &subscription.value, &delivery);
         // The receiver continues the trace below the attempt's span, or below the incoming context if the span is not
         // recorded.
         headers.extend(span.place().or(trace.as_ref()).into_iter().flat_map(TraceContext::headers));
-        let exchange = match self.endpoints.get(&subscription, &self.master, &self.signer) {
+        let exchange = match self.endpoints.get(&subscription) {
             Ok(endpoint) => self.post(&subscription.value, &endpoint, &headers, body).await,
             Err(error) => unopened(&error),
         };
@@ -58,7 +58,7 @@ impl Pipeline {
                     "this host lacks a resource for attempts; deliveries stay due, and no attempts are recorded");
             }
         } else {
-            self.metrics.attempt(&delivery.tenant, &exchange.outcome);
+            self.attempt_counter.add(&delivery.tenant, &exchange.outcome);
             #[expect(clippy::cast_precision_loss, reason = "microseconds of one exchange")]
             histogram!(metric::ATTEMPT_SECONDS).record(exchange.latency_us as f64 / 1e6);
         }

@@ -27,8 +27,11 @@ pub(super) struct OpenEndpoint {
 }
 
 /// Cache of decrypted endpoints, so that an attempt does not have to decrypt them again.
-#[derive(Default)]
-pub(crate) struct Opened(Mutex<Held>);
+pub(super) struct EndpointCache {
+    master: Arc<MasterKey>,
+    signer: Arc<Signer>,
+    held: Mutex<Held>,
+}
 
 #[derive(Default)]
 struct Held {
@@ -38,19 +41,18 @@ struct Held {
     endpoints: HashMap<SubscriptionId, (u64, Arc<OpenEndpoint>)>,
 }
 
-impl Opened {
-    pub(super) fn get(
-        &self,
-        subscription: &Versioned<Subscription>,
-        master: &MasterKey,
-        signer: &Signer,
-    ) -> Result<Arc<OpenEndpoint>, crypto::Error> {
+impl EndpointCache {
+    pub(super) fn new(master: Arc<MasterKey>, signer: Arc<Signer>) -> Self {
+        Self { master, signer, held: Mutex::default() }
+    }
+
+    pub(super) fn get(&self, subscription: &Versioned<Subscription>) -> Result<Arc<OpenEndpoint>, crypto::Error> {
         let id = subscription.value.id;
         let known = self.lock().endpoints.get(&id).cloned();
         if let Some((_, endpoint)) = known.filter(|(version, _)| *version == subscription.version) {
             return Ok(endpoint);
         }
-        let endpoint = Arc::new(OpenEndpoint::open(&subscription.value, master, signer)?);
+        let endpoint = Arc::new(OpenEndpoint::open(&subscription.value, &self.master, &self.signer)?);
         self.hold(id, subscription.version, &endpoint);
         Ok(endpoint)
     }
@@ -73,7 +75,7 @@ impl Opened {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
         // No code can panic between two dependent changes, so a poisoned lock still guards consistent data.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,12 +159,12 @@ mod tests {
     #[test]
     fn an_endpoint_is_opened_once_for_each_version() {
         let master = Arc::new(MasterKey::generate());
-        let (opened, signer) = (Opened::default(), Signer::new(master.clone()));
+        let opened = EndpointCache::new(master.clone(), Arc::new(Signer::new(master.clone())));
         let of = |version, url: &str| Versioned { version, bytes: 0, value: subscription(&master, 1, url, &[]) };
-        let first = opened.get(&of(1, "https://h/one?token=4711"), &master, &signer).unwrap();
-        let again = opened.get(&of(1, "https://h/other"), &master, &signer).unwrap();
+        let first = opened.get(&of(1, "https://h/one?token=4711")).unwrap();
+        let again = opened.get(&of(1, "https://h/other")).unwrap();
         assert!(Arc::ptr_eq(&first, &again));
-        let changed = opened.get(&of(2, "https://h/other"), &master, &signer).unwrap();
+        let changed = opened.get(&of(2, "https://h/other")).unwrap();
         assert_eq!(changed.destination.url().as_str(), "https://h/other");
         assert_eq!(first.secrets.redact("/one?token=4711"), "[secret endpoint url]");
         assert_eq!(opened.lock().endpoints.len(), 1);
@@ -172,7 +174,7 @@ mod tests {
     #[test]
     fn opened_endpoints_take_no_more_than_their_room() {
         let master = Arc::new(MasterKey::generate());
-        let (opened, signer) = (Opened::default(), Signer::new(master.clone()));
+        let opened = EndpointCache::new(master.clone(), Arc::new(Signer::new(master.clone())));
         let headers: Vec<_> = (0..32).map(|n| ["x", &n.to_string()].concat()).collect();
         let headers: Vec<_> =
             headers.iter().map(|name| (name.as_str(), format!("{name}{}", "4711".repeat(500)))).collect();
@@ -180,7 +182,7 @@ mod tests {
         for n in 0..40 {
             let value = subscription(&master, n, "https://h/in", &headers);
             let before = opened.lock().endpoints.len();
-            opened.get(&Versioned { version: 1, bytes: 0, value }, &master, &signer).unwrap();
+            opened.get(&Versioned { version: 1, bytes: 0, value }).unwrap();
             let held = opened.lock();
             dropped |= held.endpoints.len() <= before;
             assert!(held.bytes <= OPENED_BYTES_MAX);

@@ -99,10 +99,10 @@ pub(super) async fn one_batch(
         through = event.seq;
         // The tenant was removed after acceptance, and its events are removed with it.
         let Some(view) = snapshot.tenant(&event.tenant) else { continue };
-        let span = pipeline.fanning_out(&event.tenant, event.id, event.trace.as_ref());
+        let span = pipeline.spans.fanning_out(&event.tenant, event.id, event.trace.as_ref());
         let before = wanted.len();
         let of = OfEvent::from(event.as_ref());
-        let wanting = pipeline.wanting(view, &event.source, &event.set.types, false).await;
+        let wanting = pipeline.matcher.wanting(view, &event.source, &event.set.types, false).await;
         let wanting = wanting.map_err(|_| setgate_ledger::Error::Closed)?;
         wanted.extend(wanting.into_iter().map(|subscription| Wanted { view, subscription, event: of }));
         if span.is_recorded() {
@@ -110,7 +110,7 @@ pub(super) async fn one_batch(
             spans.push((span, wanted.len() - before));
         }
     }
-    let deliveries = pipeline.pinned.deliveries(pipeline, wanted, now).await?;
+    let deliveries = pipeline.pinned.deliveries(wanted, now).await?;
     let due = match ledger.events.fan_out(FanOut { through, deliveries }).await {
         Ok(due) => due,
         Err(error) => {

@@ -117,7 +117,7 @@ impl Pipeline {
             return Ok(Next::Rest(None));
         }
         if !plan.steps.is_empty()
-            && let Some(wait) = self.sandbox.fuel_wait(&event.tenant, &self.quota_of(&event.tenant))
+            && let Some(wait) = self.sandbox.fuel_wait(&event.tenant, &self.quotas.of(&event.tenant))
         {
             // Waiting here would occupy a slot that other tenants' deliveries need. The delay exists only in memory: on
             // disk the delivery stays due.
@@ -190,7 +190,7 @@ impl Pipeline {
     ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
         let suspensions = self.suspensions(&delivery.tenant);
         let now = match self.subscription(&delivery.tenant, delivery.id.subscription) {
-            Some(subscription) => self.pinned_now(&subscription.value),
+            Some(subscription) => self.planner.plan_of(&subscription.value),
             None => None,
         };
         if suspensions.concern(now.as_ref().unwrap_or(plan)) {
@@ -216,14 +216,14 @@ impl Pipeline {
         witness: &mut Witness,
     ) -> Chained {
         let mut chain = Chain::over(&event.set);
-        let tables = match self.tables_of(plan, &event.tenant).await {
+        let tables = match self.tables.of_plan(plan, &event.tenant).await {
             Ok(tables) => tables,
             Err(detail) => return chain.ended(ChainEnd::Again(detail)),
         };
         let quota = self.quota_for(plan, &event.tenant);
         let given = Given { event, delivery, tables: &tables, quota: &quota };
         for (place, step) in plan.steps.iter().enumerate() {
-            let span = self.filtering(around.under, &event.tenant, delivery, step);
+            let span = self.spans.filtering(around.under, &event.tenant, delivery, step);
             let mut reuse = around.reusing.settings(place, step);
             let (applied, run) = loop {
                 let CallResult { verdict: decided, run, redactor, used } = match around.suspensions.fault(step) {
@@ -233,7 +233,9 @@ impl Pipeline {
                 witness.see(place, chain.claims(), &decided, &run);
                 let applied = match decided {
                     Ok(verdict) => {
-                        self.apply(&event.tenant, chain.claims(), verdict, quota.output_bytes_max, redactor).await
+                        self.applier
+                            .apply(&event.tenant, chain.claims(), verdict, quota.output_bytes_max, redactor)
+                            .await
                     }
                     Err(fault) => Err(fault),
                 };
@@ -260,7 +262,7 @@ impl Pipeline {
 
     /// The tenant's quota, overridden by the limits pinned with a plan.
     pub(super) fn quota_for(&self, plan: &Plan, tenant: &TenantId) -> Quota {
-        let quota = self.quota_of(tenant);
+        let quota = self.quotas.of(tenant);
         plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits))
     }
 

@@ -13,27 +13,14 @@ use setgate_domain::own_event::PING;
 use setgate_domain::subscription::{Pattern, Subscription};
 use setgate_ledger::TenantView;
 
-use super::Pipeline;
-
 /// Large matches that run at the same time on this host.
-pub(super) const MATCHES_MAX: usize = 1;
+const MATCHES_MAX: usize = 1;
 /// Longest estimated match, in nanoseconds, that runs on the calling thread.
 pub(super) const ON_THE_SPOT_NS_MAX: u64 = 1_000_000;
 /// Cost charged for a large match before its estimate is known, in microseconds.
 const MATCH_COST_US: u64 = 1_000;
 /// Nanoseconds for one comparison of a pattern with an empty type. Each byte of the type adds one nanosecond.
 const PAIR_NS: u64 = 32;
-
-/// The gate for large matches.
-pub(super) fn gate(waiting_per_tenant_max: usize) -> FairSemaphore {
-    FairSemaphore::new(Bounds {
-        permits: MATCHES_MAX,
-        per_tenant_max: MATCHES_MAX,
-        leaves_free: false,
-        waiting_per_tenant_max,
-        cost: MATCH_COST_US,
-    })
-}
 
 /// The types of one event, each with its short name in the catalogue.
 pub(super) struct Types<'a>(Vec<(&'a str, Option<Cow<'static, str>>)>);
@@ -78,7 +65,26 @@ fn wanting<'v>(view: &'v TenantView, source: &SourceName, types: &Types<'_>) -> 
     view.subscriptions.values().map(|entry| &entry.value).filter(move |one| wants(one, source, types))
 }
 
-impl Pipeline {
+/// Matches events with subscriptions. Clones share the schedule of large matches.
+#[derive(Clone)]
+pub(super) struct Matcher {
+    /// Admits large matches.
+    large: FairSemaphore,
+}
+
+impl Matcher {
+    /// `waiting_per_tenant_max` limits the large matches of one tenant that are queued.
+    pub(super) fn new(waiting_per_tenant_max: usize) -> Self {
+        let large = FairSemaphore::new(Bounds {
+            permits: MATCHES_MAX,
+            per_tenant_max: MATCHES_MAX,
+            leaves_free: false,
+            waiting_per_tenant_max,
+            cost: MATCH_COST_US,
+        });
+        Self { large }
+    }
+
     /// The subscriptions of a tenant that match an event of that source and of those types. If `bounded` is set and the
     /// tenant's queue is full, the match is refused instead of queued.
     pub(super) async fn wanting<'v>(
@@ -95,7 +101,7 @@ impl Pipeline {
         }
         let (theirs, from, types) = (view.clone(), source.clone(), of.owned());
         let tenant = &view.tenant.value.id;
-        let ids = self.match_in_turn(tenant, work_ns, bounded, move || {
+        let ids = self.run(tenant, work_ns, bounded, move || {
             let of = Types::of(&types);
             wanting(&theirs, &from, &of).map(|subscription| subscription.id).collect::<Vec<SubscriptionId>>()
         });
@@ -104,15 +110,14 @@ impl Pipeline {
     }
 
     /// Runs a large match on a blocking thread once the tenant is admitted.
-    pub(super) async fn match_in_turn<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         tenant: &TenantId,
         work_ns: u64,
         bounded: bool,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        let place =
-            if bounded { self.matches.acquire_bounded(tenant).await } else { self.matches.acquire(tenant).await };
+        let place = if bounded { self.large.acquire_bounded(tenant).await } else { self.large.acquire(tenant).await };
         let place = place?;
         // The place moves into the work, because the caller may be cancelled before the work ends.
         let done = tokio::task::spawn_blocking(move || {

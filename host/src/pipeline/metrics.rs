@@ -9,18 +9,14 @@ use setgate_domain::attempt::Outcome;
 use setgate_domain::delivery::State;
 use setgate_domain::id::{SourceName, TenantId};
 
-/// Cached counter handles of the event path.
+/// Counts ingest requests.
 #[derive(Default)]
-pub(super) struct Metrics {
-    ingest: MetricHandleCache<(TenantId, SourceName, &'static str), Counter>,
-    attempts: MetricHandleCache<(TenantId, &'static str), Counter>,
-    deliveries: MetricHandleCache<(TenantId, &'static str), Arc<PersistentCounter>>,
-}
+pub(super) struct IngestCounter(MetricHandleCache<(TenantId, SourceName, &'static str), Counter>);
 
-impl Metrics {
-    /// Metrics an ingest request. `source` is `None` if the source does not exist: the path is untrusted and must not
-    /// create new time series.
-    pub(super) fn ingest(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
+impl IngestCounter {
+    /// Counts a request. `source` is `None` if the source does not exist: the path is untrusted and must not create new
+    /// time series.
+    pub(super) fn add(&self, source: Option<(&TenantId, &SourceName)>, outcome: &'static str) {
         let Some((tenant, source)) = source else {
             return counter!(metric::INGEST, "tenant" => "", "source" => "", "outcome" => outcome).increment(1);
         };
@@ -28,21 +24,31 @@ impl Metrics {
             let (tenant, source) = (tenant.to_string(), source.to_string());
             counter!(metric::INGEST, "tenant" => tenant, "source" => source, "outcome" => outcome)
         };
-        self.ingest.of(&(tenant.clone(), source.clone(), outcome), new).increment(1);
+        self.0.of(&(tenant.clone(), source.clone(), outcome), new).increment(1);
     }
+}
 
-    /// Metrics an attempt by its outcome.
-    pub(super) fn attempt(&self, tenant: &TenantId, outcome: &Outcome) {
+/// Counts attempts by outcome.
+#[derive(Default)]
+pub(super) struct AttemptCounter(MetricHandleCache<(TenantId, &'static str), Counter>);
+
+impl AttemptCounter {
+    pub(super) fn add(&self, tenant: &TenantId, outcome: &Outcome) {
         let outcome = outcome.class();
         let new = || counter!(metric::ATTEMPTS, "tenant" => tenant.to_string(), "outcome" => outcome);
-        self.attempts.of(&(tenant.clone(), outcome), new).increment(1);
+        self.0.of(&(tenant.clone(), outcome), new).increment(1);
     }
+}
 
-    /// Metrics a delivery that reached a final or held state.
-    pub(super) fn delivery(&self, tenant: &TenantId, state: State) {
+/// Counts deliveries that reached a final or held state.
+#[derive(Default)]
+pub(super) struct DeliveryCounter(MetricHandleCache<(TenantId, &'static str), Arc<PersistentCounter>>);
+
+impl DeliveryCounter {
+    pub(super) fn add(&self, tenant: &TenantId, state: State) {
         let state = state.as_str();
         let new = || persistent_counters::counter(metric::DELIVERIES, format!("tenant=\"{tenant}\",state=\"{state}\""));
-        if !self.deliveries.of(&(tenant.clone(), state), new).add(1) {
+        if !self.0.of(&(tenant.clone(), state), new).add(1) {
             new().add(1);
         }
     }

@@ -52,6 +52,7 @@ mod next;
 mod operational_event;
 mod plan;
 pub mod prove;
+mod quotas;
 pub mod replay;
 pub mod resume_held;
 mod reuse;
@@ -101,22 +102,26 @@ pub struct Parts {
     pub clock: Clock,
     /// The current configuration, which can change at run time.
     pub settings: Settings,
+    /// Quotas of the tenants.
+    quotas: quotas::Quotas,
     /// Parsed lookup tables of the plans in use.
-    pub(crate) tables: tables::Store,
+    tables: tables::TableCache,
+    /// Makes plans of current chains.
+    planner: plan::Planner,
     /// Cache of the current plans.
-    pub(crate) pinned: plan::Pinned,
+    pinned: plan::PinnedPlans,
     /// Admits appends to the ledger, so that one tenant's burst does not delay the other tenants.
     pub(crate) appends: FairSemaphore,
-    /// Admits large matches of events and patterns.
-    matches: FairSemaphore,
+    /// Matches events with subscriptions.
+    matcher: matching::Matcher,
     /// Ingest rate of each tenant, in bytes of bodies.
     ingest_rate: ByteRate,
     /// Limit for a tenant's events in the queue of `appends`.
     pub(crate) appends_waiting_max: usize,
     /// Cache of decrypted endpoints.
-    endpoints: endpoints::Opened,
-    /// Admits large verdicts to be applied.
-    large: FairSemaphore,
+    endpoints: endpoints::EndpointCache,
+    /// Applies verdicts.
+    applier: apply::Applier,
     /// Counters of rollouts.
     rollout_reports: rollout_report::RolloutReports,
     /// Canary versions to check for too many faults.
@@ -127,10 +132,11 @@ pub struct Parts {
     backtests: backtest::Running,
     /// Fault counters of filters.
     pub(crate) fault_counters: suspension::FaultCounters,
-    /// Counters that are updated for each event.
-    metrics: metrics::Metrics,
+    ingest_counter: metrics::IngestCounter,
+    attempt_counter: metrics::AttemptCounter,
+    delivery_counter: metrics::DeliveryCounter,
     /// Creates spans if tracing is enabled.
-    traces: Traces,
+    spans: spans::Spans,
 }
 
 impl Parts {
@@ -153,42 +159,41 @@ impl Parts {
             waiting_per_tenant_max: ingest.appends_queued_per_tenant_max(),
             cost: 1,
         });
+        let (registry, plans) = (ledger.registry.clone(), ledger.plans.clone());
+        let planner = plan::Planner::new(registry.clone(), plans, sandbox.clone(), settings.clone());
         Self {
+            quotas: quotas::Quotas::new(registry, settings.clone()),
+            tables: tables::TableCache::new(ledger.blobs.clone()),
+            pinned: plan::PinnedPlans::new(planner.clone()),
+            planner,
+            endpoints: endpoints::EndpointCache::new(master.clone(), signer.clone()),
             ledger,
             sandbox,
             signer,
             master,
             egress,
             clock,
-            pinned: plan::Pinned::default(),
-            tables: tables::Store::default(),
             appends,
             ingest_rate: ByteRate::default(),
-            matches: matching::gate(ingest.appends_queued_per_tenant_max()),
-            large: FairSemaphore::new(Bounds {
-                permits: apply::LARGE_MAX,
-                per_tenant_max: apply::LARGE_MAX,
-                leaves_free: false,
-                // The dispatcher already limits the number of deliveries in flight.
-                waiting_per_tenant_max: usize::MAX,
-                cost: 1,
-            }),
+            matcher: matching::Matcher::new(ingest.appends_queued_per_tenant_max()),
+            applier: apply::Applier::new(),
             appends_waiting_max: ingest.appends_queued_per_tenant_max(),
-            endpoints: endpoints::Opened::default(),
             rollout_reports: rollout_report::RolloutReports::default(),
             pending: canary::Pending::default(),
             shadows: shadow::InFlight::new(shadow::IN_FLIGHT_PER_TENANT_MAX),
             backtests: backtest::Running::default(),
             fault_counters: suspension::FaultCounters::default(),
             settings: settings.clone(),
-            metrics: metrics::Metrics::default(),
-            traces: Traces::default(),
+            ingest_counter: metrics::IngestCounter::default(),
+            attempt_counter: metrics::AttemptCounter::default(),
+            delivery_counter: metrics::DeliveryCounter::default(),
+            spans: spans::Spans::default(),
         }
     }
 
     /// Records spans with `traces`.
     pub fn traced(self, traces: Traces) -> Self {
-        Self { traces, ..self }
+        Self { spans: spans::Spans::new(traces), ..self }
     }
 }
 

@@ -88,7 +88,7 @@ impl Pipeline {
         // Only the name, because a repeated notice may have another time or reason.
         let key = crypto::sha256(format!("notice {tenant} {name}").as_bytes());
         let id = EventId::new(now, crypto::random_u128());
-        let (_span, trace) = self.making(tenant, &source, id);
+        let (_span, trace) = self.spans.making(tenant, &source, id);
         let event = NewEvent {
             id,
             tenant: tenant.clone(),

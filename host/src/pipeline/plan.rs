@@ -13,10 +13,11 @@ use setgate_domain::limits::CallLimits;
 use setgate_domain::pacing::Ordering;
 use setgate_domain::subscription::Subscription;
 use setgate_domain::time::Timestamp;
-use setgate_ledger::{Snapshot, TenantView};
+use setgate_ledger::{Plans, Registry, Snapshot, TenantView};
+use setgate_sandbox::Sandbox;
 
-use super::Pipeline;
 use super::canary::{Choice, choices, put_in};
+use crate::config::Settings;
 
 /// The chain as defined in `view`. It never fails, because one invalid chain must not block the journal for all others:
 /// the plan is marked as broken instead.
@@ -42,7 +43,21 @@ fn pin(subscription: &Subscription, view: &TenantView, limits: CallLimits) -> Pl
     Plan { tenant, steps, limits: Some(limits), tables, broken: None }
 }
 
-impl Pipeline {
+/// Makes the plans of current chains. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Planner {
+    registry: Registry,
+    plans: Plans,
+    /// Knows the largest limits that it can grant.
+    sandbox: Sandbox,
+    settings: Settings,
+}
+
+impl Planner {
+    pub(super) fn new(registry: Registry, plans: Plans, sandbox: Sandbox, settings: Settings) -> Self {
+        Self { registry, plans, sandbox, settings }
+    }
+
     /// The current limits for a call of the tenant's filters on this host.
     fn limits_of(&self, view: &TenantView) -> CallLimits {
         let settings = self.settings.now();
@@ -51,8 +66,8 @@ impl Pipeline {
     }
 
     /// The current chain as a plan. `None` if the tenant was removed.
-    pub(super) fn pinned_now(&self, subscription: &Subscription) -> Option<Plan> {
-        let snapshot = self.ledger.registry.snapshot();
+    pub(super) fn plan_of(&self, subscription: &Subscription) -> Option<Plan> {
+        let snapshot = self.registry.snapshot();
         snapshot.tenant(&subscription.tenant).map(|view| pin(subscription, view, self.limits_of(view)))
     }
 }
@@ -109,8 +124,10 @@ impl<'a> From<&'a EventRecord> for OfEvent<'a> {
 
 /// Cache of the current plans by tenant, subscription and canary choices, so that a plan is pinned once per
 /// configuration change instead of once per event.
-#[derive(Default)]
-pub(crate) struct Pinned(Mutex<HashMap<TenantId, OfTenant>>);
+pub(super) struct PinnedPlans {
+    planner: Planner,
+    tenants: Mutex<HashMap<TenantId, OfTenant>>,
+}
 
 struct OfTenant {
     /// The view of the registry that the plans were made from.
@@ -136,19 +153,23 @@ pub(super) struct Wanted<'a> {
     pub(super) event: OfEvent<'a>,
 }
 
-impl Pinned {
+impl PinnedPlans {
+    /// An empty cache.
+    pub(super) fn new(planner: Planner) -> Self {
+        Self { planner, tenants: Mutex::default() }
+    }
+
     /// The deliveries, due at `now`, each with the chain of its view. Plans that are not in the cache are stored in a
     /// single request.
     pub(super) async fn deliveries(
         &self,
-        pipeline: &Pipeline,
         wanted: Vec<Wanted<'_>>,
         now: Timestamp,
     ) -> Result<Vec<NewDelivery>, setgate_ledger::Error> {
         let of = wanted.iter().map(|Wanted { view, subscription, event }| {
             (*view, *subscription, choices(subscription, view, event.about, event.id))
         });
-        let plans = self.plans_of(pipeline, of.collect()).await?;
+        let plans = self.plans_of(of.collect()).await?;
         let delivery = |(Wanted { view, subscription, event }, plan): (Wanted<'_>, Digest)| NewDelivery {
             id: DeliveryId { event: event.id, subscription: subscription.id, run: 0 },
             event: event.seq,
@@ -164,12 +185,11 @@ impl Pinned {
     /// The plans of these subscriptions with these choices, in the same order.
     pub(super) async fn plans_of(
         &self,
-        pipeline: &Pipeline,
         of: Vec<(&Arc<TenantView>, &Subscription, Vec<Choice>)>,
     ) -> Result<Vec<Digest>, setgate_ledger::Error> {
         // Read before the limits: if the settings change in between, the entry is outdated and the plan is pinned
         // again.
-        let settings = pipeline.settings.version();
+        let settings = self.planner.settings.version();
         let (keys, mut digests): (Vec<_>, Vec<_>) = {
             let tenants = self.lock();
             let known = of.into_iter().map(|(view, subscription, choices)| {
@@ -183,12 +203,12 @@ impl Pinned {
         let unknown: Vec<_> = keys.into_iter().zip(&mut digests).filter(|(_, digest)| digest.is_none()).collect();
         if !unknown.is_empty() {
             let pinned = |((view, subscription, (_, choices)), _): &((&Arc<TenantView>, &Subscription, Key), _)| {
-                let mut plan = pin(subscription, view, pipeline.limits_of(view));
+                let mut plan = pin(subscription, view, self.planner.limits_of(view));
                 put_in(&mut plan, choices);
                 plan
             };
             let plans: Vec<Plan> = unknown.iter().map(pinned).collect();
-            let stored = pipeline.ledger.plans.intern_all(&plans).await?;
+            let stored = self.planner.plans.intern_all(&plans).await?;
             let mut tenants = self.lock();
             for (((view, _, key), digest), stored) in unknown.into_iter().zip(stored) {
                 let empty = || OfTenant { view: view.clone(), settings, plans: HashMap::new() };
@@ -222,6 +242,6 @@ impl Pinned {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, OfTenant>> {
         // No code can panic between two dependent changes, so a poisoned lock still guards consistent data.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -175,7 +175,7 @@ impl Pipeline {
                 is_wanted(replay, subscription, event, &types)
             } else {
                 let (asked, entry, event) = (replay.clone(), entry.clone(), event.clone());
-                let matched = self.match_in_turn(&replay.tenant, ns, false, move || {
+                let matched = self.matcher.run(&replay.tenant, ns, false, move || {
                     is_wanted(&asked, &entry.value, &event, &Types::of(&event.types))
                 });
                 matched.await.map_err(|_| setgate_ledger::Error::Closed)?
@@ -186,7 +186,7 @@ impl Pipeline {
                 step.passed_over += 1;
             }
         }
-        step.deliveries = self.pinned.deliveries(self, wanted, now).await?;
+        step.deliveries = self.pinned.deliveries(wanted, now).await?;
         let (to, done, passed_over) = (step.to, step.done, step.passed_over);
         let Some(advanced) = self.ledger.replays.advance(step).await? else { return Ok(Stepped::Ended) };
         counter!(metric::REPLAYED, "tenant" => replay.tenant.to_string()).increment(advanced.made);
@@ -206,7 +206,7 @@ impl Pipeline {
 
     /// The number of deliveries that replays may add to the tenant's backlog at present.
     fn room_for_replays(&self, tenant: &setgate_domain::id::TenantId) -> u64 {
-        let quota = self.quota_of(tenant);
+        let quota = self.quotas.of(tenant);
         if self.ledger.usage.shortage_of(tenant).is_some()
             || (quota.stored_bytes_max > 0 && self.ledger.usage.stored(tenant) >= quota.stored_bytes_max)
         {

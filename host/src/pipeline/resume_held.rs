@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::canary::choices;
-use super::plan::Pinned;
+use super::plan::PinnedPlans;
 use super::{Pipeline, dispatcher};
 
 /// Delay before a retry after a ledger error, in milliseconds.
@@ -60,7 +60,7 @@ impl Pipeline {
         records: Vec<DeliveryRecord>,
         deed: Option<Deed>,
     ) -> Result<Vec<DueDelivery>, setgate_ledger::Error> {
-        self.rerun(tenant, records, &Pinned::default(), deed).await
+        self.rerun(tenant, records, &PinnedPlans::new(self.planner.clone()), deed).await
     }
 
     /// Returns true if all filters were released without an error. An error for one filter does not block the others.
@@ -130,7 +130,7 @@ impl Pipeline {
         picked: impl Fn(&DeliveryRecord) -> bool,
         dispatcher: &dispatcher::Handle,
     ) -> Result<u64, setgate_ledger::Error> {
-        let pinned = Pinned::default();
+        let pinned = PinnedPlans::new(self.planner.clone());
         let (mut count, mut cursor) = (0, None);
         loop {
             let query = DeliveryQuery { state: Some(State::Held), ..DeliveryQuery::default() };
@@ -150,7 +150,7 @@ impl Pipeline {
         &self,
         tenant: &TenantId,
         held: Vec<DeliveryRecord>,
-        pinned: &Pinned,
+        pinned: &PinnedPlans,
         deed: Option<Deed>,
     ) -> Result<Vec<DueDelivery>, setgate_ledger::Error> {
         if held.is_empty() {
@@ -162,7 +162,7 @@ impl Pipeline {
             let subscription = &view.subscriptions.get(&record.id.subscription)?.value;
             Some((view, subscription, choices(subscription, view, record.subject.as_deref(), record.id.event)))
         });
-        let mut anew = pinned.plans_of(self, of.collect()).await?.into_iter();
+        let mut anew = pinned.plans_of(of.collect()).await?.into_iter();
         let rerun = |record: DeliveryRecord| {
             let is_there = view.subscriptions.contains_key(&record.id.subscription);
             let plan = is_there.then(|| anew.next()).flatten().unwrap_or(record.plan);

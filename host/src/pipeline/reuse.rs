@@ -59,7 +59,7 @@ impl Pipeline {
             let plan = || {
                 let view = snapshot.tenant(&bound.tenant)?;
                 let subscription = &view.subscriptions.get(&bound.subscription)?.value;
-                plan_name(&self.pinned_now(subscription)?).ok()
+                plan_name(&self.planner.plan_of(subscription)?).ok()
             };
             *current.entry(bound.subscription).or_insert_with(plan) == Some(bound.plan)
         });

@@ -51,7 +51,7 @@ impl Pipeline {
         let body = Bytes::from(body);
         let context = signing_context(&subscription.value.tenant, &subscription.value.id);
         let id = delivery.id.to_string();
-        let mut span = self.signing(event.trace.as_ref(), &subscription.value, &delivery);
+        let mut span = self.spans.signing(event.trace.as_ref(), &subscription.value, &delivery);
         let signed = self.signer.sign(&subscription.value.signing, &context, &id, self.clock.wall(), &body);
         let signed = signed.inspect_err(|_| span.failed("unsendable"))?;
         drop(span);

@@ -103,7 +103,7 @@ impl Pipeline {
             }
         };
         if let Some(state) = rest {
-            self.metrics.delivery(&delivery.tenant, state);
+            self.delivery_counter.add(&delivery.tenant, state);
             match state {
                 State::Held | State::Dead => {
                     // The reason may contain the guest's own text, which belongs to the tenant and therefore stays out

@@ -130,7 +130,7 @@ impl Pipeline {
     async fn run_shadow(&self, seen: Seen, plan: &Plan, event: &Event, delivery: DeliveryId) {
         let Seen { place, rollout, before, decided, run: mut active } = seen;
         // No step was recorded if the tables could not be read.
-        let Ok(tables) = self.tables_of(plan, &event.tenant).await else { return };
+        let Ok(tables) = self.tables.of_plan(plan, &event.tenant).await else { return };
         let quota = self.quota_for(plan, &event.tenant);
         let step = PlanStep { digest: rollout.digest, ..plan.steps[place].clone() };
         let given = Given { event, delivery, tables: &tables, quota: &quota };
@@ -191,7 +191,7 @@ impl Pipeline {
         redactor: Arc<Redactor>,
     ) -> Result<Applied, Fault> {
         let applied = match decided {
-            Ok(verdict) => self.apply(tenant, before, verdict, bytes_max, redactor).await,
+            Ok(verdict) => self.applier.apply(tenant, before, verdict, bytes_max, redactor).await,
             Err(fault) => Err(fault),
         };
         if let Err(fault) = &applied {

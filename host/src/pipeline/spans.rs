@@ -9,14 +9,21 @@ use setgate_domain::subscription::Subscription;
 use setgate_domain::trace::TraceContext;
 use setgate_domain::verdict::FilterRun;
 
-use super::Pipeline;
 use super::prove::Inbound;
-use crate::traces::{Kind, Span, attribute};
+use crate::traces::{Kind, Span, Traces, attribute};
 
-impl Pipeline {
+/// Creates the spans of the stages. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Spans(Traces);
+
+impl Spans {
+    pub(super) fn new(traces: Traces) -> Self {
+        Self(traces)
+    }
+
     /// Only for authenticated requests: other requests create no spans, and their trace context is ignored.
     pub(super) fn accepting(&self, inbound: &Inbound) -> (Span, Option<TraceContext>) {
-        let (mut span, place) = self.traces.enter("accept", TraceContext::of_headers(&inbound.headers));
+        let (mut span, place) = self.0.enter("accept", TraceContext::of_headers(&inbound.headers));
         span.say(attribute::TENANT, &inbound.tenant);
         span.say(attribute::SOURCE, &inbound.source);
         (span, place)
@@ -29,7 +36,7 @@ impl Pipeline {
         source: &SourceName,
         event: EventId,
     ) -> (Span, Option<TraceContext>) {
-        let (mut span, place) = self.traces.enter("accept", None);
+        let (mut span, place) = self.0.enter("accept", None);
         span.say(attribute::TENANT, tenant);
         span.say(attribute::SOURCE, source);
         span.say(attribute::EVENT, event);
@@ -37,7 +44,7 @@ impl Pipeline {
     }
 
     pub(super) fn fanning_out(&self, tenant: &TenantId, event: EventId, under: Option<&TraceContext>) -> Span {
-        let mut span = self.traces.begin("fan-out", Kind::Internal, under);
+        let mut span = self.0.begin("fan-out", Kind::Internal, under);
         span.say(attribute::TENANT, tenant);
         span.say(attribute::EVENT, event);
         span
@@ -51,7 +58,7 @@ impl Pipeline {
         delivery: DeliveryId,
         step: &PlanStep,
     ) -> Span {
-        let mut span = self.traces.begin("filter", Kind::Internal, under);
+        let mut span = self.0.begin("filter", Kind::Internal, under);
         of_delivery(&mut span, tenant, delivery);
         span.say(attribute::FILTER, &step.binding.filter);
         span.say(attribute::DIGEST, step.digest);
@@ -64,7 +71,7 @@ impl Pipeline {
         subscription: &Subscription,
         delivery: &DueDelivery,
     ) -> Span {
-        let mut span = self.traces.begin("sign", Kind::Internal, under);
+        let mut span = self.0.begin("sign", Kind::Internal, under);
         of_delivery(&mut span, &delivery.tenant, delivery.id);
         span.count(attribute::ATTEMPT, u64::from(delivery.attempts) + 1);
         span.say(attribute::SCHEME, subscription.signing.scheme.as_str());
@@ -78,7 +85,7 @@ impl Pipeline {
         subscription: &Subscription,
         delivery: &DueDelivery,
     ) -> Span {
-        let mut span = self.traces.begin("attempt", Kind::Client, under);
+        let mut span = self.0.begin("attempt", Kind::Client, under);
         if span.is_recorded() {
             of_delivery(&mut span, &delivery.tenant, delivery.id);
             span.count(attribute::ATTEMPT, u64::from(delivery.attempts) + 1);

@@ -112,7 +112,7 @@ impl Pipeline {
             }
             let tally = self.fault_counters.count(tenant, run, fault.is_some());
             let Some(fault) = fault else { continue };
-            let max = self.quota_of(tenant).filter_faults_max;
+            let max = self.quotas.of(tenant).filter_faults_max;
             if max > 0
                 && tally.faults >= max.min(FAULT_WINDOW_CALLS)
                 && let Err(error) = Box::pin(self.suspend(tenant, run, fault, tally)).await

@@ -11,9 +11,8 @@ use setgate_base::fair::TenantSemaphores;
 use setgate_domain::filter::Plan;
 use setgate_domain::id::{Digest, TableName, TenantId};
 use setgate_domain::table::{self, Rows};
+use setgate_ledger::Blobs;
 use tokio::sync::OwnedSemaphorePermit;
-
-use super::Pipeline;
 
 /// Bytes of parsed lookup tables cached in memory.
 const TABLES_BYTES_MAX: u64 = 64 << 20;
@@ -37,38 +36,30 @@ impl setgate_sandbox::Tables for PinnedTables {
 }
 
 /// Cache of parsed tables by digest, so that a table is parsed once instead of once per event.
-pub(crate) struct Store {
+pub(super) struct TableCache {
+    blobs: Blobs,
     parsed: moka::future::Cache<Digest, Arc<Rows>>,
     sizes: moka::future::Cache<Digest, u64>,
     in_use: TenantSemaphores,
 }
 
-impl Default for Store {
-    fn default() -> Self {
-        Self::new(TABLES_BYTES_MAX, TABLES_IN_USE_BYTES_MAX)
-    }
-}
-
-impl Store {
-    /// `bytes_max` limits the cache of parsed tables. `in_use_bytes_max` limits the tables used by the running chains
-    /// of one tenant.
-    fn new(bytes_max: u64, in_use_bytes_max: u64) -> Self {
+impl TableCache {
+    pub(super) fn new(blobs: Blobs) -> Self {
         let weight = |_: &_, rows: &Arc<Rows>| {
             let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        let permits = usize::try_from(in_use_bytes_max / PERMIT_BYTES).unwrap_or(usize::MAX);
+        let permits = usize::try_from(TABLES_IN_USE_BYTES_MAX / PERMIT_BYTES).unwrap_or(usize::MAX);
         Self {
-            parsed: moka::future::Cache::builder().max_capacity(bytes_max).weigher(weight).build(),
+            blobs,
+            parsed: moka::future::Cache::builder().max_capacity(TABLES_BYTES_MAX).weigher(weight).build(),
             sizes: moka::future::Cache::new(SIZES_MAX),
             in_use: TenantSemaphores::new(permits.clamp(1, tokio::sync::Semaphore::MAX_PERMITS)),
         }
     }
-}
 
-impl Pipeline {
     /// Loads the tables that a plan has pinned. Waits while the tenant's other chains use up the tenant's limit.
-    pub(super) async fn tables_of(&self, plan: &Plan, tenant: &TenantId) -> Result<Arc<PinnedTables>, String> {
+    pub(super) async fn of_plan(&self, plan: &Plan, tenant: &TenantId) -> Result<Arc<PinnedTables>, String> {
         if plan.tables.is_empty() {
             return Ok(Arc::new(PinnedTables { rows: HashMap::new(), _in_use: None }));
         }
@@ -82,10 +73,9 @@ impl Pipeline {
             bytes = bytes.saturating_add(self.table_bytes(tenant, name, digest).await?);
         }
         // If the tables alone exceed the limit, one chain at a time may use them.
-        let Store { in_use, .. } = &self.tables;
-        let permits = bytes.div_ceil(PERMIT_BYTES).min(in_use.permits() as u64);
+        let permits = bytes.div_ceil(PERMIT_BYTES).min(self.in_use.permits() as u64);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-        let held = in_use.of(tenant).acquire_many_owned(permits).await.map_err(|e| e.to_string())?;
+        let held = self.in_use.of(tenant).acquire_many_owned(permits).await.map_err(|e| e.to_string())?;
         let mut rows = HashMap::with_capacity(plan.tables.len());
         for (name, digest) in &plan.tables {
             rows.insert(name.as_str().into(), self.table(tenant, name, digest).await?);
@@ -95,21 +85,21 @@ impl Pipeline {
 
     async fn table_bytes(&self, tenant: &TenantId, name: &TableName, digest: &Digest) -> Result<u64, String> {
         let reading = async {
-            let bytes = self.ledger.blobs.size(tenant, digest).await.map_err(|e| e.to_string())?;
+            let bytes = self.blobs.size(tenant, digest).await.map_err(|e| e.to_string())?;
             bytes.ok_or_else(|| not_there(name, digest))
         };
-        self.tables.sizes.try_get_with(*digest, reading).await.map_err(|error: Arc<String>| error.as_ref().clone())
+        self.sizes.try_get_with(*digest, reading).await.map_err(|error: Arc<String>| error.as_ref().clone())
     }
 
     async fn table(&self, tenant: &TenantId, name: &TableName, digest: &Digest) -> Result<Arc<Rows>, String> {
         let reading = async {
-            let bytes = self.ledger.blobs.get(tenant, digest).await.map_err(|e| e.to_string())?;
+            let bytes = self.blobs.get(tenant, digest).await.map_err(|e| e.to_string())?;
             let bytes = bytes.ok_or_else(|| not_there(name, digest))?;
             // Parsing megabytes of JSON would block the async worker thread.
             let rows = tokio::task::spawn_blocking(move || table::parse(&bytes)).await;
             rows.map_err(|e| e.to_string())?.map(Arc::new)
         };
-        self.tables.parsed.try_get_with(*digest, reading).await.map_err(|error: Arc<String>| error.as_ref().clone())
+        self.parsed.try_get_with(*digest, reading).await.map_err(|error: Arc<String>| error.as_ref().clone())
     }
 }
 

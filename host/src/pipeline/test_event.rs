@@ -14,7 +14,7 @@ use setgate_domain::set::SetToken;
 use setgate_domain::time::Timestamp;
 
 use super::Pipeline;
-use super::plan::{OfEvent, Pinned, Wanted};
+use super::plan::{OfEvent, PinnedPlans, Wanted};
 
 impl Pipeline {
     /// Appends a test event with its delivery to this subscription, regardless of the subscription's event types and
@@ -31,10 +31,10 @@ impl Pipeline {
         let Some(subscription) = view.subscriptions.get(&id).map(|stored| &stored.value) else { return Ok(None) };
         let now = self.clock.now();
         let event = test_event(tenant, id, now)?;
-        let (_span, trace) = self.making(tenant, &event.source, event.id);
+        let (_span, trace) = self.spans.making(tenant, &event.source, event.id);
         let event = NewEvent { trace, ..event };
         let wanted = Wanted { view, subscription, event: OfEvent::from(&event) };
-        let deliveries = Pinned::default().deliveries(self, vec![wanted], now).await?;
+        let deliveries = PinnedPlans::new(self.planner.clone()).deliveries(vec![wanted], now).await?;
         let Some(delivery) = deliveries.into_iter().next() else { return Ok(None) };
         self.ledger.events.append_for(event, delivery, deed).await.map(Some)
     }
