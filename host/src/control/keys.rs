@@ -19,7 +19,7 @@ use super::read_only::{ReadOnly, check_name};
 use super::{Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, any_or, over_expected, room, short};
 
 pub use grant::{Grant, Revoked};
-pub use principal::{Denied, Principal};
+pub use principal::Principal;
 
 /// Length of the secret in characters: 32 bytes in base64url without padding.
 const SECRET_CHARS: usize = 43;

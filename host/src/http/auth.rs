@@ -2,8 +2,9 @@
 //! requires by the extractor it uses.
 
 use axum::extract::FromRequestParts;
+use http::Method;
 use http::request::Parts;
-use http::{Method, header};
+use setgate_base::authenticate::bearer_token;
 use setgate_domain::audit::{Actor, By};
 use setgate_domain::id::TenantId;
 use setgate_domain::idempotency::Claim;
@@ -17,7 +18,6 @@ use super::responses::{GrantSlot, budget_bytes_min};
 use super::state::SharedState;
 use crate::control::Control;
 use crate::control::keys::{Grant, Principal};
-use crate::pipeline::prove::bearer;
 
 /// The path's `{tenant}`, after checking that the key may read (GET, HEAD) or change its resources.
 pub(super) struct Tenant(pub(super) TenantId);
@@ -156,8 +156,7 @@ pub(super) fn principal(parts: &mut Parts, app: &SharedState) -> Result<Principa
     if let Some(known) = parts.extensions.get::<Principal>() {
         return Ok(known.clone());
     }
-    let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
-    let shown = app.control.authenticate(given);
+    let shown = app.control.authenticate(bearer_token(&parts.headers));
     let principal = shown.map_err(|denied| Problem::new(Code::BadKey, denied.to_string()))?;
     parts.extensions.insert(principal.clone());
     Ok(principal)

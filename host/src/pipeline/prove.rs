@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use ::http::HeaderMap;
 use bytes::Bytes;
+use setgate_base::authenticate::{authenticate, bearer_token};
 use setgate_base::crypto;
 use setgate_dialects::{MacError, MacRules, Verified, signature_header, verify_mac};
-use setgate_domain::id::{Digest, SourceName, TenantId};
+use setgate_domain::id::{Digest, KeyId, SourceName, TenantId};
 use setgate_domain::secret::source_context;
 use setgate_domain::source::{Proof, Source};
 use setgate_domain::tenant::{ApiKey, Scope};
@@ -62,7 +63,7 @@ impl Presented {
         if let Some(header) = signature_header(headers) {
             return Self::Signature(header);
         }
-        match (headers.contains_key(::http::header::AUTHORIZATION), token(headers)) {
+        match (headers.contains_key(::http::header::AUTHORIZATION), bearer_token(headers)) {
             (false, _) => Self::Nothing,
             (true, Some(token)) if token.starts_with(ApiKey::PREFIX) => Self::Key,
             (true, _) => Self::Token,
@@ -174,18 +175,16 @@ impl Pipeline {
         match proof {
             Proof::Open => Ok(()),
             Proof::Bearer { tokens } => {
-                let given = token(headers).ok_or(Unproven::Bearer)?;
+                let given = bearer_token(headers).ok_or(Unproven::Bearer)?;
                 // These are digests of random tokens, so the timing of the comparison reveals nothing about the tokens.
                 let digest = Digest(crypto::sha256(given.as_bytes()));
                 if tokens.contains(&digest) { Ok(()) } else { Err(Unproven::Bearer) }
             }
             Proof::Key => {
                 let snapshot = self.ledger.registry.snapshot();
-                let given = token(headers).ok_or(Unproven::Key)?;
-                let (id, secret) = ApiKey::parts(given).map_or((None, given), |(id, secret)| (Some(id), secret));
-                let key = id.and_then(|id| snapshot.keys.get(&id)).map(|key| &key.value);
-                let key = crypto::opened_by(key, secret).ok_or(Unproven::Key)?;
-                if key.tenant.as_ref() != Some(tenant) || key.ended(self.clock.now()).is_some() {
+                let stored = |id: &KeyId| snapshot.keys.get(id).map(|key| &key.value);
+                let key = authenticate(bearer_token(headers), stored, self.clock.now()).map_err(|_| Unproven::Key)?;
+                if key.tenant.as_ref() != Some(tenant) {
                     return Err(Unproven::Key);
                 }
                 if key.scopes.contains(&Scope::Ingest) { Ok(()) } else { Err(Unproven::KeyScope) }
@@ -233,14 +232,4 @@ impl Pipeline {
         let signed = verify_mac(rules, headers, body, &secrets, self.clock.wall());
         Some(signed.map_err(Unproven::from))
     }
-}
-
-fn token(headers: &HeaderMap) -> Option<&str> {
-    headers.get(::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer)
-}
-
-/// The token of an `Authorization: Bearer` value (RFC 6750 section 2.1). The scheme is case-insensitive.
-pub fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())
 }

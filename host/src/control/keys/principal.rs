@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use metrics::counter;
-use setgate_base::crypto;
+use setgate_base::authenticate::{Denied, authenticate};
 use setgate_base::telemetry::metric;
 use setgate_domain::id::{KeyId, TenantId};
 use setgate_domain::tenant::{ApiKey, Scope};
@@ -55,40 +55,14 @@ impl Principal {
     }
 }
 
-/// Why a key was rejected. An unknown key and a wrong secret share one error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
-    /// The request has no key.
-    #[error("send a key of this host as `Authorization: Bearer sgk_...`; there is none in this request")]
-    Missing,
-    /// The key is unknown or was removed.
-    #[error("send a key of this host as `Authorization: Bearer sgk_...`; this one is unknown or was removed")]
-    Unknown,
-    /// The key has expired.
-    #[error("this key ended at {0}: use the one that it was rotated to, or make another")]
-    Ended(Timestamp),
-}
-
 impl Control {
-    /// Authenticates a key. Malformed and unknown keys take the same time as keys with a wrong secret.
+    /// Authenticates the holder of a bearer token, and counts refusals.
     pub fn authenticate(&self, given: Option<&str>) -> Result<Principal, Denied> {
-        let denied = |denied: Denied| {
-            let reason = match denied {
-                Denied::Missing => "missing",
-                Denied::Unknown => "unknown",
-                Denied::Ended(_) => "ended",
-            };
-            counter!(metric::KEYS_DENIED, "reason" => reason).increment(1);
-            denied
-        };
-        let given = given.ok_or_else(|| denied(Denied::Missing))?;
         let snapshot = self.ledger.registry.snapshot();
-        let (id, secret) = ApiKey::parts(given).map_or((None, given), |(id, secret)| (Some(id), secret));
-        let key = id.and_then(|id| snapshot.keys.get(&id)).map(|key| &key.value);
-        let key = crypto::opened_by(key, secret).ok_or_else(|| denied(Denied::Unknown))?;
-        if let Some(ended) = key.ended(self.clock.now()) {
-            return Err(denied(Denied::Ended(ended)));
-        }
+        let stored = |id: &KeyId| snapshot.keys.get(id).map(|key| &key.value);
+        let key = authenticate(given, stored, self.clock.now()).inspect_err(|denied| {
+            counter!(metric::KEYS_DENIED, "reason" => denied.reason()).increment(1);
+        })?;
         Ok(Principal::of(key))
     }
 }
