@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setgate_domain::attempt::Attempt;
-use setgate_domain::audit::Deed;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::delivery::{DeliveryRecord, Redrive};
 use setgate_domain::id::{DeliveryId, TenantId};
 use setgate_ledger::Redriven;
@@ -71,7 +71,7 @@ impl Control {
         if action == Redrive::Again
             && !self
                 .data_plane
-                .requeue_with_current_chain(tenant, vec![record], self.deed("delivery.again"))
+                .requeue_with_current_chain(tenant, vec![record], self.audit("delivery.again"))
                 .await?
                 .is_empty()
         {
@@ -80,9 +80,9 @@ impl Control {
         // Spawned, because the request may be cancelled after the commit, and then the dispatcher would not be notified
         // of the due row.
         let (control, whose) = (self.clone(), tenant.clone());
-        let deed = self.redrive_deed(action);
+        let audit = self.redrive_action(action);
         let doing = tokio::spawn(async move {
-            let redriven = control.ledger.deliveries.redrive(&whose, id, (action, deed), control.clock.now()).await?;
+            let redriven = control.ledger.deliveries.redrive(&whose, id, (action, audit), control.clock.now()).await?;
             if let Some(Redriven::Due(due) | Redriven::Discarded(Some(due))) = &redriven {
                 control.data_plane.dispatch(vec![due.clone()]).await;
             }
@@ -102,8 +102,8 @@ impl Control {
     }
 
     /// The audit record of the action.
-    pub(super) fn redrive_deed(&self, action: Redrive) -> Deed {
-        self.deed(match action {
+    pub(super) fn redrive_action(&self, action: Redrive) -> AuditAction {
+        self.audit(match action {
             Redrive::Again => "delivery.again",
             Redrive::Release => "delivery.release",
             Redrive::Discard => "delivery.discard",

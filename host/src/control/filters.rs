@@ -130,8 +130,8 @@ impl Control {
                 )));
             }
         }
-        let deed = self.deed("filter.upload").note(compiled.digest.to_string());
-        let intent = (over_expected(expected, stored), deed);
+        let audit = self.audit("filter.upload").note(compiled.digest.to_string());
+        let intent = (over_expected(expected, stored), audit);
         let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
         Ok((show(&filter, version), new))
     }
@@ -211,8 +211,8 @@ impl Control {
             check_version(expected, stored.version)?;
             let used = self.filter_versions_in_use(tenant, name).await?;
             filter.remove(&digest, &used, format_args!("filter `{name}`"))?;
-            let deed = self.deed("filter.remove_version").note(digest.to_string());
-            self.ledger.registry.put_filter(filter, (over_expected(expected, Some(stored)), deed)).await?;
+            let audit = self.audit("filter.remove_version").note(digest.to_string());
+            self.ledger.registry.put_filter(filter, (over_expected(expected, Some(stored)), audit)).await?;
             Ok(())
         })
         .await
@@ -234,8 +234,8 @@ impl Control {
                 return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
             }
             set_active(&mut filter, digest, &view)?;
-            let deed = self.deed("filter.activate").note(digest.to_string());
-            let intent = (over_expected(expected, Some(stored)), deed);
+            let audit = self.audit("filter.activate").note(digest.to_string());
+            let intent = (over_expected(expected, Some(stored)), audit);
             let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
             Ok(show(&filter, version))
         })
@@ -264,8 +264,8 @@ impl Control {
             let before = filter.active.replace(previous);
             filter.withdraw(&previous, None);
             release(&mut filter, before);
-            let deed = self.deed("filter.rollback").note(previous.to_string());
-            let intent = (over_expected(expected, Some(stored)), deed);
+            let audit = self.audit("filter.rollback").note(previous.to_string());
+            let intent = (over_expected(expected, Some(stored)), audit);
             let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
             if ended.is_some() {
                 self.rollout_ended(tenant, name, EndReason::RolledBack);
@@ -301,7 +301,7 @@ impl Control {
                 return Err(Error::Conflict(why));
             }
             let which = digest.map_or_else(|| "all versions".to_owned(), |digest| digest.to_string());
-            let intent = (over_expected(expected, Some(stored)), self.deed("filter.resume").note(which));
+            let intent = (over_expected(expected, Some(stored)), self.audit("filter.resume").note(which));
             let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
             Ok(show(&filter, version))
         })
@@ -339,7 +339,7 @@ impl Control {
                 format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
             return Err(Error::Conflict(why));
         }
-        self.ledger.registry.remove_filter(tenant, name, (any_or(expected), self.deed("filter.remove"))).await?;
+        self.ledger.registry.remove_filter(tenant, name, (any_or(expected), self.audit("filter.remove"))).await?;
         Ok(())
     }
 }

@@ -176,7 +176,7 @@ impl Control {
         let mut old = before.clone();
         let ends = now.plus_millis(i64::from(hours) * 3_600_000);
         old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
-        let intent = (over_expected(expected, Some(&stored)), self.deed("key.rotate"));
+        let intent = (over_expected(expected, Some(&stored)), self.audit("key.rotate"));
         once.view.version = self.ledger.registry.rotate_key(old, key, intent).await?;
         Ok(once)
     }
@@ -194,7 +194,7 @@ impl Control {
         let stored = self.key_of(tenant, id)?;
         let mut key = stored.value.clone();
         key.label = change.label;
-        let intent = (over_expected(expected, Some(&stored)), self.deed("key.label"));
+        let intent = (over_expected(expected, Some(&stored)), self.audit("key.label"));
         let version = self.ledger.registry.put_key(key.clone(), intent).await?;
         Ok(view(&key, version))
     }
@@ -224,8 +224,8 @@ impl Control {
             (key.id, key.secret) = (id, Digest(crypto::sha256(secret.as_bytes())));
             once = KeyOnce { view: view(&key, 0), key: kept };
         }
-        let deed = self.deed("key.create").note("the operator's, at the start");
-        once.view.version = self.ledger.registry.put_key(key, (Expected::Absent, deed)).await?;
+        let audit = self.audit("key.create").note("the operator's, at the start");
+        once.view.version = self.ledger.registry.put_key(key, (Expected::Absent, audit)).await?;
         Ok(Some(once))
     }
 
@@ -242,7 +242,7 @@ impl Control {
                 "no other key of the operator's without an end would be left: make one".into(),
             ));
         }
-        self.ledger.registry.remove_key(id, (any_or(expected), self.deed("key.remove"))).await?;
+        self.ledger.registry.remove_key(id, (any_or(expected), self.audit("key.remove"))).await?;
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl Control {
         expires_at: Option<Timestamp>,
     ) -> Result<KeyOnce, Error> {
         let (key, mut once) = self.new_key(tenant, label, scopes, expires_at);
-        once.view.version = self.ledger.registry.put_key(key, (Expected::Absent, self.deed("key.create"))).await?;
+        once.view.version = self.ledger.registry.put_key(key, (Expected::Absent, self.audit("key.create"))).await?;
         Ok(once)
     }
 
@@ -341,7 +341,7 @@ impl Control {
     /// Removes a key, effective immediately.
     pub async fn remove_key(&self, tenant: &TenantId, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
         self.key_of(Some(tenant), id)?;
-        self.ledger.registry.remove_key(id, (any_or(expected), self.deed("key.remove"))).await?;
+        self.ledger.registry.remove_key(id, (any_or(expected), self.audit("key.remove"))).await?;
         Ok(())
     }
 }

@@ -34,7 +34,7 @@ pub use pages::{Page, PageQuery};
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
 use setgate_base::fair::TenantSemaphores;
-use setgate_domain::audit::{Actor, Deed};
+use setgate_domain::audit::{Actor, AuditAction};
 use setgate_domain::id::{SubscriptionId, SubscriptionName, TenantId};
 use setgate_domain::tenant::Quota;
 use setgate_egress::Egress;
@@ -91,8 +91,8 @@ impl Control {
     }
 
     /// The audit record of an action, `kind.verb`.
-    fn deed(&self, action: &'static str) -> Deed {
-        Deed { actor: self.actor.as_ref().clone(), action: Some(action), note: None }
+    fn audit(&self, action: &'static str) -> AuditAction {
+        self.actor.action(action)
     }
 
     /// The tenant's own quota, or the host's default if the tenant has none.

@@ -258,8 +258,8 @@ impl Control {
         let mut redriven = 0;
         if action == Redrive::Again {
             // Deliveries without a completed chain run the current chain.
-            let deed = self.deed("delivery.again");
-            for id in self.data_plane.requeue_with_current_chain(tenant, records, deed).await? {
+            let audit = self.audit("delivery.again");
+            for id in self.data_plane.requeue_with_current_chain(tenant, records, audit).await? {
                 ids.remove(&id);
                 redriven += 1;
             }
@@ -267,7 +267,7 @@ impl Control {
         let done = self
             .ledger
             .deliveries
-            .redrive_many(tenant, ids.into_iter().collect(), (action, self.redrive_deed(action)), at)
+            .redrive_many(tenant, ids.into_iter().collect(), (action, self.redrive_action(action)), at)
             .await?;
         let mut due = Vec::with_capacity(done.len());
         for one in done {

@@ -221,9 +221,9 @@ impl Control {
         resume(&mut filter, digest);
         filter.rollout = Some(Rollout { digest, mode, started_at });
         let action = if new { "rollout.begin" } else { "rollout.change" };
-        let deed = self.deed(action).note(digest.to_string());
+        let audit = self.audit(action).note(digest.to_string());
         let version =
-            self.ledger.registry.put_filter(filter.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+            self.ledger.registry.put_filter(filter.clone(), (over_expected(expected, Some(stored)), audit)).await?;
         Ok((self.view(tenant, &filter, version), new))
     }
 
@@ -273,9 +273,9 @@ impl Control {
             set_active(&mut filter, candidate, &view)?;
         }
         let action = if reason == EndReason::Promoted { "rollout.promote" } else { "rollout.end" };
-        let deed = self.deed(action).note(candidate.to_string());
+        let audit = self.audit(action).note(candidate.to_string());
         let version =
-            self.ledger.registry.put_filter(filter.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+            self.ledger.registry.put_filter(filter.clone(), (over_expected(expected, Some(stored)), audit)).await?;
         self.rollout_ended(tenant, name, reason);
         Ok(self.view(tenant, &filter, version))
     }

@@ -202,7 +202,7 @@ impl Control {
             created_at: existing.map_or_else(|| self.clock.now(), |source| source.value.created_at),
         };
         let action = if existing.is_some() { "source.replace" } else { "source.create" };
-        let intent = (over_expected(expected, existing), self.deed(action));
+        let intent = (over_expected(expected, existing), self.audit(action));
         let version = self.ledger.registry.put_source(source.clone(), intent).await?;
         Ok((show(&source, version), existing.is_none()))
     }
@@ -318,7 +318,7 @@ impl Control {
         if !self.tenant(tenant)?.sources.contains_key(name) {
             return Err(not_found(name));
         }
-        self.ledger.registry.remove_source(tenant, name, (any_or(expected), self.deed("source.remove"))).await?;
+        self.ledger.registry.remove_source(tenant, name, (any_or(expected), self.audit("source.remove"))).await?;
         Ok(())
     }
 

@@ -80,7 +80,7 @@ impl Control {
             updated_at: now,
         };
         self.pause_unverified(&view, &mut subscription, None, now);
-        let intent = (Expected::Absent, self.deed("subscription.create"));
+        let intent = (Expected::Absent, self.audit("subscription.create"));
         let version = self.ledger.registry.put_subscription(subscription.clone(), intent).await?;
         Ok(made.beside(self, version, &subscription, now))
     }
@@ -133,7 +133,7 @@ impl Control {
             updated_at: now,
         };
         self.pause_unverified(&view, &mut after, Some(before), now);
-        let intent = (over_expected(expected, Some(stored)), self.deed("subscription.replace"));
+        let intent = (over_expected(expected, Some(stored)), self.audit("subscription.replace"));
         let version = self.ledger.registry.put_subscription(after.clone(), intent).await?;
         Ok(made.beside(self, version, &after, now))
     }
@@ -168,14 +168,14 @@ impl Control {
         let now = self.clock.now();
         subscription.paused = pause.map(|reason| Pause { cause: Cause::Request, reason, since: now });
         subscription.updated_at = now;
-        let deed = match &subscription.paused {
-            Some(pause) => self.deed("subscription.pause").note(&pause.reason),
-            None => self.deed("subscription.resume"),
+        let audit = match &subscription.paused {
+            Some(pause) => self.audit("subscription.pause").note(&pause.reason),
+            None => self.audit("subscription.resume"),
         };
         let version = self
             .ledger
             .registry
-            .put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), deed))
+            .put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), audit))
             .await?;
         Ok(Made::default().beside(self, version, &subscription, now))
     }
@@ -206,7 +206,7 @@ impl Control {
         }
         self.ledger
             .registry
-            .remove_subscription(tenant, id, (any_or(expected), self.deed("subscription.remove")))
+            .remove_subscription(tenant, id, (any_or(expected), self.audit("subscription.remove")))
             .await?;
         Ok(())
     }

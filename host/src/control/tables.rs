@@ -77,11 +77,11 @@ impl Control {
             let view = self.tenant(tenant)?;
             let table = with_version(&view, tenant, name.clone(), new.clone());
             self.check_tables_room(&view, &table)?;
-            let deed = self.deed("table.upload").note(table.digest.to_string());
+            let audit = self.audit("table.upload").note(table.digest.to_string());
             let stored = view.tables.get(&table.name);
             let is_new = stored.is_none_or(|stored| !stored.value.digests().any(|known| known == table.digest));
             let version =
-                self.ledger.registry.put_table(table.clone(), (over_expected(expected, stored), deed)).await?;
+                self.ledger.registry.put_table(table.clone(), (over_expected(expected, stored), audit)).await?;
             Ok((show(&table, version), is_new))
         })
         .await
@@ -156,9 +156,9 @@ impl Control {
             table.versions = table.kept();
             change(&mut table)?;
             self.check_tables_room(&view, &table)?;
-            let deed = self.deed(action).note(table.digest.to_string());
+            let audit = self.audit(action).note(table.digest.to_string());
             let version =
-                self.ledger.registry.put_table(table.clone(), (over_expected(expected, Some(stored)), deed)).await?;
+                self.ledger.registry.put_table(table.clone(), (over_expected(expected, Some(stored)), audit)).await?;
             Ok(show(&table, version))
         })
         .await
@@ -194,8 +194,8 @@ impl Control {
             check_version(expected, stored.version)?;
             let used = self.ledger.plans.table_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default();
             table.remove(&digest, &used, format_args!("table `{name}`"))?;
-            let deed = self.deed("table.remove_version").note(digest.to_string());
-            self.ledger.registry.put_table(table, (over_expected(expected, Some(stored)), deed)).await?;
+            let audit = self.audit("table.remove_version").note(digest.to_string());
+            self.ledger.registry.put_table(table, (over_expected(expected, Some(stored)), audit)).await?;
             Ok(())
         })
         .await
@@ -206,7 +206,7 @@ impl Control {
         if !self.tenant(tenant)?.tables.contains_key(name) {
             return Err(not_found(name));
         }
-        self.ledger.registry.remove_table(tenant, name, (any_or(expected), self.deed("table.remove"))).await?;
+        self.ledger.registry.remove_table(tenant, name, (any_or(expected), self.audit("table.remove"))).await?;
         Ok(())
     }
 

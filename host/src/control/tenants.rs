@@ -70,7 +70,7 @@ impl Control {
         short("display_name", &new.display_name)?;
         let tenant =
             Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
-        let intent = (Expected::Absent, self.deed("tenant.create"));
+        let intent = (Expected::Absent, self.audit("tenant.create"));
         let version = self.ledger.registry.put_tenant(tenant.clone(), intent).await?;
         Ok(self.tenant_shown(version, tenant))
     }
@@ -96,7 +96,7 @@ impl Control {
             if let Some(quota) = &change.quota {
                 tenant.quota.clone_from(quota);
             }
-            let intent = (over_expected(expected, Some(&view.tenant)), self.deed("tenant.change"));
+            let intent = (over_expected(expected, Some(&view.tenant)), self.audit("tenant.change"));
             let version = self.ledger.registry.put_tenant(tenant.clone(), intent).await?;
             Ok(self.tenant_shown(version, tenant))
         })
@@ -124,7 +124,7 @@ impl Control {
     /// operator.
     pub async fn remove_tenant(&self, tenant: &TenantId, expected: Option<u64>) -> Result<(), Error> {
         self.tenant(tenant)?;
-        self.ledger.registry.remove_tenant(tenant, (any_or(expected), self.deed("tenant.remove"))).await?;
+        self.ledger.registry.remove_tenant(tenant, (any_or(expected), self.audit("tenant.remove"))).await?;
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use metrics::counter;
 use setgate_base::crypto::sha256;
 use setgate_base::telemetry::metric;
-use setgate_domain::audit::Deed;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::filter::{Binding, Filter, Plan, PlanStep};
 use setgate_domain::id::{Digest, EventId, FilterName, TenantId};
@@ -196,8 +196,8 @@ impl Pipeline {
             }
             let mut filter = stored.value.clone();
             filter.end_rollout(now, EndReason::Faults, counted);
-            let deed = Deed::host("rollout.end").note(format!("{digest} faulted too often"));
-            match self.ledger.registry.put_filter(filter, (Expected::Version(stored.version), deed)).await {
+            let audit = AuditAction::host("rollout.end").note(format!("{digest} faulted too often"));
+            match self.ledger.registry.put_filter(filter, (Expected::Version(stored.version), audit)).await {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;

@@ -1,6 +1,6 @@
 //! The operations of the data plane that the control plane calls.
 
-use setgate_domain::audit::Deed;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::backtest::{Ask, Report};
 use setgate_domain::chain::Chained;
 use setgate_domain::delivery::{DeliveryRecord, DueDelivery};
@@ -35,11 +35,11 @@ impl DataPlane {
         &self,
         tenant: &TenantId,
         records: Vec<DeliveryRecord>,
-        deed: Deed,
+        audit: AuditAction,
     ) -> Result<Vec<DeliveryId>, setgate_ledger::Error> {
         let (this, tenant) = (self.clone(), tenant.clone());
         to_its_end(async move {
-            let due = this.pipeline.pin_all_anew(&tenant, records, Some(deed)).await?;
+            let due = this.pipeline.pin_all_anew(&tenant, records, Some(audit)).await?;
             let ids = due.iter().map(|delivery| delivery.id).collect();
             this.dispatch(due).await;
             Ok(ids)
@@ -52,11 +52,11 @@ impl DataPlane {
         &self,
         tenant: &TenantId,
         id: SubscriptionId,
-        deed: Deed,
+        audit: AuditAction,
     ) -> Result<Option<DeliveryId>, setgate_ledger::Error> {
         let (this, tenant) = (self.clone(), tenant.clone());
         to_its_end(async move {
-            let due = this.pipeline.append_test_event(&tenant, id, deed).await?;
+            let due = this.pipeline.append_test_event(&tenant, id, audit).await?;
             let delivery = due.as_ref().map(|due| due.id);
             this.dispatch(due.into_iter().collect()).await;
             Ok(delivery)

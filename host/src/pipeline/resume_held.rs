@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use setgate_domain::audit::Deed;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::delivery::{DeliveryRecord, DueDelivery, State};
 use setgate_domain::filter::Filter;
 use setgate_domain::id::{DeliveryId, Digest, FilterName, TenantId};
@@ -53,14 +53,14 @@ impl Pipeline {
     }
 
     /// Like [`Pipeline::pin_anew`] for several deliveries in one transaction. Returns the deliveries that are due
-    /// again. `deed` is the audit record, if a user requested this.
+    /// again. `audit` is the audit record, if a user requested this.
     pub async fn pin_all_anew(
         &self,
         tenant: &TenantId,
         records: Vec<DeliveryRecord>,
-        deed: Option<Deed>,
+        audit: Option<AuditAction>,
     ) -> Result<Vec<DueDelivery>, setgate_ledger::Error> {
-        self.rerun(tenant, records, &PinnedPlans::new(self.planner.clone()), deed).await
+        self.rerun(tenant, records, &PinnedPlans::new(self.planner.clone()), audit).await
     }
 
     /// Returns true if all filters were released without an error. An error for one filter does not block the others.
@@ -91,7 +91,7 @@ impl Pipeline {
         let count = self.release(tenant, |held| held_by(held, name, &filter.value.releasing), dispatcher).await?;
         let mut after = filter.value.clone();
         after.releasing.clear();
-        let done = Deed::host("filter.release").note(format!("{count} deliveries are run anew"));
+        let done = AuditAction::host("filter.release").note(format!("{count} deliveries are run anew"));
         match self.ledger.registry.put_filter(after, (Expected::Version(filter.version), done)).await {
             // The filter was changed concurrently, maybe for the same versions: the change triggers another pass.
             Err(setgate_ledger::Error::VersionMismatch { .. }) => Ok(count),
@@ -151,7 +151,7 @@ impl Pipeline {
         tenant: &TenantId,
         held: Vec<DeliveryRecord>,
         pinned: &PinnedPlans,
-        deed: Option<Deed>,
+        audit: Option<AuditAction>,
     ) -> Result<Vec<DueDelivery>, setgate_ledger::Error> {
         if held.is_empty() {
             return Ok(Vec::new());
@@ -169,7 +169,7 @@ impl Pipeline {
             Rerun { id: record.id, plan }
         };
         let reruns = held.into_iter().map(rerun).collect();
-        self.ledger.deliveries.requeue_with_plan_for(tenant, reruns, self.clock.now(), deed).await
+        self.ledger.deliveries.requeue_with_plan_for(tenant, reruns, self.clock.now(), audit).await
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use setgate_base::telemetry::{metric, persistent_counters};
-use setgate_domain::audit::Deed;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::filter::{FAULT_WINDOW_CALLS, Plan, PlanStep, Suspension};
 use setgate_domain::id::{Digest, FilterName, TenantId};
 use setgate_domain::verdict::{Fault, FilterRun};
@@ -143,8 +143,9 @@ impl Pipeline {
                 }
                 _ => return Ok(()),
             }
-            let deed = Deed::host("filter.suspend").note(format!("{}: {faults} of {calls} calls faulted", run.digest));
-            match self.ledger.registry.put_filter(filter, (Expected::Version(stored.version), deed)).await {
+            let audit =
+                AuditAction::host("filter.suspend").note(format!("{}: {faults} of {calls} calls faulted", run.digest));
+            match self.ledger.registry.put_filter(filter, (Expected::Version(stored.version), audit)).await {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;

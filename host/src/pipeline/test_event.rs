@@ -4,7 +4,7 @@
 use serde_json::json;
 use setgate_base::crypto;
 use setgate_dialects::normalize;
-use setgate_domain::audit::Deed;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::event::{Dedupe, NewEvent};
 use setgate_domain::id::{EventId, SourceName, SubscriptionId, TenantId};
@@ -24,7 +24,7 @@ impl Pipeline {
         &self,
         tenant: &TenantId,
         id: SubscriptionId,
-        deed: Deed,
+        audit: AuditAction,
     ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
         let snapshot = self.ledger.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(None) };
@@ -36,7 +36,7 @@ impl Pipeline {
         let wanted = Wanted { view, subscription, event: OfEvent::from(&event) };
         let deliveries = PinnedPlans::new(self.planner.clone()).deliveries(vec![wanted], now).await?;
         let Some(delivery) = deliveries.into_iter().next() else { return Ok(None) };
-        self.ledger.events.append_for(event, delivery, deed).await.map(Some)
+        self.ledger.events.append_for(event, delivery, audit).await.map(Some)
     }
 }
 

@@ -55,11 +55,16 @@ pub struct Actor {
 impl Actor {
     /// The host itself.
     pub const HOST: Actor = Actor { by: By::Host, request: None, remote: None, claim: None };
+
+    /// The audit record of a change by this actor. `action` is `kind.verb`.
+    pub fn action(&self, action: &'static str) -> AuditAction {
+        AuditAction { actor: self.clone(), action: Some(action), note: None }
+    }
 }
 
-/// A pending change, as it will be logged in the transaction that makes it.
+/// The audit record of a pending change. The transaction that makes the change logs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deed {
+pub struct AuditAction {
     /// The originator.
     pub actor: Actor,
     /// `kind.verb`. If `None`, derived from the change itself.
@@ -68,14 +73,14 @@ pub struct Deed {
     pub note: Option<String>,
 }
 
-impl Deed {
+impl AuditAction {
     /// A change made by the host itself.
     pub fn host(action: &'static str) -> Self {
-        Self { actor: Actor::HOST, action: Some(action), note: None }
+        Actor::HOST.action(action)
     }
 
     /// A change made by the host itself, with an action derived from the change.
-    pub const UNNAMED: Deed = Deed { actor: Actor::HOST, action: None, note: None };
+    pub const UNNAMED: AuditAction = AuditAction { actor: Actor::HOST, action: None, note: None };
 
     /// Sets the note.
     pub fn note(mut self, note: impl Into<String>) -> Self {
@@ -144,8 +149,8 @@ pub struct Entry {
 
 impl Entry {
     /// An entry for an object that is not a document of the registry.
-    pub fn of(deed: Deed, at: Timestamp, tenant: Option<TenantId>, object: Object) -> Self {
-        let Deed { actor: Actor { by, request, remote, claim }, action, note } = deed;
+    pub fn of(audit: AuditAction, at: Timestamp, tenant: Option<TenantId>, object: Object) -> Self {
+        let AuditAction { actor: Actor { by, request, remote, claim }, action, note } = audit;
         let action = action.map_or_else(|| format!("{}.update", object.kind), str::to_owned);
         Self {
             at,

@@ -121,11 +121,11 @@ impl Control {
         let key_id = key.id;
         put_in_front(&mut subscription.signing, key, now.plus_millis(i64::from(hours) * 3_600_000), now);
         subscription.updated_at = now;
-        let deed = self.deed("subscription.rotate_key").note(key_id.to_string());
+        let audit = self.audit("subscription.rotate_key").note(key_id.to_string());
         let version = self
             .ledger
             .registry
-            .put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), deed))
+            .put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), audit))
             .await?;
         Ok(made.beside(self, version, &subscription, now))
     }
@@ -148,7 +148,7 @@ impl Control {
             )
         })?;
         subscription.updated_at = now;
-        let intent = (over_expected(expected, Some(stored)), self.deed(action).note(key.to_string()));
+        let intent = (over_expected(expected, Some(stored)), self.audit(action).note(key.to_string()));
         let version = self.ledger.registry.put_subscription(subscription.clone(), intent).await?;
         Ok(Made::default().beside(self, version, &subscription, now))
     }

@@ -35,7 +35,7 @@ impl Control {
             return Err(Error::Conflict(why));
         }
         self.take_test(id)?;
-        let delivery = self.data_plane.send_test_event(tenant, id, self.deed("subscription.test")).await?;
+        let delivery = self.data_plane.send_test_event(tenant, id, self.audit("subscription.test")).await?;
         let delivery = delivery.ok_or_else(|| not_found(id))?;
         Ok(TestSent { event: delivery.event, delivery })
     }

@@ -38,7 +38,7 @@ impl Control {
             if subscription.paused.as_ref().is_some_and(|pause| pause.cause == Cause::Unverified) {
                 subscription.paused = None;
             }
-            let intent = (over(Some(stored)), self.deed("subscription.verify"));
+            let intent = (over(Some(stored)), self.audit("subscription.verify"));
             let version = self.ledger.registry.put_subscription(subscription.clone(), intent).await?;
             Ok(Made::default().beside(self, version, &subscription, now))
         })
@@ -48,8 +48,8 @@ impl Control {
     /// Records a failed verification in the audit log, because a request was sent.
     async fn note_failure(&self, tenant: &TenantId, id: SubscriptionId, why: &str) -> Result<(), Error> {
         let object = Object { kind: "subscription".to_owned(), id: id.to_string() };
-        let deed = self.deed("subscription.verify").note(why);
-        let entry = Entry::of(deed, self.clock.now(), Some(tenant.clone()), object);
+        let audit = self.audit("subscription.verify").note(why);
+        let entry = Entry::of(audit, self.clock.now(), Some(tenant.clone()), object);
         self.ledger.history.record_audit(Entry { outcome: Outcome::Failed, ..entry }).await?;
         Ok(())
     }

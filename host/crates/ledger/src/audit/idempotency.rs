@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, open, reopen};
-    use setgate_domain::audit::{Actor, By, Deed, Entry, Object};
+    use setgate_domain::audit::{Actor, AuditAction, By, Entry, Object};
     use setgate_domain::id::KeyId;
 
     fn claim(key: &str, request: &str) -> Claim {
@@ -106,9 +106,9 @@ mod tests {
 
     async fn change(ledger: &Ledger, claim: &Claim) {
         let actor = Actor { by: By::Host, request: None, remote: None, claim: Some(claim.clone()) };
-        let deed = Deed { actor, action: Some("key.create"), note: None };
+        let audit = AuditAction { actor, action: Some("key.create"), note: None };
         let object = Object { kind: "key".into(), id: "x".into() };
-        let entry = Entry::of(deed, ledger.store.clock().now(), claim.tenant.clone(), object);
+        let entry = Entry::of(audit, ledger.store.clock().now(), claim.tenant.clone(), object);
         ledger.history.record_audit(entry).await.unwrap();
     }
 

@@ -214,7 +214,7 @@ mod tests {
     use crate::Expected;
     use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, copy, open, open_at, reopen, tenant, with_tenant};
-    use setgate_domain::audit::{Actor, By, Deed, Object, Outcome};
+    use setgate_domain::audit::{Actor, AuditAction, By, Object, Outcome};
     use setgate_domain::id::KeyId;
     use setgate_domain::source::{Form, Proof, Source};
 
@@ -235,10 +235,10 @@ mod tests {
         }
     }
 
-    fn deed(action: &'static str) -> Deed {
+    fn audit(action: &'static str) -> AuditAction {
         let by = By::Key(KeyId::from_bytes([1; 16]));
         let actor = Actor { by, request: Some("req".into()), remote: Some("192.0.2.1".into()), claim: None };
-        Deed { actor, action: Some(action), note: None }
+        AuditAction { actor, action: Some(action), note: None }
     }
 
     async fn all(ledger: &Ledger) -> Vec<Record> {
@@ -251,13 +251,13 @@ mod tests {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
             let first =
-                ledger.registry.put_source(source("a"), (Expected::Absent, deed("source.create"))).await.unwrap();
-            assert!(ledger.registry.put_source(source("b"), (Expected::Absent, deed("source.create"))).await.is_err());
+                ledger.registry.put_source(source("a"), (Expected::Absent, audit("source.create"))).await.unwrap();
+            assert!(ledger.registry.put_source(source("b"), (Expected::Absent, audit("source.create"))).await.is_err());
             let second = ledger.registry.put_source(source("b"), Expected::Version(first)).await.unwrap();
             let id: TenantId = TENANT.parse().unwrap();
             ledger
                 .registry
-                .remove_source(&id, &source("b").name, (Expected::Any, deed("source.remove")))
+                .remove_source(&id, &source("b").name, (Expected::Any, audit("source.remove")))
                 .await
                 .unwrap();
             assert!(!ledger.registry.remove_source(&id, &source("b").name, Expected::Any).await.unwrap());
@@ -359,7 +359,7 @@ mod tests {
                 ledger.registry.put_source(source(&n.to_string()), Expected::Any).await.unwrap();
             }
             let object = Object { kind: "delivery".into(), id: "dlv_1".into() };
-            let entry = Entry::of(deed("delivery.again"), NOW, Some(tenant().id), object);
+            let entry = Entry::of(audit("delivery.again"), NOW, Some(tenant().id), object);
             ledger.history.record_audit(entry).await.unwrap();
             let (mut seen, mut before) = (Vec::new(), None);
             loop {

@@ -2,7 +2,7 @@
 //! would only hold them once more.
 
 use rusqlite::OptionalExtension;
-use setgate_domain::audit::Deed;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::delivery::{DeliverySeq, DueDelivery, State};
 use setgate_domain::id::{DeliveryId, Digest, TenantId};
 use setgate_domain::time::Timestamp;
@@ -49,7 +49,7 @@ impl Deliveries {
         tenant: &TenantId,
         reruns: Vec<Rerun>,
         at: Timestamp,
-        deed: Option<Deed>,
+        audit: Option<AuditAction>,
     ) -> Result<Vec<DueDelivery>, Error> {
         let tenant = tenant.clone();
         self.0
@@ -58,8 +58,8 @@ impl Deliveries {
                 let mut due = Vec::with_capacity(reruns.len());
                 for rerun in &reruns {
                     let again = apply(batch, &tenant, rerun, at)?;
-                    if let (Some(deed), Some(_)) = (&deed, &again) {
-                        settle::note_decision(batch, deed.clone(), &tenant, rerun.id, at)?;
+                    if let (Some(audit), Some(_)) = (&audit, &again) {
+                        settle::note_decision(batch, audit.clone(), &tenant, rerun.id, at)?;
                     }
                     due.extend(again);
                 }

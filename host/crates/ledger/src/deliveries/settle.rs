@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::OptionalExtension;
 use setgate_domain::attempt::Attempt;
-use setgate_domain::audit::{self as audit_log, Deed, Object};
+use setgate_domain::audit::{self as audit_log, AuditAction, Object};
 use setgate_domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
@@ -58,19 +58,19 @@ pub struct Decision {
     /// The action to take.
     pub redrive: Redrive,
     /// The actor, for the audit log.
-    pub deed: Deed,
+    pub audit: AuditAction,
 }
 
 /// A decision of the host itself.
 impl From<Redrive> for Decision {
     fn from(redrive: Redrive) -> Self {
-        Self { redrive, deed: Deed::UNNAMED }
+        Self { redrive, audit: AuditAction::UNNAMED }
     }
 }
 
-impl From<(Redrive, Deed)> for Decision {
-    fn from((redrive, deed): (Redrive, Deed)) -> Self {
-        Self { redrive, deed }
+impl From<(Redrive, AuditAction)> for Decision {
+    fn from((redrive, audit): (Redrive, AuditAction)) -> Self {
+        Self { redrive, audit }
     }
 }
 
@@ -367,7 +367,7 @@ pub(crate) fn decide(
 ) -> Result<Option<Redriven>, Error> {
     let redriven = redrive(batch, tenant, id, decision.redrive, at)?;
     if let Some(Redriven::Due(_) | Redriven::Discarded(_)) = redriven {
-        note_decision(batch, decision.deed.clone(), tenant, id, at)?;
+        note_decision(batch, decision.audit.clone(), tenant, id, at)?;
     }
     Ok(redriven)
 }
@@ -412,13 +412,13 @@ fn redrive(
 /// Records a decision about a delivery in the audit log.
 pub(crate) fn note_decision(
     batch: &mut Batch<'_>,
-    deed: Deed,
+    audit: AuditAction,
     tenant: &TenantId,
     id: DeliveryId,
     at: Timestamp,
 ) -> Result<(), Error> {
     let object = Object { kind: "delivery".to_owned(), id: id.to_string() };
-    audit::record(batch, &audit_log::Entry::of(deed, at, Some(tenant.clone()), object))
+    audit::record(batch, &audit_log::Entry::of(audit, at, Some(tenant.clone()), object))
 }
 
 fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) -> Result<(), Error> {

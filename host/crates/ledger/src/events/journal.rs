@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setgate_domain::audit::{Deed, Entry, Object};
+use setgate_domain::audit::{AuditAction, Entry, Object};
 use setgate_domain::delivery::{DueDelivery, NewDelivery};
 use setgate_domain::event::{Dedupe, Event, EventSeq, NewEvent};
 use setgate_domain::id::{EventId, TenantId};
@@ -89,13 +89,18 @@ impl Events {
 
     /// Appends an event that is addressed to a single subscription, together with its delivery and an audit row, in one
     /// transaction. The delivery's `event` field is ignored. The event is never fanned out.
-    pub async fn append_for(&self, event: NewEvent, delivery: NewDelivery, deed: Deed) -> Result<DueDelivery, Error> {
+    pub async fn append_for(
+        &self,
+        event: NewEvent,
+        delivery: NewDelivery,
+        audit: AuditAction,
+    ) -> Result<DueDelivery, Error> {
         let at = self.0.clock().now();
         let (mut new, mut delivery) = (Append::from(event), delivery);
         let bytes = new.bytes();
         let object = Object { kind: "subscription".to_owned(), id: delivery.id.subscription.to_string() };
-        let deed = deed.note(delivery.id.to_string());
-        let entry = Entry::of(deed, at, Some(delivery.tenant.clone()), object);
+        let audit = audit.note(delivery.id.to_string());
+        let entry = Entry::of(audit, at, Some(delivery.tenant.clone()), object);
         self.0
             .queue()
             .write_unless_full(bytes, move |batch| {

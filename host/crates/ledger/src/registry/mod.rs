@@ -9,7 +9,7 @@ pub(crate) mod write;
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use setgate_domain::audit::Deed;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::filter::{Filter, Table};
 use setgate_domain::id::{FilterName, KeyId, SourceName, SubscriptionId, TableName, TenantId};
 use setgate_domain::idempotency::Claim;
@@ -52,19 +52,19 @@ pub struct Intent {
     /// The precondition.
     pub expected: Expected,
     /// Actor and action, for the audit log.
-    pub deed: Deed,
+    pub audit: AuditAction,
 }
 
 /// A change by the host itself.
 impl From<Expected> for Intent {
     fn from(expected: Expected) -> Self {
-        Self { expected, deed: Deed::UNNAMED }
+        Self { expected, audit: AuditAction::UNNAMED }
     }
 }
 
-impl From<(Expected, Deed)> for Intent {
-    fn from((expected, deed): (Expected, Deed)) -> Self {
-        Self { expected, deed }
+impl From<(Expected, AuditAction)> for Intent {
+    fn from((expected, audit): (Expected, AuditAction)) -> Self {
+        Self { expected, audit }
     }
 }
 
@@ -121,7 +121,7 @@ impl Registry {
     /// key; the new one must not exist. Returns the version of the new one.
     pub async fn rotate_key(&self, old: ApiKey, new: ApiKey, intent: impl Into<Intent>) -> Result<u64, Error> {
         let (mut intent, at) = (intent.into(), self.0.clock().now());
-        intent.deed = intent.deed.note(format!("in its place: {}", new.id));
+        intent.audit = intent.audit.note(format!("in its place: {}", new.id));
         let quota = self.0.options().quota.clone();
         self.0
             .queue()

@@ -176,9 +176,9 @@ fn weighed(name: &str, topics: usize) -> Source {
 }
 
 /// As requested with a tenant's API key.
-fn named() -> (Expected, Deed) {
+fn named() -> (Expected, AuditAction) {
     let actor = Actor { by: By::Key(KeyId::new(NOW, 1)), ..Actor::HOST };
-    (Expected::Any, Deed { actor, action: Some("source.replace"), note: None })
+    (Expected::Any, AuditAction { actor, action: Some("source.replace"), note: None })
 }
 
 fn bound_to_nothing(patterns: &[&str]) -> Subscription {

@@ -36,16 +36,16 @@ const UNWEIGHED: [&str; 12] = [
 
 /// Writes a document and its audit row. The quota applies unless the host itself makes the change.
 pub(crate) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota, at: Timestamp) -> Result<u64, Error> {
-    let Intent { expected, deed } = intent;
+    let Intent { expected, audit } = intent;
     let (name, tenant) = (doc.name(), doc.owner());
     let paused = doc.paused().map(str::to_owned);
-    let verb = deed.action.and_then(|action| action.split_once('.')).map(|(_, verb)| verb);
-    let weighed = deed.actor.by != By::Host && !verb.is_some_and(|verb| UNWEIGHED.contains(&verb));
+    let verb = audit.action.and_then(|action| action.split_once('.')).map(|(_, verb)| verb);
+    let weighed = audit.actor.by != By::Host && !verb.is_some_and(|verb| UNWEIGHED.contains(&verb));
     let Put { before, after, version } = put_silently(batch, doc, expected, weighed.then_some(host))?;
     let changed = before.as_ref().map(|(_, text)| differing(text, &after)).unwrap_or_default();
     let (kind, ..) = name.columns();
-    let named = deed.action.is_some();
-    let mut entry = Entry::of(deed, at, tenant, name.object());
+    let named = audit.action.is_some();
+    let mut entry = Entry::of(audit, at, tenant, name.object());
     if !named {
         let only_paused = !changed.is_empty() && changed.iter().all(|field| field == "paused");
         let verb = match (&before, &paused) {
@@ -143,7 +143,7 @@ fn weigh(
 
 /// Removes a document and records it in the audit log.
 pub(crate) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Timestamp) -> Result<bool, Error> {
-    let Intent { expected, deed } = intent;
+    let Intent { expected, audit } = intent;
     let conn = batch.conn;
     let found = stored(conn, &name)?;
     expected.check(found.as_ref().map(|(version, _)| *version))?;
@@ -171,8 +171,8 @@ pub(crate) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Time
         conn.prepare_cached("DELETE FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
             .execute(params![kind, tenant, id])?;
     }
-    let named = deed.action.is_some();
-    let mut entry = Entry::of(deed, at, name.owner(&text), name.object());
+    let named = audit.action.is_some();
+    let mut entry = Entry::of(audit, at, name.owner(&text), name.object());
     if !named {
         entry.action = format!("{kind}.remove");
     }
