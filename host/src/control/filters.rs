@@ -13,8 +13,9 @@ use setgate_domain::time::Timestamp;
 use setgate_ledger::TenantView;
 use setgate_sandbox::Compiled;
 
+use super::checks::{check_quota, check_version, expect_any, expect_version, retried};
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
-use super::{Control, Error, Page, PageQuery, any_or, check_version, over_expected, retried, room};
+use super::{Control, Error, Page, PageQuery};
 
 /// Limit for the versions of one filter, including versions in use.
 pub const VERSIONS_MAX: usize = 100;
@@ -131,7 +132,7 @@ impl Control {
             }
         }
         let audit = self.audit("filter.upload").note(compiled.digest.to_string());
-        let intent = (over_expected(expected, stored), audit);
+        let intent = (expect_version(expected, stored), audit);
         let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
         Ok((show(&filter, version), new))
     }
@@ -144,7 +145,7 @@ impl Control {
         }
         let quota = self.quota_of(view);
         if !view.filters.contains_key(name) {
-            room(view.filters.len(), quota.filters_max, "filters_max")?;
+            check_quota(view.filters.len(), quota.filters_max, "filters_max")?;
         }
         let versions = view.filters.values().flat_map(|filter| &filter.value.versions);
         let stored: u64 = versions.map(|version| version.size_bytes).sum();
@@ -212,7 +213,7 @@ impl Control {
             let used = self.filter_versions_in_use(tenant, name).await?;
             filter.remove(&digest, &used, format_args!("filter `{name}`"))?;
             let audit = self.audit("filter.remove_version").note(digest.to_string());
-            self.ledger.registry.put_filter(filter, (over_expected(expected, Some(stored)), audit)).await?;
+            self.ledger.registry.put_filter(filter, (expect_version(expected, Some(stored)), audit)).await?;
             Ok(())
         })
         .await
@@ -235,7 +236,7 @@ impl Control {
             }
             set_active(&mut filter, digest, &view)?;
             let audit = self.audit("filter.activate").note(digest.to_string());
-            let intent = (over_expected(expected, Some(stored)), audit);
+            let intent = (expect_version(expected, Some(stored)), audit);
             let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
             Ok(show(&filter, version))
         })
@@ -265,7 +266,7 @@ impl Control {
             filter.withdraw(&previous, None);
             release(&mut filter, before);
             let audit = self.audit("filter.rollback").note(previous.to_string());
-            let intent = (over_expected(expected, Some(stored)), audit);
+            let intent = (expect_version(expected, Some(stored)), audit);
             let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
             if ended.is_some() {
                 self.rollout_ended(tenant, name, EndReason::RolledBack);
@@ -301,7 +302,7 @@ impl Control {
                 return Err(Error::Conflict(why));
             }
             let which = digest.map_or_else(|| "all versions".to_owned(), |digest| digest.to_string());
-            let intent = (over_expected(expected, Some(stored)), self.audit("filter.resume").note(which));
+            let intent = (expect_version(expected, Some(stored)), self.audit("filter.resume").note(which));
             let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
             Ok(show(&filter, version))
         })
@@ -339,7 +340,7 @@ impl Control {
                 format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
             return Err(Error::Conflict(why));
         }
-        self.ledger.registry.remove_filter(tenant, name, (any_or(expected), self.audit("filter.remove"))).await?;
+        self.ledger.registry.remove_filter(tenant, name, (expect_any(expected), self.audit("filter.remove"))).await?;
         Ok(())
     }
 }

@@ -15,8 +15,9 @@ use setgate_domain::tenant::{ApiKey, Scope};
 use setgate_domain::time::Timestamp;
 use setgate_ledger::Versioned;
 
+use super::checks::{check_length, check_quota, expect_any, expect_version};
 use super::read_only::{ReadOnly, check_name};
-use super::{Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, any_or, over_expected, room, short};
+use super::{Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX};
 
 pub use grant::{Grant, Revoked};
 pub use principal::Principal;
@@ -105,7 +106,7 @@ impl Control {
     /// Creates a key for a tenant. A tenant's key can only create keys with at most its own scopes and expiry.
     pub async fn create_key(&self, by: &Principal, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
         self.check_keys_room(tenant, None)?;
-        short("label", &new.label)?;
+        check_length("label", &new.label)?;
         let scopes = new.scopes.unwrap_or_else(|| match by.tenant {
             Some(_) => by.scopes.clone(),
             None => BTreeSet::from([Scope::Read, Scope::Write]),
@@ -121,7 +122,7 @@ impl Control {
     /// Creates another key for the operator.
     pub async fn create_operator_key(&self, by: &Principal, new: NewKey) -> Result<KeyOnce, Error> {
         self.check_operator_keys_room()?;
-        short("label", &new.label)?;
+        check_length("label", &new.label)?;
         let scopes = new.scopes.unwrap_or_else(|| BTreeSet::from([Scope::Operator]));
         if scopes.len() != 1 || !scopes.iter().all(|scope| scope.is_operators()) {
             return Err(Error::invalid("scopes", "a key of the operator's has either `operator` or `operator_read`"));
@@ -176,7 +177,7 @@ impl Control {
         let mut old = before.clone();
         let ends = now.plus_millis(i64::from(hours) * 3_600_000);
         old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
-        let intent = (over_expected(expected, Some(&stored)), self.audit("key.rotate"));
+        let intent = (expect_version(expected, Some(&stored)), self.audit("key.rotate"));
         once.view.version = self.ledger.registry.rotate_key(old, key, intent).await?;
         Ok(once)
     }
@@ -190,11 +191,11 @@ impl Control {
         expected: Option<u64>,
     ) -> Result<KeyView, Error> {
         check_name("id", change.id.as_ref(), &id)?;
-        short("label", &change.label)?;
+        check_length("label", &change.label)?;
         let stored = self.key_of(tenant, id)?;
         let mut key = stored.value.clone();
         key.label = change.label;
-        let intent = (over_expected(expected, Some(&stored)), self.audit("key.label"));
+        let intent = (expect_version(expected, Some(&stored)), self.audit("key.label"));
         let version = self.ledger.registry.put_key(key.clone(), intent).await?;
         Ok(view(&key, version))
     }
@@ -242,7 +243,7 @@ impl Control {
                 "no other key of the operator's without an end would be left: make one".into(),
             ));
         }
-        self.ledger.registry.remove_key(id, (any_or(expected), self.audit("key.remove"))).await?;
+        self.ledger.registry.remove_key(id, (expect_any(expected), self.audit("key.remove"))).await?;
         Ok(())
     }
 
@@ -290,7 +291,7 @@ impl Control {
         let keys = self.keys_of(Some(tenant));
         let now = self.clock.now();
         let live = keys.iter().filter(|key| Some(key.id) != rotated && key.expires_at.is_none_or(|at| at > now));
-        room(live.count(), max, "keys_max")?;
+        check_quota(live.count(), max, "keys_max")?;
         if keys.len() as u64 >= max.saturating_mul(WITH_ENDED) {
             return Err(Error::Conflict(format!(
                 "there are {} keys with those that have ended, twice the tenant's quota `keys_max`: remove some that have",
@@ -341,7 +342,7 @@ impl Control {
     /// Removes a key, effective immediately.
     pub async fn remove_key(&self, tenant: &TenantId, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
         self.key_of(Some(tenant), id)?;
-        self.ledger.registry.remove_key(id, (any_or(expected), self.audit("key.remove"))).await?;
+        self.ledger.registry.remove_key(id, (expect_any(expected), self.audit("key.remove"))).await?;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! generated ones, which are returned once.
 
 pub mod audit;
+mod checks;
 pub mod deliveries;
 pub mod events;
 pub mod filters;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use crate::config::Settings;
 use crate::pipeline::DataPlane;
 
+pub use checks::{ABSENT, TEXT_CHARS_MAX};
 pub use pages::{Page, PageQuery};
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
@@ -95,31 +97,16 @@ impl Control {
         self.actor.action(action)
     }
 
-    /// The tenant's own quota, or the host's default if the tenant has none.
     fn quota_of(&self, view: &TenantView) -> Quota {
-        view.tenant.value.quota.clone().unwrap_or_else(|| self.settings.now().quota.clone())
+        checks::quota_of(&self.settings, view)
     }
 
-    /// Refuses an upload if the disk is nearly full or the tenant's storage quota would be exceeded.
     fn check_space(&self, view: &TenantView, upload_bytes: usize) -> Result<(), Error> {
-        let tenant = &view.tenant.value.id;
-        if let Some(shortage) = self.ledger.usage.shortage_of(tenant) {
-            return Err(shortage.into());
-        }
-        let (stored, max) = (self.ledger.usage.stored(tenant), self.quota_of(view).stored_bytes_max);
-        if max > 0 && stored.saturating_add(upload_bytes as u64) > max {
-            return Err(Error::StorageFull { stored, max });
-        }
-        Ok(())
+        checks::check_space(&self.ledger.usage, &view.tenant.value.id, &self.quota_of(view), upload_bytes)
     }
 
     fn tenant(&self, tenant: &TenantId) -> Result<Arc<TenantView>, Error> {
-        self.ledger
-            .registry
-            .snapshot()
-            .tenant(tenant)
-            .cloned()
-            .ok_or_else(|| Error::NotFound(format!("tenant `{tenant}`")))
+        checks::find_tenant(&self.ledger.registry, tenant)
     }
 }
 
@@ -219,80 +206,11 @@ impl From<setgate_ledger::Error> for Error {
     }
 }
 
-/// Checks a quota for one more item beside `count` existing ones.
-fn room(count: usize, max: u64, name: &str) -> Result<(), Error> {
-    if count as u64 >= max {
-        return Err(Error::Conflict(format!("there are {count} already: the tenant's quota `{name}` is {max}")));
-    }
-    Ok(())
-}
-
-/// Limit for a free text, in characters.
-pub const TEXT_CHARS_MAX: usize = 1_000;
-
-fn short<'a>(field: &'static str, texts: impl IntoIterator<Item = &'a String>) -> Result<(), Error> {
-    if texts.into_iter().any(|text| text.chars().count() > TEXT_CHARS_MAX) {
-        return Err(Error::invalid(field, format!("at most {TEXT_CHARS_MAX} characters")));
-    }
-    Ok(())
-}
-
-/// Tries for a change without an expected version while it conflicts with concurrent changes.
-const TRIES: usize = 5;
-
-/// Retries a change if the document was changed concurrently between read and write. If the client gave an expected
-/// version, there is no retry, because the conflict is the client's to resolve.
-async fn retried<T, F: Future<Output = Result<T, Error>>>(
-    expected: Option<u64>,
-    mut change: impl FnMut() -> F,
-) -> Result<T, Error> {
-    for _ in 0..TRIES {
-        match change().await {
-            Err(Error::Version { .. }) if expected.is_none() => {}
-            result => return result,
-        }
-    }
-    Err(Error::Conflict("this is being changed by others all the time: send it again".into()))
-}
-
-/// As an expected version: the document must not exist yet. No document has this version.
-pub const ABSENT: u64 = 0;
-
-/// The expectation for a change of a document that was read before: the version that the client expects, or else the
-/// version that was read, or absence if there was no document.
-fn over_expected<T>(expected: Option<u64>, read: Option<&Arc<setgate_ledger::Versioned<T>>>) -> Expected {
-    match expected {
-        Some(ABSENT) => Expected::Absent,
-        Some(version) => Expected::Version(version),
-        None => over(read),
-    }
-}
-
-/// Checks the client's expected version before any other validation (RFC 9110 section 13.2.1). The ledger checks it
-/// again on commit.
-fn check_version(expected: Option<u64>, stored: u64) -> Result<(), Error> {
-    match expected {
-        Some(version) if version != stored => Err(Error::Version { actual: Some(stored) }),
-        _ => Ok(()),
-    }
-}
-
-/// The expectation for a removal: any version if the client gave none.
-fn any_or(expected: Option<u64>) -> Expected {
-    expected.map_or(Expected::Any, Expected::Version)
-}
-
 /// Deserialises a member that may be absent (unchanged), `null` (removed) or a value.
 fn changed<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(
     given: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     serde::Deserialize::deserialize(given).map(Some)
-}
-
-/// The expectation for a change of a document that was read before: the version that was read, or absence if there was
-/// no document.
-fn over<T>(read: Option<&Arc<setgate_ledger::Versioned<T>>>) -> Expected {
-    read.map_or(Expected::Absent, |document| Expected::Version(document.version))
 }
 
 impl Error {

@@ -51,7 +51,7 @@ impl PageQuery {
 
     /// Checks that the cursor belongs to this incarnation of the tenant, and removes the incarnation from it.
     pub(super) fn within(&self, of: Incarnation) -> Result<Self, Error> {
-        Ok(Self { after: place(of, self.after.as_deref())?, limit: self.limit })
+        Ok(Self { after: parse_cursor(of, self.after.as_deref())?, limit: self.limit })
     }
 
     /// A page of an in-memory list. `entries` must be sorted by position. The page is also limited in bytes
@@ -91,7 +91,7 @@ pub(super) fn cursor(of: Incarnation, place: impl Display) -> String {
 /// # Errors
 /// [`Error::BadCursor`] if the cursor is malformed, or belongs to another tenant or to an earlier tenant with the same
 /// name.
-pub(super) fn place<T: FromStr>(of: Incarnation, cursor: Option<&str>) -> Result<Option<T>, Error> {
+pub(super) fn parse_cursor<T: FromStr>(of: Incarnation, cursor: Option<&str>) -> Result<Option<T>, Error> {
     let Some(cursor) = cursor else { return Ok(None) };
     let (place, tag) = cursor.rsplit_once(SEPARATOR).ok_or(Error::BadCursor)?;
     if tag != of.to_string() {
@@ -116,15 +116,15 @@ mod tests {
     fn a_cursor_is_of_one_tenant_as_it_was_made() {
         let acme = made("acme", 1_000);
         let text = cursor(acme, "a-b");
-        assert_eq!(place::<String>(acme, Some(&text)).unwrap().as_deref(), Some("a-b"));
-        assert_eq!(place::<String>(acme, None).unwrap(), None);
+        assert_eq!(parse_cursor::<String>(acme, Some(&text)).unwrap().as_deref(), Some("a-b"));
+        assert_eq!(parse_cursor::<String>(acme, None).unwrap(), None);
         for other in [made("acme", 1_001), made("other", 1_000)] {
-            assert!(matches!(place::<String>(other, Some(&text)), Err(Error::BadCursor)));
+            assert!(matches!(parse_cursor::<String>(other, Some(&text)), Err(Error::BadCursor)));
         }
         for bad in ["", "a-b", "-", "a", &text.to_uppercase(), &format!("{text} ")] {
-            assert!(matches!(place::<String>(acme, Some(bad)), Err(Error::BadCursor)), "{bad}");
+            assert!(matches!(parse_cursor::<String>(acme, Some(bad)), Err(Error::BadCursor)), "{bad}");
         }
-        assert!(matches!(place::<u8>(acme, Some(&cursor(acme, 256))), Err(Error::BadCursor)));
+        assert!(matches!(parse_cursor::<u8>(acme, Some(&cursor(acme, 256))), Err(Error::BadCursor)));
     }
 
     #[test]

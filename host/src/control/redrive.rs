@@ -10,7 +10,7 @@ use setgate_domain::tenant::Incarnation;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Cursor, REDRIVE_CHUNK_ROWS, Redriven};
 
-use super::pages::{cursor as cursor_of, place};
+use super::pages::{cursor as cursor_of, parse_cursor};
 use super::{Control, DeliveryQuery, Error};
 
 /// Deliveries of one redrive request; the answer contains a cursor for the next request.
@@ -179,7 +179,7 @@ impl Control {
                     until: selector.until,
                     ..DeliveryQuery::default()
                 };
-                let cursor = place(of, cursor.as_deref())?;
+                let cursor = parse_cursor(of, cursor.as_deref())?;
                 Ok((action, Chosen::Found(Box::new(Found { state, query, cursor, limit }))))
             }
             _ => Err(Error::invalid("where", "exactly one of `where` and `ids` is required")),

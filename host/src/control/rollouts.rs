@@ -13,9 +13,10 @@ use setgate_domain::rollout::{
 };
 use setgate_ledger::TenantView;
 
+use super::checks::{expect_version, retried};
 use super::filters::{check_needs, not_found, resume, set_active};
 use super::read_only::{ReadOnly, check_name};
-use super::{Control, Error, over_expected, retried};
+use super::{Control, Error};
 
 /// Limit for a tenant's concurrent rollouts. Each canary doubles the number of possible plans of a subscription.
 pub const ROLLOUTS_MAX: usize = 4;
@@ -223,7 +224,7 @@ impl Control {
         let action = if new { "rollout.begin" } else { "rollout.change" };
         let audit = self.audit(action).note(digest.to_string());
         let version =
-            self.ledger.registry.put_filter(filter.clone(), (over_expected(expected, Some(stored)), audit)).await?;
+            self.ledger.registry.put_filter(filter.clone(), (expect_version(expected, Some(stored)), audit)).await?;
         Ok((self.view(tenant, &filter, version), new))
     }
 
@@ -275,7 +276,7 @@ impl Control {
         let action = if reason == EndReason::Promoted { "rollout.promote" } else { "rollout.end" };
         let audit = self.audit(action).note(candidate.to_string());
         let version =
-            self.ledger.registry.put_filter(filter.clone(), (over_expected(expected, Some(stored)), audit)).await?;
+            self.ledger.registry.put_filter(filter.clone(), (expect_version(expected, Some(stored)), audit)).await?;
         self.rollout_ended(tenant, name, reason);
         Ok(self.view(tenant, &filter, version))
     }

@@ -11,8 +11,9 @@ use setgate_domain::source::{
 use setgate_domain::subscription::glob;
 use setgate_domain::time::Timestamp;
 
+use super::checks::{check_length, check_quota, expect_any, expect_version, retried};
 use super::read_only::{REDACTED, ReadOnly, check_name, is_redacted};
-use super::{Control, Error, Page, PageQuery, TEXT_CHARS_MAX, any_or, changed, over_expected, retried, room, short};
+use super::{Control, Error, Page, PageQuery, TEXT_CHARS_MAX, changed};
 
 /// Limit for the proofs of one source, and for the secrets of one proof.
 pub const PROOFS_MAX: usize = 8;
@@ -168,15 +169,15 @@ impl Control {
         check_name("name", input.name.as_ref(), &name)?;
         let existing = view.sources.get(&name);
         if existing.is_none() {
-            room(view.sources.len(), self.quota_of(&view).sources_max, "sources_max")?;
+            check_quota(view.sources.len(), self.quota_of(&view).sources_max, "sources_max")?;
         }
         if input.issuers_allowed.len() > TEXTS_MAX || input.websub_topics.len() > TEXTS_MAX {
             let why = format!("`issuers_allowed` and `websub_topics` have at most {TEXTS_MAX} entries each");
             return Err(Error::invalid("issuers_allowed", why));
         }
-        short("issuer", &input.issuer)?;
-        short("issuers_allowed", &input.issuers_allowed)?;
-        short("websub_topics", &input.websub_topics)?;
+        check_length("issuer", &input.issuer)?;
+        check_length("issuers_allowed", &input.issuers_allowed)?;
+        check_length("websub_topics", &input.websub_topics)?;
         let tolerance_s = input.timestamp_tolerance_s;
         if !(1..=TIMESTAMP_TOLERANCE_S_MAX).contains(&tolerance_s) {
             let why = format!("from 1 to {TIMESTAMP_TOLERANCE_S_MAX} seconds, not {tolerance_s}");
@@ -202,7 +203,7 @@ impl Control {
             created_at: existing.map_or_else(|| self.clock.now(), |source| source.value.created_at),
         };
         let action = if existing.is_some() { "source.replace" } else { "source.create" };
-        let intent = (over_expected(expected, existing), self.audit(action));
+        let intent = (expect_version(expected, existing), self.audit(action));
         let version = self.ledger.registry.put_source(source.clone(), intent).await?;
         Ok((show(&source, version), existing.is_none()))
     }
@@ -318,7 +319,7 @@ impl Control {
         if !self.tenant(tenant)?.sources.contains_key(name) {
             return Err(not_found(name));
         }
-        self.ledger.registry.remove_source(tenant, name, (any_or(expected), self.audit("source.remove"))).await?;
+        self.ledger.registry.remove_source(tenant, name, (expect_any(expected), self.audit("source.remove"))).await?;
         Ok(())
     }
 

@@ -20,7 +20,8 @@ use setgate_domain::subscription::{
 };
 use setgate_ledger::TenantView;
 
-use super::{Control, Error, Expected, Page, PageQuery, any_or, over_expected, retried, room, short};
+use super::checks::{check_length, check_quota, expect_any, expect_version, retried};
+use super::{Control, Error, Expected, Page, PageQuery};
 
 pub use endpoint::{HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_MAX};
 pub use shapes::{
@@ -53,8 +54,8 @@ impl Control {
         input: SubscriptionInput,
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
-        room(view.subscriptions.len(), self.quota_of(&view).subscriptions_max, "subscriptions_max")?;
-        short("description", &input.description)?;
+        check_quota(view.subscriptions.len(), self.quota_of(&view).subscriptions_max, "subscriptions_max")?;
+        check_length("description", &input.description)?;
         let now = self.clock.now();
         let id = SubscriptionId::new(now, crypto::random_u128());
         let (key, made) = self.make_signing_key(tenant, id, &input.signing.wanted()?)?;
@@ -108,7 +109,7 @@ impl Control {
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
         let before = &stored.value;
         named::check_id(input.id, id)?;
-        short("description", &input.description)?;
+        check_length("description", &input.description)?;
         let (signing, made) = self.replace_signing(tenant, id, &input.signing, &before.signing)?;
         let (endpoint, headers) = self.take_endpoint(tenant, id, input.endpoint, Some(before))?;
         let now = self.clock.now();
@@ -133,7 +134,7 @@ impl Control {
             updated_at: now,
         };
         self.pause_unverified(&view, &mut after, Some(before), now);
-        let intent = (over_expected(expected, Some(stored)), self.audit("subscription.replace"));
+        let intent = (expect_version(expected, Some(stored)), self.audit("subscription.replace"));
         let version = self.ledger.registry.put_subscription(after.clone(), intent).await?;
         Ok(made.beside(self, version, &after, now))
     }
@@ -147,7 +148,7 @@ impl Control {
         pause: Option<String>,
         expected: Option<u64>,
     ) -> Result<SubscriptionOnce, Error> {
-        short("reason", &pause)?;
+        check_length("reason", &pause)?;
         retried(expected, || self.pause_once(tenant, id, pause.clone(), expected)).await
     }
 
@@ -160,7 +161,7 @@ impl Control {
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        short("reason", &pause)?;
+        check_length("reason", &pause)?;
         if pause.is_none() {
             self.check_verified(&view, &stored.value)?;
         }
@@ -175,7 +176,7 @@ impl Control {
         let version = self
             .ledger
             .registry
-            .put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), audit))
+            .put_subscription(subscription.clone(), (expect_version(expected, Some(stored)), audit))
             .await?;
         Ok(Made::default().beside(self, version, &subscription, now))
     }
@@ -206,7 +207,7 @@ impl Control {
         }
         self.ledger
             .registry
-            .remove_subscription(tenant, id, (any_or(expected), self.audit("subscription.remove")))
+            .remove_subscription(tenant, id, (expect_any(expected), self.audit("subscription.remove")))
             .await?;
         Ok(())
     }

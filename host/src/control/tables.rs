@@ -11,8 +11,9 @@ use setgate_domain::text::without_mark;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::TenantView;
 
+use super::checks::{check_quota, check_version, expect_any, expect_version, retried};
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
-use super::{Control, Error, Page, PageQuery, any_or, check_version, over_expected, retried, room};
+use super::{Control, Error, Page, PageQuery};
 
 /// A table as returned by the API.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -53,7 +54,7 @@ impl Control {
     ) -> Result<(TableView, bool), Error> {
         let view = self.tenant(tenant)?;
         if !view.tables.contains_key(&name) {
-            room(view.tables.len(), self.quota_of(&view).tables_max, "tables_max")?;
+            check_quota(view.tables.len(), self.quota_of(&view).tables_max, "tables_max")?;
         }
         self.check_space(&view, upload.len())?;
         let bytes_max = self.quota_of(&view).table_bytes_max;
@@ -81,7 +82,7 @@ impl Control {
             let stored = view.tables.get(&table.name);
             let is_new = stored.is_none_or(|stored| !stored.value.digests().any(|known| known == table.digest));
             let version =
-                self.ledger.registry.put_table(table.clone(), (over_expected(expected, stored), audit)).await?;
+                self.ledger.registry.put_table(table.clone(), (expect_version(expected, stored), audit)).await?;
             Ok((show(&table, version), is_new))
         })
         .await
@@ -158,7 +159,7 @@ impl Control {
             self.check_tables_room(&view, &table)?;
             let audit = self.audit(action).note(table.digest.to_string());
             let version =
-                self.ledger.registry.put_table(table.clone(), (over_expected(expected, Some(stored)), audit)).await?;
+                self.ledger.registry.put_table(table.clone(), (expect_version(expected, Some(stored)), audit)).await?;
             Ok(show(&table, version))
         })
         .await
@@ -195,7 +196,7 @@ impl Control {
             let used = self.ledger.plans.table_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default();
             table.remove(&digest, &used, format_args!("table `{name}`"))?;
             let audit = self.audit("table.remove_version").note(digest.to_string());
-            self.ledger.registry.put_table(table, (over_expected(expected, Some(stored)), audit)).await?;
+            self.ledger.registry.put_table(table, (expect_version(expected, Some(stored)), audit)).await?;
             Ok(())
         })
         .await
@@ -206,7 +207,7 @@ impl Control {
         if !self.tenant(tenant)?.tables.contains_key(name) {
             return Err(not_found(name));
         }
-        self.ledger.registry.remove_table(tenant, name, (any_or(expected), self.audit("table.remove"))).await?;
+        self.ledger.registry.remove_table(tenant, name, (expect_any(expected), self.audit("table.remove"))).await?;
         Ok(())
     }
 

@@ -88,7 +88,7 @@ impl Control {
         let of = self.tenant(tenant)?.incarnation();
         let changed = self.ledger.history.settlements_changed();
         let end = self.ledger.history.settlements_end();
-        let place = pages::place(of, query.cursor.as_deref())?.unwrap_or(end);
+        let place = pages::parse_cursor(of, query.cursor.as_deref())?.unwrap_or(end);
         let query = SettledQuery { subscription: query.subscription, state: query.state };
         // Fails if the cursor is beyond the end of the log, since this host cannot have issued it.
         self.ledger.history.settlements(tenant, query, place, 1).await?;

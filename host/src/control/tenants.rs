@@ -5,11 +5,10 @@ use serde::{Deserialize, Serialize};
 use setgate_domain::id::TenantId;
 use setgate_domain::tenant::{Quota, Tenant};
 
+use super::checks::{check_length, expect_any, expect_version, retried};
 use super::read_only::{ReadOnly, check_name};
 use super::warnings::Warning;
-use super::{
-    Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, any_or, changed, over_expected, retried, short,
-};
+use super::{Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, changed};
 
 /// A request to create a tenant.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -67,7 +66,7 @@ impl Control {
         if self.ledger.registry.snapshot().tenant(&new.id).is_some() {
             return Err(Error::Conflict(format!("there is a tenant `{}` already", new.id)));
         }
-        short("display_name", &new.display_name)?;
+        check_length("display_name", &new.display_name)?;
         let tenant =
             Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
         let intent = (Expected::Absent, self.audit("tenant.create"));
@@ -83,7 +82,7 @@ impl Control {
         expected: Option<u64>,
     ) -> Result<TenantShown, Error> {
         check_name("id", change.id.as_ref(), tenant)?;
-        short("display_name", change.display_name.iter().flatten())?;
+        check_length("display_name", change.display_name.iter().flatten())?;
         if change.display_name.is_none() && change.quota.is_none() {
             return Err(Error::invalid("display_name", "nothing is to be changed: give `display_name` or `quota`"));
         }
@@ -96,7 +95,7 @@ impl Control {
             if let Some(quota) = &change.quota {
                 tenant.quota.clone_from(quota);
             }
-            let intent = (over_expected(expected, Some(&view.tenant)), self.audit("tenant.change"));
+            let intent = (expect_version(expected, Some(&view.tenant)), self.audit("tenant.change"));
             let version = self.ledger.registry.put_tenant(tenant.clone(), intent).await?;
             Ok(self.tenant_shown(version, tenant))
         })
@@ -124,7 +123,7 @@ impl Control {
     /// operator.
     pub async fn remove_tenant(&self, tenant: &TenantId, expected: Option<u64>) -> Result<(), Error> {
         self.tenant(tenant)?;
-        self.ledger.registry.remove_tenant(tenant, (any_or(expected), self.audit("tenant.remove"))).await?;
+        self.ledger.registry.remove_tenant(tenant, (expect_any(expected), self.audit("tenant.remove"))).await?;
         Ok(())
     }
 }

@@ -4,7 +4,8 @@ use setgate_domain::id::{SubscriptionId, SubscriptionName, SubscriptionRef, Tena
 use setgate_ledger::TenantView;
 
 use super::{Control, Error, Subscription, SubscriptionInput, SubscriptionOnce};
-use crate::control::{ABSENT, TRIES};
+use crate::control::ABSENT;
+use crate::control::checks::TRIES;
 
 impl Control {
     /// The id of the subscription that a path refers to.

@@ -12,9 +12,9 @@ use setgate_domain::subscription::{Signing, SigningKey, SigningScheme};
 use setgate_domain::time::Timestamp;
 
 use super::{
-    Control, Error, OVERLAP_HOURS_MAX, RotateInput, SigningInput, Subscription, SubscriptionOnce, not_found,
-    over_expected, retried, show,
+    Control, Error, OVERLAP_HOURS_MAX, RotateInput, SigningInput, Subscription, SubscriptionOnce, not_found, show,
 };
+use crate::control::checks::{expect_version, retried};
 
 /// Limit for the keys of one subscription.
 pub const KEYS_MAX: usize = 8;
@@ -125,7 +125,7 @@ impl Control {
         let version = self
             .ledger
             .registry
-            .put_subscription(subscription.clone(), (over_expected(expected, Some(stored)), audit))
+            .put_subscription(subscription.clone(), (expect_version(expected, Some(stored)), audit))
             .await?;
         Ok(made.beside(self, version, &subscription, now))
     }
@@ -148,7 +148,7 @@ impl Control {
             )
         })?;
         subscription.updated_at = now;
-        let intent = (over_expected(expected, Some(stored)), self.audit(action).note(key.to_string()));
+        let intent = (expect_version(expected, Some(stored)), self.audit(action).note(key.to_string()));
         let version = self.ledger.registry.put_subscription(subscription.clone(), intent).await?;
         Ok(Made::default().beside(self, version, &subscription, now))
     }

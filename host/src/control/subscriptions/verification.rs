@@ -8,7 +8,8 @@ use setgate_ledger::TenantView;
 
 use super::signing::Made;
 use super::{SubscriptionOnce, not_found};
-use crate::control::{Control, Error, over, retried};
+use crate::control::checks::{expect_version, retried};
+use crate::control::{Control, Error};
 
 impl Control {
     /// Sends a challenge to the endpoint. If the response returns it, the endpoint is marked as verified, and a
@@ -38,7 +39,7 @@ impl Control {
             if subscription.paused.as_ref().is_some_and(|pause| pause.cause == Cause::Unverified) {
                 subscription.paused = None;
             }
-            let intent = (over(Some(stored)), self.audit("subscription.verify"));
+            let intent = (expect_version(None, Some(stored)), self.audit("subscription.verify"));
             let version = self.ledger.registry.put_subscription(subscription.clone(), intent).await?;
             Ok(Made::default().beside(self, version, &subscription, now))
         })
