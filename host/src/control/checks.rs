@@ -17,7 +17,7 @@ pub(super) fn find_tenant(registry: &Registry, tenant: &TenantId) -> Result<Arc<
 
 /// The tenant's own quota, or the host's default if the tenant has none.
 pub(super) fn quota_of(settings: &Settings, view: &TenantView) -> Quota {
-    view.tenant.value.quota.clone().unwrap_or_else(|| settings.now().quota.clone())
+    view.tenant.value.quota_or(&settings.now().quota).clone()
 }
 
 /// Refuses an upload if the disk is nearly full or the tenant's storage quota would be exceeded.

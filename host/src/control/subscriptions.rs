@@ -161,7 +161,6 @@ impl Control {
     ) -> Result<SubscriptionOnce, Error> {
         let view = self.tenant(tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        check_length("reason", &pause)?;
         if pause.is_none() {
             self.check_verified(&view, &stored.value)?;
         }

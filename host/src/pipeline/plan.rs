@@ -61,7 +61,7 @@ impl Planner {
     /// The current limits for a call of the tenant's filters on this host.
     fn limits_of(&self, view: &TenantView) -> CallLimits {
         let settings = self.settings.now();
-        let quota = view.tenant.value.quota.as_ref().unwrap_or(&settings.quota);
+        let quota = view.tenant.value.quota_or(&settings.quota);
         self.sandbox.within_pool(CallLimits::from(quota))
     }
 

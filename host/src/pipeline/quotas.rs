@@ -18,12 +18,10 @@ impl Quotas {
         Self { registry, settings }
     }
 
-    /// The tenant's own quota, or the host's default if the tenant has none.
+    /// The tenant's own quota, or the host's default if the tenant has none or was removed.
     pub(super) fn of(&self, tenant: &TenantId) -> Quota {
-        self.registry
-            .snapshot()
-            .tenant(tenant)
-            .and_then(|view| view.tenant.value.quota.clone())
-            .unwrap_or_else(|| self.settings.now().quota.clone())
+        let (snapshot, settings) = (self.registry.snapshot(), self.settings.now());
+        let default = &settings.quota;
+        snapshot.tenant(tenant).map_or(default, |view| view.tenant.value.quota_or(default)).clone()
     }
 }

@@ -35,6 +35,11 @@ impl std::fmt::Display for Incarnation {
 }
 
 impl Tenant {
+    /// The tenant's own quota, or the host's default if the tenant has none.
+    pub fn quota_or<'a>(&'a self, default: &'a Quota) -> &'a Quota {
+        self.quota.as_ref().unwrap_or(default)
+    }
+
     /// Derived from the name and the time of creation. Unique, because a name can be reused only after all data of the
     /// earlier tenant was deleted, which takes more than a millisecond.
     pub fn incarnation(&self) -> Incarnation {

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, open, reopen};
-    use setgate_domain::audit::{Actor, AuditAction, By, Entry, Object};
+    use setgate_domain::audit::{Actor, By, Entry, Object};
     use setgate_domain::id::KeyId;
 
     fn claim(key: &str, request: &str) -> Claim {
@@ -106,7 +106,7 @@ mod tests {
 
     async fn change(ledger: &Ledger, claim: &Claim) {
         let actor = Actor { by: By::Host, request: None, remote: None, claim: Some(claim.clone()) };
-        let audit = AuditAction { actor, action: Some("key.create"), note: None };
+        let audit = actor.action("key.create");
         let object = Object { kind: "key".into(), id: "x".into() };
         let entry = Entry::of(audit, ledger.store.clock().now(), claim.tenant.clone(), object);
         ledger.history.record_audit(entry).await.unwrap();

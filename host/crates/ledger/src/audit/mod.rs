@@ -238,7 +238,7 @@ mod tests {
     fn audit(action: &'static str) -> AuditAction {
         let by = By::Key(KeyId::from_bytes([1; 16]));
         let actor = Actor { by, request: Some("req".into()), remote: Some("192.0.2.1".into()), claim: None };
-        AuditAction { actor, action: Some(action), note: None }
+        actor.action(action)
     }
 
     async fn all(ledger: &Ledger) -> Vec<Record> {

@@ -178,7 +178,7 @@ fn weighed(name: &str, topics: usize) -> Source {
 /// As requested with a tenant's API key.
 fn named() -> (Expected, AuditAction) {
     let actor = Actor { by: By::Key(KeyId::new(NOW, 1)), ..Actor::HOST };
-    (Expected::Any, AuditAction { actor, action: Some("source.replace"), note: None })
+    (Expected::Any, actor.action("source.replace"))
 }
 
 fn bound_to_nothing(patterns: &[&str]) -> Subscription {

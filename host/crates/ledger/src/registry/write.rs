@@ -125,7 +125,7 @@ fn weigh(
     }
     if let Some(host) = host.filter(|_| !matches!(doc, Doc::Tenant(_))) {
         let view = batch.snapshot.tenant(&tenant);
-        let quota = view.and_then(|view| view.tenant.value.quota.as_ref()).unwrap_or(host);
+        let quota = view.map_or(host, |view| view.tenant.value.quota_or(host));
         let mut sum = view.map(|view| view.weight).unwrap_or_default();
         // Changes of the same batch are not in the snapshot yet.
         batch.weighed.iter().filter(|(of, _)| *of == tenant).for_each(|(_, added)| sum += *added);
