@@ -243,8 +243,8 @@ fn too_long(file: &File, lines_max: usize) -> Option<String> {
 }
 
 /// The modules of a crate that import each other in circles: its strongly connected components of more than one module.
-/// An item that `lib.rs` re-exports belongs to the module that it comes from. Paths count if they begin at the root of the
-/// crate, by `crate` or by as many `super` as lead there.
+/// An item that `lib.rs` re-exports belongs to the module that it comes from. Paths count if they begin at the root of
+/// the crate, by `crate` or by as many `super` as lead there.
 fn circles(files: &[File]) -> Vec<BTreeSet<&str>> {
     let modules: BTreeSet<&str> = files.iter().map(File::module).filter(|module| *module != "lib").collect();
     let origins = origins(files);
