@@ -141,10 +141,11 @@ async fn whole(asked: Asked) -> bool {
 fn progress(shown: &Shown) {
     let result = if shown.escaped.is_empty() { "contained" } else { "ESCAPED" };
     eprintln!(
-        "{:<9} {:<22} {result:<9} {:>6.1} s",
+        "{:<9} {:<22} {result:<9} {:>6.1} s {:>+6.1} MiB",
         shown.class.stage.as_str(),
         shown.class.name,
-        shown.took.as_secs_f64()
+        shown.took.as_secs_f64(),
+        shown.growth_mib
     );
 }
 

@@ -208,10 +208,16 @@ pub async fn run(options: &Options) -> Report {
         if number > 0 && number % CLASSES_PER_QUIET == 0 {
             neighbour.during(Phase::Quiet, tokio::time::sleep(quiet(3))).await;
         }
-        let began = Instant::now();
+        let (began, rss_began) = (Instant::now(), arena.rss_bytes());
         let (observed, mut escaped) = attack(&arena, class, &neighbour).await;
         escaped.extend(neighbour.lost_anything().await);
-        let one = Shown { class: *class, observed, escaped, took: began.elapsed() };
+        let one = Shown {
+            class: *class,
+            observed,
+            escaped,
+            took: began.elapsed(),
+            growth_mib: report::growth_mib(rss_began, arena.rss_bytes()),
+        };
         if let Some(progress) = options.progress {
             progress(&one);
         }

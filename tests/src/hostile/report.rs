@@ -25,6 +25,15 @@ pub struct Shown {
     pub escaped: Vec<String>,
     /// Its duration.
     pub took: Duration,
+    /// Growth of the host's memory during the attack, in MiB; negative if it shrank.
+    pub growth_mib: f64,
+}
+
+/// The difference between two amounts of memory (bytes), in MiB.
+pub(super) fn growth_mib(before: u64, after: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^52")]
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    mib(after) - mib(before)
 }
 
 /// The results of a run.
@@ -124,9 +133,7 @@ impl Report {
 
     /// Growth of the host's memory over all attacks, in MiB.
     pub fn growth_mib(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "bytes of memory are far below 2^52")]
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        mib(self.rss_after) - mib(self.rss_before)
+        growth_mib(self.rss_before, self.rss_after)
     }
 
     /// The report as a JSON object.
@@ -134,7 +141,7 @@ impl Report {
         let classes: Vec<_> = self
             .shown
             .iter()
-            .map(|Shown { class, observed, escaped, took }| {
+            .map(|Shown { class, observed, escaped, took, growth_mib }| {
                 json!({
                     "class": class.name,
                     "stage": class.stage.as_str(),
@@ -145,6 +152,7 @@ impl Report {
                     "limit": observed.limit,
                     "told": observed.told,
                     "seconds": took.as_secs_f64(),
+                    "rss_growth_mib": growth_mib,
                 })
             })
             .collect();
