@@ -15,6 +15,8 @@ mod history;
 mod ingest;
 mod listen;
 mod log;
+#[cfg(test)]
+mod names;
 mod quota;
 mod read;
 #[cfg(test)]

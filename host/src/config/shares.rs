@@ -148,7 +148,7 @@ fn below(root: &Path) -> Vec<(String, PathBuf)> {
     files
 }
 
-/// Whether the test `module::name` exists: in `tests/it` for `it::`, otherwise in the host's source.
+/// Whether the test `module::name` exists, and is one: in `tests/it` for `it::`, otherwise in the host's source.
 fn exists(test: &str) -> bool {
     let (module, name) = test.rsplit_once("::").unwrap();
     let (in_stories, module) = match module.strip_prefix("it::") {
@@ -165,7 +165,11 @@ fn exists(test: &str) -> bool {
         format!("{inline}/lib.rs"),
     ];
     let file = |name: &String| if in_stories { manifest().join("../tests/it").join(name) } else { place(name) };
-    let has = |text: String| text.contains(&format!("fn {name}("));
+    let has = |text: String| {
+        let before = text.split_once(&format!("fn {name}(")).map(|(before, _)| before);
+        let attributes = before.and_then(|before| before.rsplit("\n\n").next()).unwrap_or_default();
+        attributes.contains("#[test]") || attributes.contains("#[tokio::test")
+    };
     names.iter().any(|name| std::fs::read_to_string(file(name)).is_ok_and(has))
 }
 
