@@ -322,7 +322,7 @@ async fn check_integrity(ledger: Ledger) {
     match ledger.upkeep.check().await {
         Ok(setgate_ledger::Checked::Sound) => info!("ledger file check passed"),
         Ok(setgate_ledger::Checked::NotFinished) => {
-            info!("ledger file check stopped at its time limit (`CHECK_MS_MAX`)");
+            info!("ledger file check stopped at its time limit; the rest of the file was not checked");
         }
         Ok(setgate_ledger::Checked::Damaged(faults)) => error!(
             ?faults,

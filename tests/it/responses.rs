@@ -91,7 +91,11 @@ async fn answers_that_nobody_takes_are_charged_to_their_tenant_and_bounded() {
     // Only the tenant with the exhausted share is refused.
     let refused = acme.client.get(&acme.path("/deliveries?limit=200")).await;
     assert_eq!(refused.not_the_problem(429, "busy"), None);
-    assert!(refused.text().contains("`responses_bytes_per_tenant_max`"), "the limit is named: {}", refused.text());
+    assert!(
+        refused.text().contains("8388608 bytes of memory, the limit per tenant"),
+        "the limit is named: {}",
+        refused.text()
+    );
     assert!(refused.headers.contains_key("retry-after"), "and when to try again");
     zeta.get("/deliveries").await;
     drop(attacker);

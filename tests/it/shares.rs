@@ -74,7 +74,11 @@ async fn uploads_of_one_tenant_cannot_take_the_room_of_others() {
         (answer.status == 429).then_some(answer)
     })
     .await;
-    assert!(refused.text().contains("`uploads_bytes_per_tenant_max`"), "the limit is named: {}", refused.text());
+    assert!(
+        refused.text().contains("33554432 bytes of memory, the limit per tenant"),
+        "the limit is named: {}",
+        refused.text()
+    );
     let others = put(&zeta).await;
     assert_ne!(others.status, 429, "another tenant has its own share: {}", others.text());
     assert_ne!(others.status, 503, "and the host has room for it: {}", others.text());

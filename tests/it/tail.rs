@@ -142,7 +142,7 @@ async fn only_so_many_tails_are_open_and_a_key_that_is_gone_opens_none() {
     }
     let refused = acme.client.get(&acme.path("/deliveries/tail")).await;
     assert_eq!(refused.not_the_problem(429, "busy"), None, "a tenant has its share");
-    assert!(refused.text().contains("`tails_per_tenant_max`"), "{}", refused.text());
+    assert!(refused.text().contains("16 open tails, the limit per tenant"), "{}", refused.text());
     drop((open, Tail::open(&other, "", None).await));
     until("a place is free again", async || {
         let response = acme.client.open(&acme.path("/deliveries/tail"), &[]).await;

@@ -38,7 +38,7 @@ pub struct BodyBudget {
     of_client: TenantSemaphores<(Option<TenantId>, Peer)>,
     /// Limit of one client's incomplete bodies, in the whole budget.
     of_client_in_all: TenantSemaphores<Peer>,
-    /// What the share of one tenant is, for its 429.
+    /// Explains the share of one tenant in its 429.
     share_name: &'static str,
 }
 
@@ -63,16 +63,20 @@ impl BodyBudget {
 
     /// For the bodies of management requests.
     pub fn for_uploads() -> Self {
-        Self::new(UPLOADS_BYTES_MAX, UPLOADS_BYTES_PER_TENANT_MAX, "`uploads_bytes_per_tenant_max`")
+        Self::new(UPLOADS_BYTES_MAX, UPLOADS_BYTES_PER_TENANT_MAX, "the limit per tenant for requests")
     }
 
     /// For management responses.
     pub fn for_responses() -> Self {
-        Self::new(RESPONSES_BYTES_MAX, RESPONSES_BYTES_PER_TENANT_MAX, "`responses_bytes_per_tenant_max`")
+        Self::new(
+            RESPONSES_BYTES_MAX,
+            RESPONSES_BYTES_PER_TENANT_MAX,
+            "the limit per tenant for responses that are not read yet",
+        )
     }
 
-    /// A budget of `bytes_max`, of which one tenant may use `per_tenant_max`; `share_name` names the latter
-    /// for its 429: a setting, or a constant in lower case.
+    /// A budget of `bytes_max`, of which one tenant may use `per_tenant_max`; `share_name` explains the latter in its
+    /// 429.
     pub fn new(bytes_max: u32, per_tenant_max: u32, share_name: &'static str) -> Self {
         Self {
             all: Arc::new(Semaphore::new(bytes_max as usize)),
@@ -159,11 +163,10 @@ impl BodyBudget {
     }
 
     fn share_is_taken(&self, tenant: Option<&TenantId>) -> Problem {
-        let whose = tenant.map_or_else(|| "no tenant".to_owned(), |tenant| format!("`{tenant}`"));
+        let whose = tenant.map_or_else(|| "no tenant".to_owned(), |tenant| format!("tenant `{tenant}`"));
         let (name, limit) = (self.share_name, self.shares.permits());
-        let detail = format!(
-            "requests and responses of {whose} use its share of the memory budget, {name} ({limit}): retry later"
-        );
+        let detail =
+            format!("bodies of {whose} use {limit} bytes of memory, {name}: complete or read them, or retry later");
         Problem::new(Code::Busy, detail)
     }
 

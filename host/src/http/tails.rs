@@ -38,13 +38,15 @@ impl Tails {
     }
 
     pub(super) fn open(&self, tenant: &TenantId) -> Result<OpenTail, Problem> {
-        let full = |key: &str, max: usize| {
-            let detail = format!("{max} tails are open, which is the limit `{key}`: close one, or retry later");
+        let share = self.shares.of(tenant).try_acquire_owned().map_err(|_| {
+            let max = self.shares.permits();
+            let detail = format!("this tenant has {max} open tails, the limit per tenant: close one, or retry later");
             Problem::new(Code::Busy, detail)
-        };
-        let share = self.shares.of(tenant).try_acquire_owned();
-        let share = share.map_err(|_| full("tails_per_tenant_max", self.shares.permits()))?;
-        let all = self.all.clone().try_acquire_owned().map_err(|_| full("tails_max", self.all_max))?;
+        })?;
+        let all = self.all.clone().try_acquire_owned().map_err(|_| {
+            let detail = format!("{} tails are open, the limit of the host: retry later", self.all_max);
+            Problem::new(Code::Busy, detail)
+        })?;
         Ok(OpenTail { _share: share, _all: all })
     }
 }

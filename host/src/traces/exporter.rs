@@ -114,7 +114,7 @@ impl Exporter {
         let left = self.under_way + self.queue.len() as u64;
         if left > 0 {
             self.recorder.drop_some(left, "shutdown");
-            warn!(spans = left, "the last spans were not sent within the time limit, `FLUSH_MS_MAX`");
+            warn!(spans = left, "the last spans were not sent within {FLUSH_MS_MAX} ms");
         }
     }
 

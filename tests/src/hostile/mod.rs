@@ -130,7 +130,7 @@ impl Stage {
 pub struct Answer {
     /// A problem's code, a fault's kind, or a verdict.
     pub by: &'static str,
-    /// The configuration key, if the answer comes from a limit.
+    /// The configuration key or constant, if the answer comes from a limit.
     pub limit: Option<&'static str>,
 }
 

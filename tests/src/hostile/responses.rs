@@ -35,7 +35,7 @@ pub(super) const CLASSES: &[Class] = &[
         name: "answers-untaken",
         stage: Stage::Responses,
         tried: "a hundred pages asked for on a connection of HTTP/2 whose window never opens, with a key that may read",
-        answer: limit("busy", "responses_bytes_per_tenant_max"),
+        answer: limit("busy", "RESPONSES_BYTES_PER_TENANT_MAX"),
         how: How::Other(|arena, attacker| Box::pin(answers_untaken(arena, attacker))),
     },
     Class {

@@ -56,13 +56,13 @@ pub(super) const CLASSES: &[Class] = &[
             Trial::of(&Guest::new(process).beside_taker().pages("160")).quota(quota).also(few_texts)
         },
     ),
-    class("deep-recursion", "a function that calls itself", limit("trap", "stack_bytes_max"), || {
+    class("deep-recursion", "a function that calls itself", limit("trap", "STACK_BYTES_MAX"), || {
         Trial::of(&Guest::new("(call $deep) unreachable").core("(func $deep (call $deep))"))
     }),
     class(
         "indirect-recursion",
         "a function that calls itself through a table",
-        limit("trap", "stack_bytes_max"),
+        limit("trap", "STACK_BYTES_MAX"),
         || {
             let core = "(type $f (func)) (table $t 1 funcref) (elem $t (i32.const 0) $deep)
             (func $deep (type $f) (call_indirect $t (type $f) (i32.const 0)))";

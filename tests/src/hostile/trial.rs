@@ -136,8 +136,18 @@ impl Observed {
     }
 }
 
-/// The last configuration key between backticks, without its section.
+/// Limits that are constants: words of their messages, and their names in the source.
+const CONSTANTS: [(&str, &str); 3] = [
+    ("call stack exhausted", "STACK_BYTES_MAX"),
+    ("queued for the compiler, the limit per tenant", "COMPILES_WAITING_PER_TENANT_MAX"),
+    ("the limit per tenant for responses", "RESPONSES_BYTES_PER_TENANT_MAX"),
+];
+
+/// The limit that a message names: a constant, or the last configuration key between backticks, without its section.
 fn named_limit(text: &str) -> Option<String> {
+    if let Some((_, name)) = CONSTANTS.iter().find(|(words, _)| text.contains(words)) {
+        return Some((*name).to_owned());
+    }
     let is_key = |word: &&str| {
         word.contains('_') && word.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'.'))
     };

@@ -83,15 +83,15 @@ pub enum Outcome {
         body_head: String,
         /// `Retry-After`, in seconds from the response. Absent if the receiver sent none that could be parsed.
         retry_after_s: Option<u32>,
-        /// Response headers in their order, with names in lower case, limited by `egress.response_headers_kept` and
-        /// `response_header_bytes_kept`. Cookie values are shown as `***`.
+        /// Response headers in their order, with names in lower case, limited in number and
+        /// size. Cookie values are shown as `***`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         headers: Vec<(String, String)>,
         /// The receiver's request in the header `webhook-delivery`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         wish: Option<ReceiverWish>,
         /// Why the body is incomplete: the connection broke, or the body did not end in time. The status still counts.
-        /// Absent if the body was read to its end or up to `egress.response_bytes_max`.
+        /// Absent if the body was read to its end or up to the limit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body_incomplete: Option<String>,
     },

@@ -7,7 +7,7 @@ use wasmtime::{Trap, WasmBacktrace};
 
 use super::abort_message::Message;
 use super::frames;
-use super::limits::DeniedGrowth;
+use super::limits::{DeniedGrowth, STACK_BYTES_MAX};
 use super::log::{cut_to, printable, printable_lines};
 use super::state::{State, Stop};
 
@@ -61,7 +61,7 @@ pub(super) fn from_engine(error: &wasmtime::Error, state: &State, quota: &Quota,
     let cause = error.root_cause().to_string();
     let cause = cause.lines().next().unwrap_or_default();
     let cause = match trapped {
-        Some(Trap::StackOverflow) => "call stack exhausted (`stack_bytes_max`)",
+        Some(Trap::StackOverflow) => &format!("call stack exhausted: the limit is {} KiB", STACK_BYTES_MAX >> 10),
         _ => cause.strip_prefix("wasm trap: ").unwrap_or(cause),
     };
     trap(&redactor.redact_start(cause, DETAIL_BYTES_MAX), message, function)

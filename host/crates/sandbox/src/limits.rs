@@ -1,6 +1,9 @@
-//! Memory limits of one call: the sum of all its linear memories, and the sum of all its tables.
+//! Memory limits of one call: its stack, the sum of all its linear memories, and the sum of all its tables.
 
 use wasmtime::ResourceLimiter;
+
+/// Stack for the WebAssembly frames of one call, in bytes. A deeper recursion traps.
+pub(super) const STACK_BYTES_MAX: usize = 512 << 10;
 
 /// Sums up all memories and all tables, unlike the engine's own limiter.
 #[derive(Debug, Clone, Copy)]

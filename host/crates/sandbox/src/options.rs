@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use setgate_domain::id::{Digest, TenantId};
 
+use super::limits::STACK_BYTES_MAX;
 use super::{Settings, StructureLimits};
 
 /// Loads the wasm of a filter by its digest, if neither memory nor the disk cache has its machine code.
@@ -94,8 +95,6 @@ impl Default for IdlePoolLimits {
 
 /// Fuel after which a call yields to others; about 0.1 ms of computation.
 pub(crate) const FUEL_SLICE: u64 = 200_000;
-/// Stack for the WebAssembly frames of one call, in bytes. A deeper recursion traps.
-pub(crate) const STACK_BYTES_MAX: usize = 512 << 10;
 /// Table elements that a tenant's quota can grant at most.
 pub const TABLE_ELEMENTS_MAX: u64 = 20_000;
 /// Bytes of a slot that stay resident in memory between two calls, if the machine has no swap.

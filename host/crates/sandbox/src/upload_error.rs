@@ -35,7 +35,7 @@ pub enum UploadError {
         what: String,
         /// Its size. Counting stops soon after the limit.
         found: u64,
-        /// Configuration key of the limit.
+        /// Name of the limit: a member of the tenant's quota, or `filter_*` for one that is fixed.
         limit_name: String,
         /// Value of the limit.
         limit: u64,
@@ -85,8 +85,8 @@ pub enum UploadError {
     },
     /// The tenant's compile queue is full.
     #[error(
-        "{limit} uploads of this tenant are queued for the compiler, which is the limit \
-         `compiles_waiting_per_tenant_max`: retry after they have been answered"
+        "{limit} uploads of this tenant are queued for the compiler, the limit per tenant: retry after they have been \
+         answered"
     )]
     CompileQueue {
         /// `COMPILES_WAITING_PER_TENANT_MAX`.

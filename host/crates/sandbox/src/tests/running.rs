@@ -158,7 +158,7 @@ async fn a_trap_says_what_and_where() {
     else {
         panic!("not a trap");
     };
-    assert!(detail == "call stack exhausted (`stack_bytes_max`), in deep", "{detail}");
+    assert!(detail == "call stack exhausted: the limit is 512 KiB, in deep", "{detail}");
     for (process, says) in [
         ("(i32.load (i32.const -4))", "out of bounds"),
         ("(i32.div_u (i32.const 1) (i32.const 0))", "divide by zero"),
