@@ -3,22 +3,30 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Control, Error, Page, PageQuery, pages};
+use super::checks::find_tenant;
+use super::{Error, Page, PageQuery, pages};
 
 pub use setgate_domain::audit::{Query, Record};
 use setgate_domain::id::TenantId;
 
-impl Control {
+/// Reads the audit log.
+#[derive(Clone)]
+pub struct AuditLog {
+    pub(super) registry: setgate_ledger::Registry,
+    pub(super) history: setgate_ledger::History,
+}
+
+impl AuditLog {
     /// The tenant's audit records since the tenant was created, newest first.
-    pub async fn list_audit(&self, tenant: &TenantId, query: Query, page: PageQuery) -> Result<Page<Record>, Error> {
-        let of = self.tenant(tenant)?.incarnation();
+    pub async fn list(&self, tenant: &TenantId, query: Query, page: PageQuery) -> Result<Page<Record>, Error> {
+        let of = find_tenant(&self.registry, tenant)?.incarnation();
         let page = self.audit_page(Some(tenant), true, query, page.within(of)?).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| pages::cursor(of, next)) })
     }
 
     /// All audit records of the host, newest first. If `tenant` is given, only records with that tenant name, including
     /// those of earlier tenants with the same name.
-    pub async fn list_whole_audit(
+    pub async fn list_whole(
         &self,
         tenant: Option<&TenantId>,
         query: Query,
@@ -35,7 +43,7 @@ impl Control {
         page: PageQuery,
     ) -> Result<Page<Record>, Error> {
         let before = page.place::<Place>()?.map(|place| place.0);
-        let (items, next) = self.ledger.history.audit(tenant, since_made, query, before, page.limit()).await?;
+        let (items, next) = self.history.audit(tenant, since_made, query, before, page.limit()).await?;
         Ok(Page { items, next: next.map(|seq| Place(seq).to_string()) })
     }
 }

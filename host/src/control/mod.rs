@@ -48,6 +48,12 @@ use setgate_sandbox::{Sandbox, UploadError};
 /// The state shared by all parts of the control plane, together with the actor for the audit log. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
+    /// Events.
+    pub events: events::Events,
+    /// The audit log.
+    pub audit: audit::AuditLog,
+    /// Statistics of deliveries.
+    pub statistics: statistics::Statistics,
     parts: Arc<Parts>,
     actor: Arc<Actor>,
 }
@@ -84,12 +90,29 @@ impl Parts {
 impl Control {
     /// Assembles the parts. The actor is the host itself.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), actor: Arc::new(Actor::HOST) }
+        let ledger = &parts.ledger;
+        let (registry, history) = (&ledger.registry, &ledger.history);
+        Self {
+            events: events::Events {
+                registry: registry.clone(),
+                history: history.clone(),
+                events: ledger.events.clone(),
+            },
+            audit: audit::AuditLog { registry: registry.clone(), history: history.clone() },
+            statistics: statistics::Statistics {
+                registry: registry.clone(),
+                history: history.clone(),
+                usage: ledger.usage.clone(),
+                clock: parts.clock.clone(),
+            },
+            actor: Arc::new(Actor::HOST),
+            parts: Arc::new(parts),
+        }
     }
 
     /// The same control plane, acting for `actor`, which is recorded in the audit log.
     pub fn acting(&self, actor: Actor) -> Self {
-        Self { parts: self.parts.clone(), actor: Arc::new(actor) }
+        Self { actor: Arc::new(actor), ..self.clone() }
     }
 
     /// The audit record of an action, `kind.verb`.

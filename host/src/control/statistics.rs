@@ -9,7 +9,8 @@ use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::statistics::{Durations, Window};
 use setgate_domain::time::Timestamp;
 
-use super::{Control, Error};
+use super::Error;
+use super::checks::find_tenant;
 
 /// A statistics query.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -95,24 +96,33 @@ pub struct NowView {
     pub oldest_due: Option<Timestamp>,
 }
 
-impl Control {
+/// Reads the statistics of deliveries.
+#[derive(Clone)]
+pub struct Statistics {
+    pub(super) registry: setgate_ledger::Registry,
+    pub(super) history: setgate_ledger::History,
+    pub(super) usage: setgate_ledger::Usage,
+    pub(super) clock: setgate_base::clock::Clock,
+}
+
+impl Statistics {
     /// Statistics of one subscription, or of the whole tenant if `subscription` is `None`.
-    pub async fn statistics(
+    pub async fn show(
         &self,
         tenant: &TenantId,
         subscription: Option<SubscriptionId>,
         window: Window,
     ) -> Result<StatisticsView, Error> {
-        let view = self.tenant(tenant)?;
+        let view = find_tenant(&self.registry, tenant)?;
         if let Some(id) = subscription
             && !view.subscriptions.contains_key(&id)
         {
             return Err(Error::NotFound(format!("subscription `{id}`")));
         }
         let until = self.clock.now();
-        let counted = self.ledger.history.statistics(tenant, subscription, window, until).await?;
-        let counts = self.ledger.history.counts(tenant, subscription).await?;
-        let oldest_due = self.ledger.history.oldest_due(tenant, subscription).await?;
+        let counted = self.history.statistics(tenant, subscription, window, until).await?;
+        let counts = self.history.counts(tenant, subscription).await?;
+        let oldest_due = self.history.oldest_due(tenant, subscription).await?;
         let of = &counted.statistics;
         Ok(StatisticsView {
             subscription,
@@ -137,7 +147,7 @@ impl Control {
                 due: counts.due,
                 held: counts.held,
                 dead: counts.dead,
-                stored_bytes: subscription.is_none().then(|| self.ledger.usage.stored(tenant)),
+                stored_bytes: subscription.is_none().then(|| self.usage.stored(tenant)),
                 oldest_due,
             },
         })

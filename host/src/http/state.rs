@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use futures_util::future::BoxFuture;
 use setgate_domain::tenant::{FILTER_BYTES_MAX, TABLE_BYTES_MAX};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,9 @@ use super::read_limiter::ReadLimiter;
 use super::tails::Tails;
 use crate::config::Settings;
 use crate::control::Control;
+use crate::control::audit::AuditLog;
+use crate::control::events::Events;
+use crate::control::statistics::Statistics;
 use crate::pipeline::Pipeline;
 
 /// Renders the response of `/metrics`.
@@ -63,4 +67,21 @@ impl AppState {
     pub(super) fn metrics_open(&self) -> bool {
         self.settings.now().listen.metrics_open.unwrap_or(self.metrics_on_loopback)
     }
+}
+
+/// A route can take one handle of the control plane as its state.
+macro_rules! handles {
+    ($($field:ident: $handle:ty),* $(,)?) => {$(
+        impl FromRef<SharedState> for $handle {
+            fn from_ref(app: &SharedState) -> Self {
+                app.control.$field.clone()
+            }
+        }
+    )*};
+}
+
+handles! {
+    audit: AuditLog,
+    events: Events,
+    statistics: Statistics,
 }

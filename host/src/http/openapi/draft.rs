@@ -15,7 +15,6 @@ use setgate_domain::id::{
 use setgate_domain::tenant::Scope;
 
 use super::schemas::Schemas;
-use crate::http::state::SharedState;
 
 /// Maximum length (characters) of an `Idempotency-Key`.
 pub(in crate::http) const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
@@ -215,7 +214,7 @@ fn as_parameter(mut schema: Value) -> (Option<Value>, Value) {
     (description, kind.unwrap_or(schema))
 }
 
-impl DescribeInput for State<SharedState> {
+impl<T> DescribeInput for State<T> {
     fn describe(_: &mut OperationDraft<'_>) {}
 }
 

@@ -7,13 +7,12 @@ use setgate_domain::id::TenantId;
 use setgate_domain::time::Timestamp;
 
 use crate::control::Page;
-use crate::control::audit::{Query as AuditQuery, Record};
+use crate::control::audit::{AuditLog, Query as AuditQuery, Record};
 use crate::http::auth::{Operator, Tenant};
 use crate::http::extract::Query;
 use crate::http::openapi::{Operation, get};
 use crate::http::page::Paging;
 use crate::http::problem::Problem;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -71,20 +70,20 @@ pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     Query(asked): Query<ListQuery>,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(audit): State<AuditLog>,
 ) -> Result<Json<Page<Record>>, Problem> {
     let ListQuery { kind, object, action, by, since, until } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
-    Ok(paging.answer(app.control.list_audit(&tenant, query, paging.query.clone()).await?))
+    Ok(paging.answer(audit.list(&tenant, query, paging.query.clone()).await?))
 }
 
 pub(in crate::http) async fn list_whole(
     _: Operator,
     Query(asked): Query<WholeQuery>,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(audit): State<AuditLog>,
 ) -> Result<Json<Page<Record>>, Problem> {
     let WholeQuery { tenant, kind, object, action, by, since, until } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
-    Ok(paging.answer(app.control.list_whole_audit(tenant.as_ref(), query, paging.query.clone()).await?))
+    Ok(paging.answer(audit.list_whole(tenant.as_ref(), query, paging.query.clone()).await?))
 }

@@ -6,14 +6,13 @@ use setgate_domain::event::EventRecord;
 use setgate_domain::id::{EventId, SourceName};
 use setgate_domain::time::Timestamp;
 
-use crate::control::events::EventView;
+use crate::control::events::{EventView, Events};
 use crate::control::{EventQuery, Page};
 use crate::http::auth::Tenant;
 use crate::http::extract::{Named, Query};
 use crate::http::openapi::{Operation, get};
 use crate::http::page::Paging;
 use crate::http::problem::Problem;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -45,7 +44,7 @@ pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     Query(asked): Query<ListQuery>,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(events): State<Events>,
 ) -> Result<Json<Page<EventRecord>>, Problem> {
     let query = EventQuery {
         event_type: asked.r#type,
@@ -55,13 +54,13 @@ pub(in crate::http) async fn list(
         since: asked.since,
         until: asked.until,
     };
-    Ok(paging.answer(app.control.list_events(&tenant, query, paging.query.clone()).await?))
+    Ok(paging.answer(events.list(&tenant, query, paging.query.clone()).await?))
 }
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(id): Named<EventId>,
-    State(app): State<SharedState>,
+    State(events): State<Events>,
 ) -> Result<Json<EventView>, Problem> {
-    Ok(Json(app.control.show_event(&tenant, id).await?))
+    Ok(Json(events.show(&tenant, id).await?))
 }

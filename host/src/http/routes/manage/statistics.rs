@@ -1,12 +1,11 @@
 use axum::Json;
 use axum::extract::State;
 
-use crate::control::statistics::{StatisticsQuery, StatisticsView};
+use crate::control::statistics::{Statistics, StatisticsQuery, StatisticsView};
 use crate::http::auth::Tenant;
 use crate::http::extract::{OfSubscription, Query};
 use crate::http::openapi::{Operation, get};
 use crate::http::problem::Problem;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -26,16 +25,16 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) async fn of_tenant(
     Tenant(tenant): Tenant,
     Query(asked): Query<StatisticsQuery>,
-    State(app): State<SharedState>,
+    State(statistics): State<Statistics>,
 ) -> Result<Json<StatisticsView>, Problem> {
-    Ok(Json(app.control.statistics(&tenant, None, asked.window).await?))
+    Ok(Json(statistics.show(&tenant, None, asked.window).await?))
 }
 
 pub(in crate::http) async fn of_subscription(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
     Query(asked): Query<StatisticsQuery>,
-    State(app): State<SharedState>,
+    State(statistics): State<Statistics>,
 ) -> Result<Json<StatisticsView>, Problem> {
-    Ok(Json(app.control.statistics(&tenant, Some(id), asked.window).await?))
+    Ok(Json(statistics.show(&tenant, Some(id), asked.window).await?))
 }
