@@ -36,7 +36,7 @@ use crate::http::listener::interface::Interface;
 use crate::http::listener::server::Server;
 use crate::http::{self, AppState};
 use crate::pipeline::dispatcher::{self, Dispatcher};
-use crate::pipeline::{self, DataPlane, Pipeline, canary, fanout, replay, resume_held};
+use crate::pipeline::{self, DataPlane, Pipeline, fanout, replay, resume_held};
 use crate::traces::{Exporting, Traces};
 
 /// Seconds after which an idle metric series is no longer exported, such as those of removed tenants and filters. Far
@@ -146,8 +146,9 @@ pub async fn start_with(
         egress.clone(),
         clock.clone(),
         settings.clone(),
+        traces,
     );
-    let pipeline = Pipeline::new(parts.traced(traces));
+    let pipeline = Pipeline::new(parts);
     let (dispatcher, due) = Dispatcher::new(pipeline.clone());
     let control = Control::new(control::Parts {
         ledger: ledger.clone(),
@@ -180,7 +181,7 @@ pub async fn start_with(
     });
     let mut parts = vec![
         tokio::spawn(fanout::run(pipeline.clone(), due.clone(), stop.clone())),
-        tokio::spawn(canary::run(pipeline.clone(), stop.clone())),
+        tokio::spawn(pipeline.canaries.clone().run(stop.clone())),
         tokio::spawn(resume_held::run(pipeline.clone(), due.clone(), stop.clone())),
         tokio::spawn(replay::run(pipeline, due.clone(), stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),

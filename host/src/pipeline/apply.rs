@@ -18,7 +18,8 @@ const APPLIED_ON_THE_SPOT_BYTES_MAX: usize = 32 << 10;
 /// fuel pays only for writing it, so this work must not take the async worker threads or all cores.
 const LARGE_MAX: usize = 1;
 
-/// Applies verdicts to claims.
+/// Applies verdicts to claims. Clones share the schedule of large verdicts.
+#[derive(Clone)]
 pub(super) struct Applier {
     /// Admits large verdicts.
     large: FairSemaphore,

@@ -15,19 +15,22 @@ use setgate_domain::filter::Plan;
 use setgate_domain::id::{DeliveryId, Digest, FilterName, SubscriptionId, TenantId};
 use setgate_domain::rollout::{Difference, Said};
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_ledger::{EventQuery, HISTORY_LIMIT_MAX};
+use setgate_ledger::{EventQuery, Events, HISTORY_LIMIT_MAX, History, Registry};
 use tokio::time::{Instant, timeout_at};
 
-use super::Pipeline;
 use super::apply::compare;
+use super::chain::ChainRunner;
+use super::matching::Matcher;
+use super::plan::Planner;
 use super::shadow::said;
+use crate::config::Settings;
 
 /// Time limit of a backtest, which then returns its results so far, in milliseconds.
 const BACKTEST_MS_MAX: u64 = 20_000;
 
 /// Tenants with a running backtest.
 #[derive(Default)]
-pub(super) struct Running(Arc<Mutex<HashSet<TenantId>>>);
+struct Running(Arc<Mutex<HashSet<TenantId>>>);
 
 /// The tenant's only backtest slot, released on drop.
 struct Turn(Arc<Mutex<HashSet<TenantId>>>, TenantId);
@@ -60,9 +63,31 @@ struct Costs {
     faults: u64,
 }
 
-impl Pipeline {
+/// Runs backtests.
+pub(super) struct Backtester {
+    registry: Registry,
+    history: History,
+    events: Events,
+    settings: Settings,
+    planner: Planner,
+    matcher: Matcher,
+    chain: Arc<ChainRunner>,
+    running: Running,
+}
+
+impl Backtester {
+    pub(super) fn new(
+        (registry, history, events): (Registry, History, Events),
+        settings: Settings,
+        planner: Planner,
+        matcher: Matcher,
+        chain: Arc<ChainRunner>,
+    ) -> Self {
+        Self { registry, history, events, settings, planner, matcher, chain, running: Running::default() }
+    }
+
     /// The deadline is at most half of the request timeout, so that the response is sent before the request times out.
-    fn backtest_time(&self) -> Duration {
+    fn time_limit(&self) -> Duration {
         let settings = self.settings.now();
         Duration::from_millis(BACKTEST_MS_MAX.min(settings.listen.request_ms_max / 2))
     }
@@ -71,16 +96,16 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub async fn backtest(&self, ask: Ask) -> Result<Option<Report>, setgate_ledger::Error> {
-        let Some(_turn) = self.backtests.begin(&ask.tenant) else { return Ok(None) };
-        let deadline = Instant::now() + self.backtest_time();
+    pub(super) async fn run(&self, ask: Ask) -> Result<Option<Report>, setgate_ledger::Error> {
+        let Some(_turn) = self.running.begin(&ask.tenant) else { return Ok(None) };
+        let deadline = Instant::now() + self.time_limit();
         let mut parts = self.parts_of(&ask);
         let active = self.active_of(&ask).unwrap_or(ask.candidate);
         let mut found = Found::new(&ask, parts.len(), active);
         let (mut cursor, mut complete) = (None, true);
         'pages: while parts.values().any(|part| part.left > 0) {
             let query = EventQuery { source: ask.source.clone(), ..EventQuery::default() };
-            let page = self.ledger.history.events(&ask.tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
+            let page = self.history.events(&ask.tenant, query, cursor, HISTORY_LIMIT_MAX).await?;
             for record in page.items {
                 if Instant::now() >= deadline {
                     complete = false;
@@ -91,7 +116,7 @@ impl Pipeline {
                     continue;
                 }
                 // Retention removed the event after it was listed.
-                let Some(event) = self.ledger.events.event(&ask.tenant, record.id).await? else { continue };
+                let Some(event) = self.events.event(&ask.tenant, record.id).await? else { continue };
                 for id in wanting {
                     let Some(part) = parts.get_mut(&id) else { continue };
                     match timeout_at(deadline, self.both(&part.plans, &event, id)).await {
@@ -113,12 +138,12 @@ impl Pipeline {
     }
 
     fn active_of(&self, ask: &Ask) -> Option<Digest> {
-        self.ledger.registry.snapshot().tenant(&ask.tenant)?.filters.get(&ask.filter)?.value.active
+        self.registry.snapshot().tenant(&ask.tenant)?.filters.get(&ask.filter)?.value.active
     }
 
     /// The current chains. A running canary is ignored, because its candidate is not the active version.
     fn parts_of(&self, ask: &Ask) -> BTreeMap<SubscriptionId, Part> {
-        let snapshot = self.ledger.registry.snapshot();
+        let snapshot = self.registry.snapshot();
         let Some(view) = snapshot.tenant(&ask.tenant) else { return BTreeMap::new() };
         let part = |id: &SubscriptionId| {
             let subscription = &view.subscriptions.get(id)?.value;
@@ -139,7 +164,7 @@ impl Pipeline {
         parts: &BTreeMap<SubscriptionId, Part>,
         record: &EventRecord,
     ) -> Result<Vec<SubscriptionId>, setgate_ledger::Error> {
-        let snapshot = self.ledger.registry.snapshot();
+        let snapshot = self.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(Vec::new()) };
         let wanting = self.matcher.wanting(view, &record.source, &record.types, false).await;
         let wanting = wanting.map_err(|_| setgate_ledger::Error::Closed)?;
@@ -150,7 +175,7 @@ impl Pipeline {
     async fn both(&self, [before, after]: &[Plan; 2], event: &Event, subscription: SubscriptionId) -> [Chained; 2] {
         // Run 0 is the first delivery, so filters see the event as on its first delivery.
         let delivery = DeliveryId { event: event.id, subscription, run: 0 };
-        [self.run_chain(before, event, delivery).await, self.run_chain(after, event, delivery).await]
+        [self.chain.run_alone(before, event, delivery).await, self.chain.run_alone(after, event, delivery).await]
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The version is chosen when the plan is pinned, so retries and restarts run the same version. If a rollout ends
 //! without promotion, some deliveries still have the candidate pinned. If the candidate has not run for them yet, they
-//! run the active version instead (`without_withdrawn`). If they are held because the candidate faulted, they are run
+//! run the active version instead (`withdrawal`). If they are held because the candidate faulted, they are run
 //! again (`resume_held`, driven by the filter's `releasing` field). A failed trial therefore loses no events.
 
 use std::collections::BTreeSet;
@@ -11,21 +11,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
+use setgate_base::clock::Clock;
 use setgate_base::crypto::sha256;
 use setgate_base::telemetry::metric;
 use setgate_domain::audit::AuditAction;
-use setgate_domain::delivery::DueDelivery;
-use setgate_domain::filter::{Binding, Filter, Plan, PlanStep};
+use setgate_domain::filter::{Binding, Filter, Plan};
 use setgate_domain::id::{Digest, EventId, FilterName, TenantId};
 use setgate_domain::rollout::{EndReason, Mode, Rollout};
 use setgate_domain::subscription::Subscription;
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_ledger::{Expected, TenantView};
+use setgate_ledger::{Expected, Registry, TenantView};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::Pipeline;
+use super::rollout_report::RolloutReports;
 
 /// Delay before a retry after a ledger error, in milliseconds.
 const RETRY_MS: u64 = 1_000;
@@ -87,9 +87,9 @@ fn spread(filter: &FilterName, candidate: &Digest, subject: &str) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// Work list of [`run`]. A set, so that its size is bounded by the number of versions on trial.
+/// Work list of [`Canaries::run`]. A set, so that its size is bounded by the number of versions on trial.
 #[derive(Default)]
-pub(super) struct Pending {
+struct Pending {
     versions: Mutex<BTreeSet<(TenantId, FilterName, Digest)>>,
     woken: Notify,
 }
@@ -105,74 +105,53 @@ impl Pending {
     }
 }
 
-/// Ends canaries that fault too often. Runs until `stop` is cancelled.
-pub async fn run(pipeline: Pipeline, stop: CancellationToken) {
-    loop {
-        pipeline.rollout_reports.keep(&pipeline.ledger.registry.snapshot());
-        for (tenant, filter, digest) in pipeline.pending.take() {
-            if let Err(error) = pipeline.end_canary(&tenant, &filter, digest).await {
-                error!(%tenant, %filter, %error, "a canary that faults too often could not be ended; it is tried again");
-                pipeline.pending.add((tenant, filter, digest));
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => {}
-                }
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = pipeline.pending.woken.notified() => {}
-        }
-    }
+/// Counts the faults of canaries, and ends those that fault too often.
+pub(crate) struct Canaries {
+    registry: Registry,
+    clock: Clock,
+    reports: Arc<RolloutReports>,
+    pending: Pending,
 }
 
-impl Pipeline {
-    /// Drops the counters of a filter's rollout. Call this after a user has ended the rollout.
-    pub fn rollout_ended(&self, tenant: &TenantId, filter: &FilterName) {
-        self.rollout_reports.forget(tenant, filter);
+impl Canaries {
+    pub(super) fn new(registry: Registry, clock: Clock, reports: Arc<RolloutReports>) -> Self {
+        Self { registry, clock, reports, pending: Pending::default() }
+    }
+
+    /// Ends canaries that fault too often. Runs until `stop` is cancelled.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            self.reports.keep(&self.registry.snapshot());
+            for (tenant, filter, digest) in self.pending.take() {
+                if let Err(error) = self.end_canary(&tenant, &filter, digest).await {
+                    error!(%tenant, %filter, %error, "a canary that faults too often could not be ended; it is tried again");
+                    self.pending.add((tenant, filter, digest));
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => {}
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.pending.woken.notified() => {}
+            }
+        }
     }
 
     /// Counts the calls of canary candidates in a delivery's chain. Faults that are not the filter's own are ignored,
     /// because they say nothing about the candidate.
-    pub(super) fn count_candidates(&self, tenant: &TenantId, runs: &[FilterRun]) {
-        let snapshot = self.ledger.registry.snapshot();
+    pub(super) fn count(&self, tenant: &TenantId, runs: &[FilterRun]) {
+        let snapshot = self.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return };
         for run in runs.iter().filter(|run| run.fault.as_ref().is_none_or(Fault::is_filters_own)) {
             let Some(rollout) = canary_of(view, &run.filter, run.digest) else { continue };
             let now = self.clock.now();
-            let counted = self.rollout_reports.count((tenant, &run.filter), rollout, run.fault.is_some(), now);
+            let counted = self.reports.count((tenant, &run.filter), rollout, run.fault.is_some(), now);
             if rollout.mode.is_over(counted.calls, counted.faults) {
                 self.pending.add((tenant.clone(), run.filter.clone(), run.digest));
             }
         }
-    }
-
-    /// Replaces versions that were withdrawn after the plan was pinned with the active versions, and stores the new
-    /// plan in the delivery's row.
-    pub(super) async fn without_withdrawn(
-        &self,
-        plan: Arc<Plan>,
-        delivery: DueDelivery,
-    ) -> Result<(Arc<Plan>, DueDelivery), setgate_ledger::Error> {
-        let snapshot = self.ledger.registry.snapshot();
-        let Some(view) = snapshot.tenant(&delivery.tenant) else { return Ok((plan, delivery)) };
-        let instead: Vec<Choice> =
-            plan.steps.iter().enumerate().filter_map(|(place, step)| Some((place, instead_of(view, step)?))).collect();
-        if instead.is_empty() {
-            return Ok((plan, delivery));
-        }
-        let mut plan = Plan::clone(&plan);
-        put_in(&mut plan, &instead);
-        let digest = self.ledger.plans.intern(&plan).await?;
-        self.ledger.deliveries.replace_plan(delivery.seq, digest).await?;
-        Ok((Arc::new(plan), DueDelivery { plan: digest, ..delivery }))
-    }
-
-    /// Whether a version was on trial and the trial ended without promotion.
-    pub(super) fn is_withdrawn(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> bool {
-        let snapshot = self.ledger.registry.snapshot();
-        let filter = snapshot.tenant(tenant).and_then(|view| view.filters.get(filter));
-        filter.is_some_and(|filter| filter.value.is_withdrawn(&digest))
     }
 
     /// Ends the canary of this candidate if it faults too often. If the filter was changed concurrently, the new state
@@ -184,24 +163,24 @@ impl Pipeline {
         digest: Digest,
     ) -> Result<(), setgate_ledger::Error> {
         loop {
-            let snapshot = self.ledger.registry.snapshot();
+            let snapshot = self.registry.snapshot();
             let Some(stored) = snapshot.tenant(tenant).and_then(|view| view.filters.get(name)) else { return Ok(()) };
             let Some(rollout) = stored.value.rollout.as_ref().filter(|rollout| rollout.digest == digest) else {
                 return Ok(());
             };
             let now = self.clock.now();
-            let counted = self.rollout_reports.report(tenant, name, rollout, now).canary.unwrap_or_default();
+            let counted = self.reports.report(tenant, name, rollout, now).canary.unwrap_or_default();
             if !rollout.mode.is_over(counted.calls, counted.faults) {
                 return Ok(());
             }
             let mut filter = stored.value.clone();
             filter.end_rollout(now, EndReason::Faults, counted);
             let audit = AuditAction::host("rollout.end").note(format!("{digest} faulted too often"));
-            match self.ledger.registry.put_filter(filter, (Expected::Version(stored.version), audit)).await {
+            match self.registry.put_filter(filter, (Expected::Version(stored.version), audit)).await {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;
-                    self.rollout_reports.forget(tenant, name);
+                    self.reports.forget(tenant, name);
                     let reason = EndReason::Faults.as_str();
                     counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason).increment(1);
                     let (calls, faults) = (counted.calls, counted.faults);
@@ -217,12 +196,6 @@ impl Pipeline {
 pub(super) fn canary_of<'a>(view: &'a TenantView, filter: &FilterName, digest: Digest) -> Option<&'a Rollout> {
     let rollout = view.filters.get(filter)?.value.rollout.as_ref()?;
     (rollout.digest == digest && matches!(rollout.mode, Mode::Canary { .. })).then_some(rollout)
-}
-
-/// The active version, if the step's version was withdrawn.
-fn instead_of(view: &TenantView, step: &PlanStep) -> Option<Digest> {
-    let filter = &view.filters.get(&step.binding.filter)?.value;
-    filter.active.filter(|_| filter.is_withdrawn(&step.digest))
 }
 
 #[cfg(test)]

@@ -74,22 +74,22 @@ impl DataPlane {
 
     /// Runs a chain over an event, without storing anything.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
-        self.pipeline.run_chain(plan, event, delivery).await
+        self.pipeline.chain.run_alone(plan, event, delivery).await
     }
 
     /// Runs a backtest. `None` if the tenant already has one running.
     pub async fn backtest(&self, ask: Ask) -> Result<Option<Report>, setgate_ledger::Error> {
-        self.pipeline.backtest(ask).await
+        self.pipeline.backtester.run(ask).await
     }
 
     /// The results of a filter's rollout so far. `None` if it has no rollout.
     pub fn rollout_report(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
-        self.pipeline.rollout_report(tenant, filter)
+        self.pipeline.rollouts.report(tenant, filter)
     }
 
     /// Drops the counters of a filter's rollout. Call this after the end of the rollout is durable.
     pub fn rollout_ended(&self, tenant: &TenantId, filter: &FilterName) {
-        self.pipeline.rollout_ended(tenant, filter);
+        self.pipeline.rollouts.ended(tenant, filter);
     }
 }
 

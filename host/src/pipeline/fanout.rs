@@ -135,6 +135,6 @@ impl Pipeline {
     /// Invalidates caches after a change of the registry or of the settings.
     fn has_changed(&self) {
         self.pinned.keep(&self.ledger.registry.snapshot());
-        self.end_changed_instances();
+        self.idle_instances.evict_outdated();
     }
 }

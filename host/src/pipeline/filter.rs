@@ -1,31 +1,23 @@
 //! Runs the chain of a delivery: each filter gets the output of the previous one. The chain runs once per delivery, and
 //! its output is stored before the first send, so that every retry and every restart sends the same bytes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use metrics::counter;
 use setgate_base::telemetry::metric;
-use setgate_domain::chain::{self, Chain, ChainEnd, Chained};
+use setgate_domain::chain::{ChainEnd, Chained};
 use setgate_domain::delivery::{DueDelivery, State, Step};
 use setgate_domain::event::Event;
-use setgate_domain::filter::{Grant, Plan, PlanStep};
-use setgate_domain::id::{DeliveryId, TenantId};
+use setgate_domain::filter::Plan;
 use setgate_domain::reproduction;
-use setgate_domain::secret::binding_context;
-use setgate_domain::set::SetToken;
-use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
-use setgate_domain::trace::TraceContext;
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_sandbox::{Call, CallResult, EventView, ReuseSettings};
 
+use super::Pipeline;
+use super::chain::Around;
 use super::next::Next;
 use super::reuse::Reusing;
-use super::shadow::Witness;
 use super::suspension::Suspensions;
-use super::tables::PinnedTables;
-use super::{Pipeline, spans};
 
 /// Longest delay in milliseconds before the fuel budget is checked again, because the quota may be raised in the
 /// meantime.
@@ -53,24 +45,6 @@ impl Filtered {
     pub(super) fn accepted_at(&self) -> Timestamp {
         self.event.accepted_at
     }
-}
-
-/// Context of a chain run apart from its event.
-#[derive(Clone, Copy)]
-struct Around<'a> {
-    suspensions: &'a Suspensions,
-    reusing: &'a Reusing,
-    /// Parent of the chain's spans.
-    under: Option<&'a TraceContext>,
-}
-
-/// Input shared by all calls of one chain.
-#[derive(Clone, Copy)]
-pub(super) struct Given<'a> {
-    pub(super) event: &'a Event,
-    pub(super) delivery: DeliveryId,
-    pub(super) tables: &'a Arc<PinnedTables>,
-    pub(super) quota: &'a Quota,
 }
 
 impl Pipeline {
@@ -126,15 +100,16 @@ impl Pipeline {
             counter!(metric::PUT_OFF, "tenant" => event.tenant.to_string()).increment(1);
             return Ok(Next::requeue(DueDelivery { due_at, ..delivery }));
         }
-        let (plan, delivery) = self.without_withdrawn(plan, delivery).await?;
-        let suspensions = self.suspensions(&event.tenant);
-        let mut witness = self.witness(&plan, &event.tenant);
-        let reusing = self.reusing(&delivery, &event);
+        let (plan, delivery) = self.withdrawals.replace(plan, delivery).await?;
+        let view = self.ledger.registry.snapshot().tenant(&event.tenant).cloned();
+        let suspensions = Suspensions::of(view.clone());
+        let mut witness = self.shadows.witness(&plan, &event.tenant);
+        let reusing = Reusing::of(view, &delivery, &event);
         let around = Around { suspensions: &suspensions, reusing: &reusing, under: event.trace.as_ref() };
-        let Chained { end, runs } = self.chain(&plan, &event, delivery.id, around, &mut witness).await;
-        self.count_candidates(&event.tenant, &runs);
-        self.judge(&event.tenant, &runs).await;
-        self.shadow(witness, &plan, &event, delivery.id);
+        let Chained { end, runs } = self.chain.run(&plan, &event, delivery.id, around, &mut witness).await;
+        self.canaries.count(&event.tenant, &runs);
+        self.suspender.judge(&event.tenant, &runs).await;
+        self.shadows.start(witness, &plan, &event, delivery.id);
         let step = match end {
             ChainEnd::Through(claims) => {
                 let passed = if may_wait(claims.as_deref(), plan.steps.len(), &runs) {
@@ -163,7 +138,7 @@ impl Pipeline {
         // The version may have been withdrawn after the chain ran, and the release loop may have looked before this
         // delivery was held.
         if let Some((filter, digest)) = holding
-            && self.is_withdrawn(&delivery.tenant, &filter, digest)
+            && self.withdrawals.is_withdrawn(&delivery.tenant, &filter, digest)
             && let Some(row) = self.pin_anew(&delivery.tenant, delivery.id).await?
         {
             return Ok(Next::requeue(row));
@@ -188,7 +163,7 @@ impl Pipeline {
         plan: &Plan,
         delivery: &DueDelivery,
     ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
-        let suspensions = self.suspensions(&delivery.tenant);
+        let suspensions = Suspensions::of(self.ledger.registry.snapshot().tenant(&delivery.tenant).cloned());
         let now = match self.subscription(&delivery.tenant, delivery.id.subscription) {
             Some(subscription) => self.planner.plan_of(&subscription.value),
             None => None,
@@ -197,122 +172,6 @@ impl Pipeline {
             return Ok(None);
         }
         self.pin_anew(&delivery.tenant, delivery.id).await
-    }
-
-    /// Runs a plan over an event within the limits pinned with the plan, including suspended versions, with a fresh
-    /// instance for each filter. It decides nothing about the delivery and stores nothing, so a chain can be run again
-    /// at any time.
-    pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
-        let around = Around { suspensions: &Suspensions::ignored(), reusing: &Reusing::never(), under: None };
-        self.chain(plan, event, delivery, around, &mut Witness::default()).await
-    }
-
-    async fn chain(
-        &self,
-        plan: &Plan,
-        event: &Event,
-        delivery: DeliveryId,
-        around: Around<'_>,
-        witness: &mut Witness,
-    ) -> Chained {
-        let mut chain = Chain::over(&event.set);
-        let tables = match self.tables.of_plan(plan, &event.tenant).await {
-            Ok(tables) => tables,
-            Err(detail) => return chain.ended(ChainEnd::Again(detail)),
-        };
-        let quota = self.quota_for(plan, &event.tenant);
-        let given = Given { event, delivery, tables: &tables, quota: &quota };
-        for (place, step) in plan.steps.iter().enumerate() {
-            let span = self.spans.filtering(around.under, &event.tenant, delivery, step);
-            let mut reuse = around.reusing.settings(place, step);
-            let (applied, run) = loop {
-                let CallResult { verdict: decided, run, redactor, used } = match around.suspensions.fault(step) {
-                    Some(fault) => not_run(step, fault),
-                    None => self.run_step(step, chain.claims(), given, reuse).await,
-                };
-                witness.see(place, chain.claims(), &decided, &run);
-                let applied = match decided {
-                    Ok(verdict) => {
-                        self.applier
-                            .apply(&event.tenant, chain.claims(), verdict, quota.output_bytes_max, redactor)
-                            .await
-                    }
-                    Err(fault) => Err(fault),
-                };
-                // If the verdict could not be applied, the instance is dropped instead of returned to the idle pool.
-                if let (Some(used), Ok(_)) = (used, &applied) {
-                    used.release();
-                }
-                // State left by earlier events in a reused instance may have caused the fault, so the call is repeated
-                // in a fresh instance.
-                if applied.is_err() && run.is_reused() && reuse.take().is_some() {
-                    continue;
-                }
-                break (applied, run);
-            };
-            let of = chain::Step::from(&step.binding);
-            let end = chain.step(of, applied, run);
-            spans::filtered(span, chain.last());
-            if let Some(end) = end {
-                return chain.ended(end);
-            }
-        }
-        chain.through()
-    }
-
-    /// The tenant's quota, overridden by the limits pinned with a plan.
-    pub(super) fn quota_for(&self, plan: &Plan, tenant: &TenantId) -> Quota {
-        let quota = self.quotas.of(tenant);
-        plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits))
-    }
-
-    pub(super) async fn run_step(
-        &self,
-        step: &PlanStep,
-        before: &SetToken,
-        given: Given<'_>,
-        reuse: Option<ReuseSettings>,
-    ) -> CallResult {
-        let Given { event, delivery, tables, quota } = given;
-        let binding = &step.binding;
-        let context = binding_context(&event.tenant, &delivery.subscription);
-        let mut secrets = BTreeMap::new();
-        if binding.grants.contains(&Grant::Config) {
-            for (name, sealed) in &binding.secrets {
-                match self.master.open(&context, sealed) {
-                    Ok(secret) => drop(secrets.insert(name.clone(), secret)),
-                    Err(_) => {
-                        let detail = format!("its secret `{name}` cannot be opened with the host's master key");
-                        return not_run(step, Fault::Unavailable { detail });
-                    }
-                }
-            }
-        }
-        self.sandbox
-            .run(Call {
-                digest: step.digest,
-                filter: binding.filter.clone(),
-                event: EventView {
-                    id: event.id,
-                    issuer: before.issuer.clone(),
-                    issued_at: before.issued_at,
-                    accepted_at: event.accepted_at,
-                    types: before.types.clone(),
-                    subject: event.subject.clone(),
-                    tenant: event.tenant.clone(),
-                    source: event.source.clone(),
-                    subscription: delivery.subscription,
-                    delivery,
-                    claims: before.text.clone(),
-                },
-                config: binding.config.get().into(),
-                secrets,
-                grants: binding.grants.clone(),
-                tables: tables.clone(),
-                quota: quota.clone(),
-                reuse,
-            })
-            .await
     }
 }
 
@@ -324,11 +183,6 @@ fn may_wait(claims: Option<&str>, steps: usize, runs: &[FilterRun]) -> bool {
 
 fn is_suspended(run: &FilterRun) -> bool {
     matches!(run.fault, Some(Fault::Suspended { .. }))
-}
-
-fn not_run(step: &PlanStep, fault: Fault) -> CallResult {
-    let run = FilterRun::not_called(step.binding.filter.clone(), step.digest);
-    CallResult { verdict: Err(fault), run, redactor: Arc::default(), used: None }
 }
 
 #[cfg(test)]

@@ -35,8 +35,9 @@
 
 pub mod accept;
 mod apply;
-pub mod backtest;
-pub mod canary;
+mod backtest;
+mod canary;
+mod chain;
 mod data_plane;
 pub mod decode;
 pub mod deliver;
@@ -64,14 +65,15 @@ mod spans;
 mod suspension;
 mod tables;
 mod test_event;
+mod withdrawal;
+mod witness;
 
 use std::sync::Arc;
 
 use setgate_base::clock::Clock;
 use setgate_base::fair::{Bounds, ByteRate, FairSemaphore};
 use setgate_dialects::Signer;
-use setgate_domain::id::{FilterName, SubscriptionId, TenantId};
-use setgate_domain::rollout::TrialReport;
+use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::subscription::Subscription;
 use setgate_egress::Egress;
 use setgate_ledger::{Ledger, Versioned};
@@ -104,8 +106,6 @@ pub struct Parts {
     pub settings: Settings,
     /// Quotas of the tenants.
     quotas: quotas::Quotas,
-    /// Parsed lookup tables of the plans in use.
-    tables: tables::TableCache,
     /// Makes plans of current chains.
     planner: plan::Planner,
     /// Cache of the current plans.
@@ -120,18 +120,24 @@ pub struct Parts {
     pub(crate) appends_waiting_max: usize,
     /// Cache of decrypted endpoints.
     endpoints: endpoints::EndpointCache,
-    /// Applies verdicts.
-    applier: apply::Applier,
-    /// Counters of rollouts.
-    rollout_reports: rollout_report::RolloutReports,
-    /// Canary versions to check for too many faults.
-    pending: canary::Pending,
-    /// Running shadow runs.
-    shadows: Arc<shadow::InFlight>,
-    /// Running backtests.
-    backtests: backtest::Running,
+    /// Runs chains.
+    chain: Arc<chain::ChainRunner>,
+    /// The results of rollouts.
+    rollouts: rollout_report::Rollouts,
+    /// Ends canaries that fault too often.
+    pub(crate) canaries: Arc<canary::Canaries>,
+    /// Runs shadows.
+    shadows: shadow::Shadows,
+    /// Replaces withdrawn versions.
+    withdrawals: withdrawal::Withdrawals,
+    /// Runs backtests.
+    backtester: backtest::Backtester,
+    /// Suspends versions that fault too often.
+    suspender: suspension::Suspender,
     /// Fault counters of filters.
-    pub(crate) fault_counters: suspension::FaultCounters,
+    fault_counters: Arc<suspension::FaultCounters>,
+    /// Evicts idle instances.
+    idle_instances: reuse::IdleInstances,
     ingest_counter: metrics::IngestCounter,
     attempt_counter: metrics::AttemptCounter,
     delivery_counter: metrics::DeliveryCounter,
@@ -149,6 +155,7 @@ impl Parts {
         egress: Egress,
         clock: Clock,
         settings: Settings,
+        traces: Traces,
     ) -> Self {
         let config = settings.now();
         let ingest = &config.ingest;
@@ -159,11 +166,54 @@ impl Parts {
             waiting_per_tenant_max: ingest.appends_queued_per_tenant_max(),
             cost: 1,
         });
-        let (registry, plans) = (ledger.registry.clone(), ledger.plans.clone());
-        let planner = plan::Planner::new(registry.clone(), plans, sandbox.clone(), settings.clone());
+        let registry = ledger.registry.clone();
+        let (quotas, spans) = (quotas::Quotas::new(registry.clone(), settings.clone()), spans::Spans::new(traces));
+        let planner = plan::Planner::new(registry.clone(), ledger.plans.clone(), sandbox.clone(), settings.clone());
+        let matcher = matching::Matcher::new(ingest.appends_queued_per_tenant_max());
+        let (tables, applier) = (Arc::new(tables::TableCache::new(ledger.blobs.clone())), apply::Applier::new());
+        let chain = Arc::new(chain::ChainRunner::new(
+            sandbox.clone(),
+            master.clone(),
+            quotas.clone(),
+            tables.clone(),
+            applier.clone(),
+            spans.clone(),
+        ));
+        let reports = Arc::new(rollout_report::RolloutReports::default());
+        let fault_counters = Arc::new(suspension::FaultCounters::default());
         Self {
-            quotas: quotas::Quotas::new(registry, settings.clone()),
-            tables: tables::TableCache::new(ledger.blobs.clone()),
+            rollouts: rollout_report::Rollouts::new(registry.clone(), clock.clone(), reports.clone()),
+            canaries: Arc::new(canary::Canaries::new(registry.clone(), clock.clone(), reports.clone())),
+            shadows: shadow::Shadows::new(
+                (registry.clone(), clock.clone()),
+                reports,
+                chain.clone(),
+                tables,
+                applier,
+                quotas.clone(),
+            ),
+            withdrawals: withdrawal::Withdrawals::new(
+                registry.clone(),
+                ledger.plans.clone(),
+                ledger.deliveries.clone(),
+            ),
+            backtester: backtest::Backtester::new(
+                (registry.clone(), ledger.history.clone(), ledger.events.clone()),
+                settings.clone(),
+                planner.clone(),
+                matcher.clone(),
+                chain.clone(),
+            ),
+            suspender: suspension::Suspender::new(
+                registry.clone(),
+                clock.clone(),
+                quotas.clone(),
+                fault_counters.clone(),
+            ),
+            fault_counters,
+            idle_instances: reuse::IdleInstances::new(registry, sandbox.clone(), planner.clone()),
+            chain,
+            quotas,
             pinned: plan::PinnedPlans::new(planner.clone()),
             planner,
             endpoints: endpoints::EndpointCache::new(master.clone(), signer.clone()),
@@ -175,25 +225,14 @@ impl Parts {
             clock,
             appends,
             ingest_rate: ByteRate::default(),
-            matcher: matching::Matcher::new(ingest.appends_queued_per_tenant_max()),
-            applier: apply::Applier::new(),
+            matcher,
             appends_waiting_max: ingest.appends_queued_per_tenant_max(),
-            rollout_reports: rollout_report::RolloutReports::default(),
-            pending: canary::Pending::default(),
-            shadows: shadow::InFlight::new(shadow::IN_FLIGHT_PER_TENANT_MAX),
-            backtests: backtest::Running::default(),
-            fault_counters: suspension::FaultCounters::default(),
             settings: settings.clone(),
             ingest_counter: metrics::IngestCounter::default(),
             attempt_counter: metrics::AttemptCounter::default(),
             delivery_counter: metrics::DeliveryCounter::default(),
-            spans: spans::Spans::default(),
+            spans,
         }
-    }
-
-    /// Records spans with `traces`.
-    pub fn traced(self, traces: Traces) -> Self {
-        Self { spans: spans::Spans::new(traces), ..self }
     }
 }
 
@@ -218,13 +257,6 @@ impl Pipeline {
         }
         let reads = self.ledger.upkeep.meta_get("ready").await;
         reads.err().map(|_| "the ledger cannot be read: see the host's log".to_owned())
-    }
-
-    /// The state of a filter's rollout so far. `None` if it has no rollout.
-    fn rollout_report(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
-        let snapshot = self.ledger.registry.snapshot();
-        let rollout = snapshot.tenant(tenant)?.filters.get(filter)?.value.rollout.as_ref()?;
-        Some(self.rollout_reports.report(tenant, filter, rollout, self.clock.now()))
     }
 
     /// The current subscription. `None` if it was removed.

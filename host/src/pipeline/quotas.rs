@@ -1,5 +1,6 @@
 //! The quota of a tenant: its own, or the host's default.
 
+use setgate_domain::filter::Plan;
 use setgate_domain::id::TenantId;
 use setgate_domain::tenant::Quota;
 use setgate_ledger::Registry;
@@ -23,5 +24,11 @@ impl Quotas {
         let (snapshot, settings) = (self.registry.snapshot(), self.settings.now());
         let default = &settings.quota;
         snapshot.tenant(tenant).map_or(default, |view| view.tenant.value.quota_or(default)).clone()
+    }
+
+    /// The tenant's quota, overridden by the limits pinned with a plan.
+    pub(super) fn of_plan(&self, plan: &Plan, tenant: &TenantId) -> Quota {
+        let quota = self.of(tenant);
+        plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits))
     }
 }

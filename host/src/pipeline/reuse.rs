@@ -10,11 +10,11 @@ use setgate_domain::delivery::DueDelivery;
 use setgate_domain::event::Event;
 use setgate_domain::filter::PlanStep;
 use setgate_domain::id::{Digest, SubscriptionId};
-use setgate_ledger::{TenantView, plan_name};
-use setgate_sandbox::{BindingKey, ReuseSettings};
+use setgate_ledger::{Registry, TenantView, plan_name};
+use setgate_sandbox::{BindingKey, ReuseSettings, Sandbox};
 
-use super::Pipeline;
 use super::canary::canary_of;
+use super::plan::Planner;
 
 /// Which calls of a chain run may use a reused instance.
 pub(super) struct Reusing(Option<Live>);
@@ -26,6 +26,14 @@ struct Live {
 }
 
 impl Reusing {
+    /// For the run of a delivery's own chain. `view` is the delivery's tenant, unless it was removed.
+    pub(super) fn of(view: Option<Arc<TenantView>>, delivery: &DueDelivery, event: &Event) -> Self {
+        if event.is_test() {
+            return Self::never();
+        }
+        Self(view.map(|view| Live { plan: delivery.plan, view }))
+    }
+
     /// Every call runs in a fresh instance.
     pub(super) fn never() -> Self {
         Self(None)
@@ -40,20 +48,22 @@ impl Reusing {
     }
 }
 
-impl Pipeline {
-    /// For the run of a delivery's own chain.
-    pub(super) fn reusing(&self, delivery: &DueDelivery, event: &Event) -> Reusing {
-        if event.is_test() {
-            return Reusing::never();
-        }
-        let view = self.ledger.registry.snapshot().tenant(&event.tenant).cloned();
-        Reusing(view.map(|view| Live { plan: delivery.plan, view }))
+/// Evicts idle instances of outdated chains.
+pub(super) struct IdleInstances {
+    registry: Registry,
+    sandbox: Sandbox,
+    planner: Planner,
+}
+
+impl IdleInstances {
+    pub(super) fn new(registry: Registry, sandbox: Sandbox, planner: Planner) -> Self {
+        Self { registry, sandbox, planner }
     }
 
     /// Evicts idle instances of chains that are no longer current because the subscription, a filter, a table or a
     /// quota was changed or removed. No call would find such an instance; the eviction frees its memory.
-    pub(super) fn end_changed_instances(&self) {
-        let snapshot = self.ledger.registry.snapshot();
+    pub(super) fn evict_outdated(&self) {
+        let snapshot = self.registry.snapshot();
         let mut current: HashMap<SubscriptionId, Option<Digest>> = HashMap::new();
         self.sandbox.retain_bindings(|bound: &BindingKey| {
             let plan = || {

@@ -1,12 +1,13 @@
 //! Counters of rollouts, kept in memory. They start at zero after a restart.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use setgate_base::clock::Clock;
 use setgate_domain::id::{Digest, FilterName, TenantId};
 use setgate_domain::rollout::{Counted, Mode, Rollout, SAMPLES_MAX, ShadowReport, TrialReport};
 use setgate_domain::time::Timestamp;
-use setgate_ledger::Snapshot;
+use setgate_ledger::{Registry, Snapshot};
 
 /// The counters of each filter with a rollout since the host started.
 #[derive(Default)]
@@ -116,6 +117,32 @@ impl RolloutReports {
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, HashMap<FilterName, Trial>>> {
         // Counters cannot be left half updated, so a poisoned lock is safe to use.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The results of rollouts for users. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Rollouts {
+    registry: Registry,
+    clock: Clock,
+    reports: Arc<RolloutReports>,
+}
+
+impl Rollouts {
+    pub(super) fn new(registry: Registry, clock: Clock, reports: Arc<RolloutReports>) -> Self {
+        Self { registry, clock, reports }
+    }
+
+    /// The state of a filter's rollout so far. `None` if it has no rollout.
+    pub(super) fn report(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
+        let snapshot = self.registry.snapshot();
+        let rollout = snapshot.tenant(tenant)?.filters.get(filter)?.value.rollout.as_ref()?;
+        Some(self.reports.report(tenant, filter, rollout, self.clock.now()))
+    }
+
+    /// Drops the counters of a filter's rollout. Call this after a user has ended the rollout.
+    pub(super) fn ended(&self, tenant: &TenantId, filter: &FilterName) {
+        self.reports.forget(tenant, filter);
     }
 }
 

@@ -8,55 +8,31 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::counter;
+use setgate_base::clock::Clock;
 use setgate_base::telemetry::metric;
 use setgate_domain::event::Event;
 use setgate_domain::filter::{Plan, PlanStep};
 use setgate_domain::id::{DeliveryId, TenantId};
 use setgate_domain::redact::Redactor;
-use setgate_domain::rollout::{Difference, Mode, Rollout, Said};
+use setgate_domain::rollout::{Difference, Mode, Said};
 use setgate_domain::set::{Applied, SetToken};
 use setgate_domain::verdict::{Fault, FilterRun, Verdict};
+use setgate_ledger::Registry;
 use setgate_sandbox::CallResult;
 
-use super::Pipeline;
-use super::apply::compare;
+use super::apply::{Applier, compare};
 use super::canary::is_granted;
-use super::filter::Given;
+use super::chain::{ChainRunner, Given};
+use super::quotas::Quotas;
+use super::rollout_report::RolloutReports;
+use super::tables::TableCache;
+use super::witness::{Seen, Witness};
 
 /// Concurrent shadow runs of one tenant; events that arrive while all are busy are skipped.
-pub(super) const IN_FLIGHT_PER_TENANT_MAX: usize = 2;
-
-/// Records the input and result of each step whose filter has a shadow.
-#[derive(Default)]
-pub(super) struct Witness {
-    /// The indexes of these steps in the chain, and their rollouts.
-    watched: Vec<(usize, Rollout)>,
-    seen: Vec<Seen>,
-}
-
-/// The input and the result of a step with a shadow.
-struct Seen {
-    place: usize,
-    rollout: Rollout,
-    before: SetToken,
-    decided: Result<Verdict, Fault>,
-    run: FilterRun,
-}
-
-impl Witness {
-    /// Called for each step with its input and its decision.
-    pub(super) fn see(&mut self, place: usize, before: &SetToken, decided: &Result<Verdict, Fault>, run: &FilterRun) {
-        if let Some((_, rollout)) = self.watched.iter().find(|(watched, _)| *watched == place) {
-            // A step whose reused instance faulted runs twice: the second result replaces the first.
-            self.seen.retain(|seen| seen.place != place);
-            let (rollout, before) = (rollout.clone(), before.clone());
-            self.seen.push(Seen { place, rollout, before, decided: decided.clone(), run: run.clone() });
-        }
-    }
-}
+const IN_FLIGHT_PER_TENANT_MAX: usize = 2;
 
 /// Number of running shadow runs by tenant. Tenants without any have no entry.
-pub(super) struct InFlight {
+struct InFlight {
     per_tenant_max: usize,
     tenants: Mutex<HashMap<TenantId, usize>>,
 }
@@ -65,7 +41,7 @@ pub(super) struct InFlight {
 struct Place(Arc<InFlight>, TenantId);
 
 impl InFlight {
-    pub(super) fn new(per_tenant_max: usize) -> Arc<Self> {
+    fn new(per_tenant_max: usize) -> Arc<Self> {
         Arc::new(Self { per_tenant_max, tenants: Mutex::default() })
     }
 
@@ -92,10 +68,35 @@ impl Drop for Place {
     }
 }
 
-impl Pipeline {
+/// Runs shadows. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Shadows {
+    registry: Registry,
+    clock: Clock,
+    reports: Arc<RolloutReports>,
+    chain: Arc<ChainRunner>,
+    tables: Arc<TableCache>,
+    applier: Applier,
+    quotas: Quotas,
+    in_flight: Arc<InFlight>,
+}
+
+impl Shadows {
+    pub(super) fn new(
+        (registry, clock): (Registry, Clock),
+        reports: Arc<RolloutReports>,
+        chain: Arc<ChainRunner>,
+        tables: Arc<TableCache>,
+        applier: Applier,
+        quotas: Quotas,
+    ) -> Self {
+        let in_flight = InFlight::new(IN_FLIGHT_PER_TENANT_MAX);
+        Self { registry, clock, reports, chain, tables, applier, quotas, in_flight }
+    }
+
     /// A recorder for a run of this plan. It records each step that runs the active version of a filter with a shadow.
     pub(super) fn witness(&self, plan: &Plan, tenant: &TenantId) -> Witness {
-        let snapshot = self.ledger.registry.snapshot();
+        let snapshot = self.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Witness::default() };
         let rollout_of = |step: &PlanStep| {
             let filter = &view.filters.get(&step.binding.filter)?.value;
@@ -105,37 +106,37 @@ impl Pipeline {
         };
         let steps = plan.steps.iter().enumerate();
         let watched = steps.filter_map(|(place, step)| Some((place, rollout_of(step)?))).collect();
-        Witness { watched, seen: Vec::new() }
+        Witness::new(watched)
     }
 
     /// Starts the shadow runs in the background, as far as slots are free.
-    pub(super) fn shadow(&self, witness: Witness, plan: &Arc<Plan>, event: &Event, delivery: DeliveryId) {
-        for seen in witness.seen {
+    pub(super) fn start(&self, witness: Witness, plan: &Arc<Plan>, event: &Event, delivery: DeliveryId) {
+        for seen in witness.into_seen() {
             let name = seen.run.filter.clone();
-            let Some(place) = self.shadows.take(&event.tenant) else {
+            let Some(place) = self.in_flight.take(&event.tenant) else {
                 let now = self.clock.now();
-                self.rollout_reports.compare((&event.tenant, &name), &seen.rollout, now, |report| report.skipped += 1);
-                self.count_shadow(&event.tenant, "skipped");
+                self.reports.compare((&event.tenant, &name), &seen.rollout, now, |report| report.skipped += 1);
+                count(&event.tenant, "skipped");
                 continue;
             };
-            let (pipeline, plan, event) = (self.clone(), plan.clone(), event.clone());
+            let (shadows, plan, event) = (self.clone(), plan.clone(), event.clone());
             // Not awaited on shutdown: the sandbox ends the call, and its result is not counted.
             tokio::spawn(async move {
-                pipeline.run_shadow(seen, &plan, &event, delivery).await;
+                shadows.run(seen, &plan, &event, delivery).await;
                 drop(place);
             });
         }
     }
 
-    async fn run_shadow(&self, seen: Seen, plan: &Plan, event: &Event, delivery: DeliveryId) {
+    async fn run(&self, seen: Seen, plan: &Plan, event: &Event, delivery: DeliveryId) {
         let Seen { place, rollout, before, decided, run: mut active } = seen;
         // No step was recorded if the tables could not be read.
         let Ok(tables) = self.tables.of_plan(plan, &event.tenant).await else { return };
-        let quota = self.quota_for(plan, &event.tenant);
+        let quota = self.quotas.of_plan(plan, &event.tenant);
         let step = PlanStep { digest: rollout.digest, ..plan.steps[place].clone() };
         let given = Given { event, delivery, tables: &tables, quota: &quota };
         let CallResult { verdict: candidate_decided, run: mut candidate, redactor, used: _ } =
-            self.run_step(&step, &before, given, None).await;
+            self.chain.run_step(&step, &before, given, None).await;
         // The redactor covers the binding's secrets, which are the same for both versions.
         let (tenant, bytes_max) = (&event.tenant, quota.output_bytes_max);
         let active_applied = self.applied(tenant, &before, decided, &mut active, bytes_max, redactor.clone()).await;
@@ -165,7 +166,7 @@ impl Pipeline {
             },
         });
         let now = self.clock.now();
-        self.rollout_reports.compare((&event.tenant, &candidate.filter), &rollout, now, |report| {
+        self.reports.compare((&event.tenant, &candidate.filter), &rollout, now, |report| {
             if undecided {
                 report.undecided += 1;
                 return;
@@ -177,7 +178,7 @@ impl Pipeline {
             report.candidate.add(candidate.fuel, candidate.elapsed_us, candidate.fault.is_some());
             report.samples.extend(sample);
         });
-        self.count_shadow(&event.tenant, result);
+        count(&event.tenant, result);
     }
 
     /// Applies a decision to the claims. As in a chain, a verdict that does not produce a valid SET is a fault.
@@ -200,10 +201,10 @@ impl Pipeline {
         }
         applied
     }
+}
 
-    fn count_shadow(&self, tenant: &TenantId, result: &'static str) {
-        counter!(metric::SHADOW_RUNS, "tenant" => tenant.to_string(), "result" => result).increment(1);
-    }
+fn count(tenant: &TenantId, result: &'static str) {
+    counter!(metric::SHADOW_RUNS, "tenant" => tenant.to_string(), "result" => result).increment(1);
 }
 
 /// Whether two versions agree: the same verdict with the same resulting bytes, or the same kind of fault.

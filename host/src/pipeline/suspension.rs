@@ -5,21 +5,22 @@
 //! version or activates another one. The counters are kept in memory and start at zero after a restart.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use setgate_base::clock::Clock;
 use setgate_base::telemetry::{metric, persistent_counters};
 use setgate_domain::audit::AuditAction;
 use setgate_domain::filter::{FAULT_WINDOW_CALLS, Plan, PlanStep, Suspension};
 use setgate_domain::id::{Digest, FilterName, TenantId};
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_ledger::{Expected, TenantView};
+use setgate_ledger::{Expected, Registry, TenantView};
 use tracing::{info, warn};
 
-use super::Pipeline;
+use super::quotas::Quotas;
 
 /// Fault counters of each version that was called since the host started.
 #[derive(Default)]
-pub(crate) struct FaultCounters(Mutex<HashMap<TenantId, HashMap<Version, Window>>>);
+pub(super) struct FaultCounters(Mutex<HashMap<TenantId, HashMap<Version, Window>>>);
 
 type Version = (FilterName, Digest);
 
@@ -78,9 +79,14 @@ impl FaultCounters {
 }
 
 /// The versions of a tenant's filters that are suspended and must not be called.
-pub(super) struct Suspensions(Option<std::sync::Arc<TenantView>>);
+pub(super) struct Suspensions(Option<Arc<TenantView>>);
 
 impl Suspensions {
+    /// Those of a tenant. None if it was removed.
+    pub(super) fn of(view: Option<Arc<TenantView>>) -> Self {
+        Self(view)
+    }
+
     /// Ignores all suspensions. For runs that decide nothing about a delivery.
     pub(super) fn ignored() -> Self {
         Self(None)
@@ -98,9 +104,17 @@ impl Suspensions {
     }
 }
 
-impl Pipeline {
-    pub(super) fn suspensions(&self, tenant: &TenantId) -> Suspensions {
-        Suspensions(self.ledger.registry.snapshot().tenant(tenant).cloned())
+/// Suspends versions that fault too often.
+pub(super) struct Suspender {
+    registry: Registry,
+    clock: Clock,
+    quotas: Quotas,
+    counters: Arc<FaultCounters>,
+}
+
+impl Suspender {
+    pub(super) fn new(registry: Registry, clock: Clock, quotas: Quotas, counters: Arc<FaultCounters>) -> Self {
+        Self { registry, clock, quotas, counters }
     }
 
     /// Counts the faults of a delivery's chain, and suspends a version that has faulted too often.
@@ -110,7 +124,7 @@ impl Pipeline {
             if fault.is_some_and(|fault| !fault.is_filters_own()) {
                 continue;
             }
-            let tally = self.fault_counters.count(tenant, run, fault.is_some());
+            let tally = self.counters.count(tenant, run, fault.is_some());
             let Some(fault) = fault else { continue };
             let max = self.quotas.of(tenant).filter_faults_max;
             if max > 0
@@ -133,7 +147,7 @@ impl Pipeline {
         let Tally { calls, faults } = tally;
         let reason = format!("{faults} of its last {calls} calls faulted, the last one: {fault}");
         loop {
-            let view = self.ledger.registry.snapshot().tenant(tenant).cloned();
+            let view = self.registry.snapshot().tenant(tenant).cloned();
             let Some(stored) = view.and_then(|view| view.filters.get(&run.filter).cloned()) else { return Ok(()) };
             let mut filter = stored.value.clone();
             match filter.version_mut(&run.digest) {
@@ -145,7 +159,7 @@ impl Pipeline {
             }
             let audit =
                 AuditAction::host("filter.suspend").note(format!("{}: {faults} of {calls} calls faulted", run.digest));
-            match self.ledger.registry.put_filter(filter, (Expected::Version(stored.version), audit)).await {
+            match self.registry.put_filter(filter, (Expected::Version(stored.version), audit)).await {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;
@@ -154,7 +168,7 @@ impl Pipeline {
             }
         }
         // A resumed version starts with empty counters.
-        self.fault_counters.forget(tenant, &run.filter, run.digest);
+        self.counters.forget(tenant, &run.filter, run.digest);
         persistent_counters::counter(metric::SUSPENSIONS, format!("tenant=\"{tenant}\",filter=\"{}\"", run.filter))
             .add(1);
         info!(%tenant, filter = %run.filter, digest = %run.digest, calls, faults, "a filter is suspended: it keeps faulting");

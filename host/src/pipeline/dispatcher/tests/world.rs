@@ -24,6 +24,7 @@ use setgate_sandbox::Sandbox;
 use super::receivers::Receiver;
 use super::*;
 use crate::pipeline::{Parts, fanout};
+use crate::traces::Traces;
 
 /// The indexes of the subscriptions.
 pub(super) const ORDERED: usize = 1;
@@ -157,7 +158,16 @@ impl World {
         let egress = Egress::new(options, self.clock.clone(), vec![]).unwrap();
         let signer = Arc::new(Signer::new(self.master.clone()));
         let (ledger, sandbox) = (self.ledger.clone(), self.sandbox.clone());
-        let parts = Parts::new(ledger, sandbox, signer, self.master.clone(), egress, self.clock.clone(), settings);
+        let parts = Parts::new(
+            ledger,
+            sandbox,
+            signer,
+            self.master.clone(),
+            egress,
+            self.clock.clone(),
+            settings,
+            Traces::default(),
+        );
         let (mut dispatcher, tell) = Dispatcher::new(Pipeline::new(parts));
         dispatcher.find_what_is_due().await.unwrap();
         self.dispatcher = Some((dispatcher, tell));
