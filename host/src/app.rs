@@ -296,8 +296,8 @@ async fn retain(
             Err(error) => Err(error),
         };
         match expired {
-            Ok(expired) => dispatcher.due(expired.freed).await,
-            Err(error) if error.is_told() => {}
+            Ok(expired) => dispatcher.due(expired.unblocked).await,
+            Err(error) if error.is_logged() => {}
             Err(error) => error!(%error, "held deliveries could not be expired; retrying"),
         }
         if let Err(error) = ledger.upkeep.retain_audit(now.plus_millis(-audit_ms)).await {
@@ -305,7 +305,7 @@ async fn retain(
         }
         match ledger.upkeep.retain(now).await {
             Ok(removed) => tracing::debug!(?removed, "retention run finished"),
-            Err(error) if error.is_told() => {}
+            Err(error) if error.is_logged() => {}
             Err(error) => error!(%error, "retention failed; retrying"),
         }
         // Under pressure the next run starts soon, since the last one may not have freed enough.
@@ -321,11 +321,11 @@ async fn retain(
 /// Checks the ledger file for damage once, in the background.
 async fn check_integrity(ledger: Ledger) {
     match ledger.upkeep.check().await {
-        Ok(setgate_ledger::Checked::Sound) => info!("ledger file check passed"),
-        Ok(setgate_ledger::Checked::NotFinished) => {
+        Ok(setgate_ledger::QuickCheck::Sound) => info!("ledger file check passed"),
+        Ok(setgate_ledger::QuickCheck::NotFinished) => {
             info!("ledger file check stopped at its time limit; the rest of the file was not checked");
         }
-        Ok(setgate_ledger::Checked::Damaged(faults)) => error!(
+        Ok(setgate_ledger::QuickCheck::Damaged(faults)) => error!(
             ?faults,
             "ledger file is damaged: readable data is still processed, requests for unreadable data are answered 500. \
              Nothing was changed; restore a backup, see docs/how-to/storage.md"

@@ -114,7 +114,7 @@ async fn a_clock_that_stays_a_year_ahead_is_followed_and_wipes_nothing() {
     let from = host.logged();
     clock.tell(&YEAR_MS.to_string());
     until("the host follows", async || host.last_logged(from, &["stays where it jumped to"])).await;
-    until("retention sees it", async || host.last_logged(from, &["the host was off, or its clock jumped"])).await;
+    until("retention sees it", async || host.last_logged(from, &["the host was down or its clock jumped"])).await;
     rounds_of_retention(&host).await;
     assert_eq!(acme.delivery(&dead.delivery_of(&old)).await["state"], "dead", "it has not had its time");
     let new = source.accept(event::set("new")).await;

@@ -129,9 +129,9 @@ async fn a_checkpoint_that_fails_to_sync_has_the_file_opened_anew() {
     disk.tell("sync=EIO only=ledger.db");
     let from = host.logged();
     let mut accepted = Vec::new();
-    let has_failed = || host.last_logged(from, &["a checkpoint of the ledger failed"]).is_some();
+    let has_failed = || host.last_logged(from, &["checkpoint of the ledger failed"]).is_some();
     // Until a checkpoint is due: after 16 MiB of the WAL.
-    while host.last_logged(from, &["opened anew"]).is_none() {
+    while host.last_logged(from, &["files were reopened"]).is_none() {
         let answer = source.send(large(&format!("n-{}", accepted.len()))).await;
         if answer.status == 202 {
             accepted.push(Accepted::of(&answer));

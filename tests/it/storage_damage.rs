@@ -128,7 +128,7 @@ async fn damage_in_the_index_of_dedupe_keys_lets_no_copy_in() {
 
     let from = host.logged();
     host.start_again().await;
-    let told = host.last_logged(from, &["the index of dedupe keys was damaged"]);
+    let told = host.last_logged(from, &["the dedupe index was damaged"]);
     assert!(told.is_some_and(|line| line.contains("WARN")), "{}", host.log());
     for (n, event) in events.iter().enumerate() {
         let again = source.accept(event::set(&format!("n-{n}"))).await;

@@ -16,7 +16,7 @@ use setgate_domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
 use setgate_domain::set::SetToken;
 use setgate_domain::tenant::Tenant;
 use setgate_domain::verdict::{FilterRun, VerdictKind};
-use setgate_ledger::{Appended, Expected, Ledger, Made, Options};
+use setgate_ledger::{Appended, Ledger, Made, Options, Precondition};
 use tokio::task::JoinSet;
 
 use super::EVENT_BYTES;
@@ -47,7 +47,7 @@ impl Lives {
         let ledger = Ledger::open(Options::new(folder), clock.clone()).context("a new ledger")?;
         let tenant: TenantId = "bench".parse()?;
         let made = Tenant { id: tenant.clone(), display_name: None, quota: None, created_at: clock.now() };
-        ledger.registry.put_tenant(made, Expected::Any).await?;
+        ledger.registry.put_tenant(made, Precondition::Any).await?;
         let plan = ledger.plans.intern(&Plan::default()).await?;
         let subscription = SubscriptionId::new(clock.now(), 1);
         Ok(Self::of(ledger, clock, tenant, subscription, plan, 0))
@@ -59,7 +59,7 @@ impl Lives {
         let clock = Clock::system();
         let ledger = Ledger::open(Options::new(data.join("ledger")), clock.clone()).context("the host's ledger")?;
         let subscription: SubscriptionId = subscription.parse()?;
-        let lane = ledger.deliveries.lanes().await?.into_iter().find(|lane| lane.subscription == subscription);
+        let lane = ledger.deliveries.due_summary().await?.into_iter().find(|due| due.subscription == subscription);
         let tenant = lane.context("the subscription has no delivery that is due")?.tenant;
         let due = ledger.deliveries.due(&tenant, subscription, clock.now(), None, 1).await?;
         let DueDelivery { plan, .. } = due.into_iter().next().context("no delivery of the subscription is due yet")?;

@@ -15,7 +15,7 @@ use setgate_ledger::Identity;
 /// Nothing is written in these cases.
 pub(super) fn master_key(dir: &Path, key_file: &Path) -> anyhow::Result<MasterKey> {
     let ledger = dir.join("ledger");
-    setgate_ledger::refuse_shared(dir)?;
+    setgate_ledger::check_folder_mode(dir)?;
     let found = setgate_ledger::identity(&ledger).context("the ledger cannot be opened")?;
     let needed = found.as_ref().and_then(|Identity { master_key }| master_key.as_deref());
     if let (Some(needed), false) = (needed, key_file.try_exists().unwrap_or(true)) {

@@ -47,7 +47,7 @@ impl Exposition {
             lines.map(move |(count, state)| (format!("tenant=\"{tenant}\",state=\"{state}\""), count.to_string()))
         });
         family(&mut text, "setgate_deliveries_by_state", "gauge", states);
-        let stored = self.ledger.usage.stored_of_all();
+        let stored = self.ledger.usage.stored_by_tenant();
         let stored = stored.iter().filter(|(tenant, _)| snapshot.tenants.contains_key(tenant));
         let stored = stored.map(|(tenant, bytes)| (format!("tenant=\"{tenant}\""), bytes.to_string()));
         family(&mut text, metric::STORED_BYTES, "gauge", stored);

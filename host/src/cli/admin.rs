@@ -118,7 +118,7 @@ fn restore(from: &Path, paths: &Paths) -> anyhow::Result<ExitCode> {
             paths.data.display()
         );
     }
-    setgate_ledger::refuse_shared(&paths.data)?;
+    setgate_ledger::check_folder_mode(&paths.data)?;
     only_a_master_key(&paths.data)?;
     let has_key = paths.master_key.exists();
     if has_key {

@@ -38,12 +38,12 @@ impl AuditLog {
     async fn audit_page(
         &self,
         tenant: Option<&TenantId>,
-        since_made: bool,
+        since_creation: bool,
         query: Query,
         page: PageQuery,
     ) -> Result<Page<Record>, Error> {
         let before = page.place::<Place>()?.map(|place| place.0);
-        let (items, next) = self.history.audit(tenant, since_made, query, before, page.limit()).await?;
+        let (items, next) = self.history.audit(tenant, since_creation, query, before, page.limit()).await?;
         Ok(Page { items, next: next.map(|seq| Place(seq).to_string()) })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use setgate_domain::id::TenantId;
 use setgate_domain::tenant::Quota;
-use setgate_ledger::{Expected, Registry, TenantView, Usage, Versioned};
+use setgate_ledger::{Precondition, Registry, TenantView, Usage, Versioned};
 
 use super::Error;
 use crate::config::Settings;
@@ -74,11 +74,11 @@ pub const ABSENT: u64 = 0;
 
 /// The expectation for a change of a document that was read before: the version that the client expects, or else the
 /// version that was read, or absence if there was no document.
-pub(super) fn expect_version<T>(expected: Option<u64>, read: Option<&Arc<Versioned<T>>>) -> Expected {
+pub(super) fn expect_version<T>(expected: Option<u64>, read: Option<&Arc<Versioned<T>>>) -> Precondition {
     match expected {
-        Some(ABSENT) => Expected::Absent,
-        Some(version) => Expected::Version(version),
-        None => read.map_or(Expected::Absent, |document| Expected::Version(document.version)),
+        Some(ABSENT) => Precondition::Absent,
+        Some(version) => Precondition::Version(version),
+        None => read.map_or(Precondition::Absent, |document| Precondition::Version(document.version)),
     }
 }
 
@@ -92,6 +92,6 @@ pub(super) fn check_version(expected: Option<u64>, stored: u64) -> Result<(), Er
 }
 
 /// The expectation for a removal: any version if the client gave none.
-pub(super) fn expect_any(expected: Option<u64>) -> Expected {
-    expected.map_or(Expected::Any, Expected::Version)
+pub(super) fn expect_any(expected: Option<u64>) -> Precondition {
+    expected.map_or(Precondition::Any, Precondition::Version)
 }

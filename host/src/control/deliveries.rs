@@ -6,7 +6,7 @@ use setgate_domain::attempt::Attempt;
 use setgate_domain::audit::AuditAction;
 use setgate_domain::delivery::{DeliveryRecord, Redrive};
 use setgate_domain::id::{DeliveryId, TenantId};
-use setgate_ledger::Redriven;
+use setgate_ledger::RedriveOutcome;
 
 use super::pages::cursor as cursor_of;
 use super::{Control, DeliveryQuery, Error, Page, PageQuery};
@@ -83,15 +83,15 @@ impl Control {
         let audit = self.redrive_action(action);
         let doing = tokio::spawn(async move {
             let redriven = control.ledger.deliveries.redrive(&whose, id, (action, audit), control.clock.now()).await?;
-            if let Some(Redriven::Due(due) | Redriven::Discarded(Some(due))) = &redriven {
+            if let Some(RedriveOutcome::Due(due) | RedriveOutcome::Discarded(Some(due))) = &redriven {
                 control.data_plane.dispatch(vec![due.clone()]).await;
             }
             Ok(redriven)
         });
         match doing.await.unwrap_or(Err(setgate_ledger::Error::Closed))? {
             None => return Err(not_found(id)),
-            Some(Redriven::Due(_) | Redriven::Discarded(_)) => {}
-            Some(Redriven::NotApplicable(state)) => {
+            Some(RedriveOutcome::Due(_) | RedriveOutcome::Discarded(_)) => {}
+            Some(RedriveOutcome::NotApplicable(state)) => {
                 return Err(Error::Conflict(format!(
                     "the delivery is {}: `again` and `discard` are for held and dead ones, `release` for held ones",
                     state.as_str()

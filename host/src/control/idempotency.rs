@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use setgate_domain::idempotency::Claim;
 use setgate_domain::secret::Secret;
-use setgate_ledger::AnswersStored;
+use setgate_ledger::StoredResponses;
 
 use super::{Control, Error};
 
@@ -36,7 +36,7 @@ pub enum Standing {
     /// The key was used for a different request.
     KeyReused,
     /// The limit for stored responses is reached.
-    Full(AnswersStored),
+    Full(StoredResponses),
 }
 
 impl Control {
@@ -49,7 +49,7 @@ impl Control {
         if found.request != claim.request {
             return Ok(Standing::KeyReused);
         }
-        let Some(sealed) = found.answer else { return Ok(Standing::AnswerLost) };
+        let Some(sealed) = found.response else { return Ok(Standing::AnswerLost) };
         let opened = self.master.open(&context(claim), &sealed);
         let answer = opened.ok().and_then(|text| serde_json::from_str(text.expose()).ok());
         if answer.is_none() {
@@ -68,7 +68,7 @@ impl Control {
     }
 }
 
-fn is_full(stored: AnswersStored) -> bool {
+fn is_full(stored: StoredResponses) -> bool {
     stored.count >= ANSWERS_PER_TENANT_MAX || stored.bytes >= ANSWERS_BYTES_PER_TENANT_MAX
 }
 
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn answers_are_bounded_in_count_and_in_bytes() {
-        let full = |count, bytes| is_full(AnswersStored { count, bytes });
+        let full = |count, bytes| is_full(StoredResponses { count, bytes });
         assert!(!full(ANSWERS_PER_TENANT_MAX - 1, ANSWERS_BYTES_PER_TENANT_MAX - 1));
         assert!(full(ANSWERS_PER_TENANT_MAX, 0) && full(1, ANSWERS_BYTES_PER_TENANT_MAX));
     }

@@ -17,7 +17,7 @@ use setgate_ledger::Versioned;
 
 use super::checks::{check_length, check_quota, expect_any, expect_version};
 use super::read_only::{ReadOnly, check_name};
-use super::{Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX};
+use super::{Control, Error, Page, PageQuery, Precondition, TEXT_CHARS_MAX};
 
 pub use grant::{Grant, Revoked};
 pub use principal::Principal;
@@ -226,7 +226,7 @@ impl Control {
             once = KeyOnce { view: view(&key, 0), key: kept };
         }
         let audit = self.audit("key.create").note("the operator's, at the start");
-        once.view.version = self.ledger.registry.put_key(key, (Expected::Absent, audit)).await?;
+        once.view.version = self.ledger.registry.put_key(key, (Precondition::Absent, audit)).await?;
         Ok(Some(once))
     }
 
@@ -255,7 +255,7 @@ impl Control {
         expires_at: Option<Timestamp>,
     ) -> Result<KeyOnce, Error> {
         let (key, mut once) = self.new_key(tenant, label, scopes, expires_at);
-        once.view.version = self.ledger.registry.put_key(key, (Expected::Absent, self.audit("key.create"))).await?;
+        once.view.version = self.ledger.registry.put_key(key, (Precondition::Absent, self.audit("key.create"))).await?;
         Ok(once)
     }
 

@@ -40,7 +40,7 @@ use setgate_domain::audit::{Actor, AuditAction};
 use setgate_domain::id::{SubscriptionId, SubscriptionName, TenantId};
 use setgate_domain::tenant::Quota;
 use setgate_egress::Egress;
-use setgate_ledger::Expected;
+use setgate_ledger::Precondition;
 pub use setgate_ledger::{DeliveryQuery, EventQuery};
 use setgate_ledger::{Ledger, TenantView};
 use setgate_sandbox::{Sandbox, UploadError};
@@ -216,14 +216,14 @@ impl From<setgate_ledger::Error> for Error {
     fn from(error: setgate_ledger::Error) -> Self {
         match error {
             setgate_ledger::Error::VersionMismatch { current } => Self::Version { actual: current },
-            setgate_ledger::Error::Cursor => Self::BadCursor,
+            setgate_ledger::Error::InvalidCursor => Self::BadCursor,
             setgate_ledger::Error::NameTaken(name) => Self::NameTaken(name),
             setgate_ledger::Error::NoTenant(tenant) => Self::NotFound(format!("tenant `{tenant}`")),
             setgate_ledger::Error::Purging(_)
             | setgate_ledger::Error::InUse(_)
-            | setgate_ledger::Error::Unbound(_)
-            | setgate_ledger::Error::TooHeavy { .. }
-            | setgate_ledger::Error::TooLong { .. } => Self::Conflict(error.to_string()),
+            | setgate_ledger::Error::FilterNotActive(_)
+            | setgate_ledger::Error::QuotaExceeded { .. }
+            | setgate_ledger::Error::DocumentTooLarge { .. } => Self::Conflict(error.to_string()),
             other => Self::Ledger(other),
         }
     }

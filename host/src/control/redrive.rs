@@ -8,7 +8,7 @@ use setgate_domain::delivery::{DeliveryRecord, Redrive, State};
 use setgate_domain::id::{DeliveryId, FilterName, SourceName, SubscriptionId, TenantId};
 use setgate_domain::tenant::Incarnation;
 use setgate_domain::time::Timestamp;
-use setgate_ledger::{Cursor, REDRIVE_CHUNK_ROWS, Redriven};
+use setgate_ledger::{Cursor, REDRIVE_CHUNK_ROWS, RedriveOutcome};
 
 use super::pages::{cursor as cursor_of, parse_cursor};
 use super::{Control, DeliveryQuery, Error};
@@ -229,8 +229,11 @@ impl Control {
             if self.tenant(tenant)?.incarnation() != of {
                 return Err(Error::NotFound(format!("tenant `{tenant}` any more")));
             }
-            let page =
-                self.ledger.history.at_rest(tenant, state, query.clone(), cursor, room.min(REDRIVE_CHUNK_ROWS)).await?;
+            let page = self
+                .ledger
+                .history
+                .resting_deliveries(tenant, state, query.clone(), cursor, room.min(REDRIVE_CHUNK_ROWS))
+                .await?;
             counts.matched += page.items.len() as u64;
             counts.redriven += self.redrive_chunk(tenant, page.items, action, at).await?;
             cursor = page.next;
@@ -272,10 +275,10 @@ impl Control {
         let mut due = Vec::with_capacity(done.len());
         for one in done {
             match one {
-                Redriven::Due(delivery) => due.push(delivery),
+                RedriveOutcome::Due(delivery) => due.push(delivery),
                 // A discarded delivery unblocks the next one in its FIFO order.
-                Redriven::Discarded(freed) => due.extend(freed),
-                Redriven::NotApplicable(_) => continue,
+                RedriveOutcome::Discarded(unblocked) => due.extend(unblocked),
+                RedriveOutcome::NotApplicable(_) => continue,
             }
             redriven += 1;
         }

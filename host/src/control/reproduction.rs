@@ -137,7 +137,7 @@ impl Control {
     pub async fn component(&self, tenant: &TenantId, name: &FilterName, digest: Digest) -> Result<Stored, Error> {
         let view = self.tenant(tenant)?;
         let is_version = view.filters.get(name).is_some_and(|filter| filter.value.version(&digest).is_some());
-        if !is_version && !self.ledger.plans.ran_filter(tenant, name, digest).await? {
+        if !is_version && !self.ledger.plans.is_filter_version_in_use(tenant, name, digest).await? {
             return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
         }
         self.stored(tenant, digest).await
@@ -147,7 +147,7 @@ impl Control {
     pub async fn table_rows(&self, tenant: &TenantId, name: &TableName, digest: Digest) -> Result<Stored, Error> {
         let view = self.tenant(tenant)?;
         let is_version = view.tables.get(name).is_some_and(|table| table.value.digests().any(|kept| kept == digest));
-        if !is_version && !self.ledger.plans.saw_table(tenant, name, digest).await? {
+        if !is_version && !self.ledger.plans.is_table_version_in_use(tenant, name, digest).await? {
             return Err(Error::NotFound(format!("version {digest} of table `{name}`")));
         }
         self.stored(tenant, digest).await

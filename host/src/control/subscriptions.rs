@@ -21,7 +21,7 @@ use setgate_domain::subscription::{
 use setgate_ledger::TenantView;
 
 use super::checks::{check_length, check_quota, expect_any, expect_version, retried};
-use super::{Control, Error, Expected, Page, PageQuery};
+use super::{Control, Error, Page, PageQuery, Precondition};
 
 pub use endpoint::{HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_MAX};
 pub use shapes::{
@@ -81,7 +81,7 @@ impl Control {
             updated_at: now,
         };
         self.pause_unverified(&view, &mut subscription, None, now);
-        let intent = (Expected::Absent, self.audit("subscription.create"));
+        let intent = (Precondition::Absent, self.audit("subscription.create"));
         let version = self.ledger.registry.put_subscription(subscription.clone(), intent).await?;
         Ok(made.beside(self, version, &subscription, now))
     }

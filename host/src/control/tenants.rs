@@ -8,7 +8,7 @@ use setgate_domain::tenant::{Quota, Tenant};
 use super::checks::{check_length, expect_any, expect_version, retried};
 use super::read_only::{ReadOnly, check_name};
 use super::warnings::Warning;
-use super::{Control, Error, Expected, Page, PageQuery, TEXT_CHARS_MAX, changed};
+use super::{Control, Error, Page, PageQuery, Precondition, TEXT_CHARS_MAX, changed};
 
 /// A request to create a tenant.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -69,7 +69,7 @@ impl Control {
         check_length("display_name", &new.display_name)?;
         let tenant =
             Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
-        let intent = (Expected::Absent, self.audit("tenant.create"));
+        let intent = (Precondition::Absent, self.audit("tenant.create"));
         let version = self.ledger.registry.put_tenant(tenant.clone(), intent).await?;
         Ok(self.tenant_shown(version, tenant))
     }

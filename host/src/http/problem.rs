@@ -78,7 +78,7 @@ impl Problem {
             let detail = "the requested data is damaged on the host's disk: the error is in the operator's log; restore a backup";
             return Self::new(Code::LedgerDamaged, detail);
         }
-        if error.is_told() {
+        if error.is_logged() {
             tracing::debug!(%error, "ledger request failed");
         } else {
             tracing::error!(%error, "ledger request failed");

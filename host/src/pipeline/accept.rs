@@ -10,7 +10,7 @@ use setgate_domain::id::{EventId, SourceName, TenantId};
 use setgate_domain::json::JsonLimits;
 use setgate_domain::time::Timestamp;
 use setgate_domain::trace::TraceContext;
-use setgate_ledger::{Appended, Taken};
+use setgate_ledger::{AppendOutcome, Appended};
 
 use super::decode::{Coding, CodingFault, gunzip};
 use super::plan::{OfEvent, Wanted};
@@ -236,9 +236,11 @@ impl Pipeline {
         let at_once = deliveries.is_some();
         let taken = match deliveries {
             Some(deliveries) => self.ledger.events.append_with(event, deliveries).await,
-            None => self.ledger.events.append(event).await.map(|appended| Taken { appended, fanned_out: false }),
+            None => {
+                self.ledger.events.append(event).await.map(|appended| AppendOutcome { appended, fanned_out: false })
+            }
         };
-        let Taken { appended, fanned_out } = taken.inspect_err(|_| span.failed("not_stored"))?;
+        let AppendOutcome { appended, fanned_out } = taken.inspect_err(|_| span.failed("not_stored"))?;
         if fanned_out {
             span.count(attribute::DELIVERIES, wanting.len() as u64);
             return Ok(appended);

@@ -20,7 +20,7 @@ use setgate_domain::id::{Digest, EventId, FilterName, TenantId};
 use setgate_domain::rollout::{EndReason, Mode, Rollout};
 use setgate_domain::subscription::Subscription;
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_ledger::{Expected, Registry, TenantView};
+use setgate_ledger::{Precondition, Registry, TenantView};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -176,7 +176,7 @@ impl Canaries {
             let mut filter = stored.value.clone();
             filter.end_rollout(now, EndReason::Faults, counted);
             let audit = AuditAction::host("rollout.end").note(format!("{digest} faulted too often"));
-            match self.registry.put_filter(filter, (Expected::Version(stored.version), audit)).await {
+            match self.registry.put_filter(filter, (Precondition::Version(stored.version), audit)).await {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;
@@ -184,7 +184,7 @@ impl Canaries {
                     let reason = EndReason::Faults.as_str();
                     counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason).increment(1);
                     let (calls, faults) = (counted.calls, counted.faults);
-                    warn!(%tenant, filter = %name, %digest, calls, faults, "a canary faulted too often and is rolled back");
+                    warn!(%tenant, filter = %name, %digest, calls, faults, "canary exceeded its fault limit and was rolled back");
                     return Ok(());
                 }
             }

@@ -129,7 +129,7 @@ impl Dispatcher {
     }
 
     async fn find_what_is_due(&mut self) -> Result<(), setgate_ledger::Error> {
-        match self.pipeline.ledger.deliveries.lanes().await {
+        match self.pipeline.ledger.deliveries.due_summary().await {
             Ok(lanes) => {
                 for lane in lanes {
                     self.lanes.on_disk(&lane.tenant, lane.subscription);
@@ -379,7 +379,7 @@ impl Pipeline {
     async fn attempt(&self, delivery: DueDelivery) -> Result<Next, setgate_ledger::Error> {
         if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
             let reason = "its subscription was removed".to_owned();
-            return Ok(Next::rest(self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.freed));
+            return Ok(Next::rest(self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.unblocked));
         }
         let reserved_bytes = delivery.bytes;
         match self.filter(delivery).await? {

@@ -44,7 +44,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
             Ok(_) if stop.is_cancelled() => return,
             Ok(_) => {}
             Err(error) => {
-                if !error.is_told() {
+                if !error.is_logged() {
                     error!(%error, "fan-out failed; accepted events wait in the journal and it is tried again");
                 }
                 tokio::select! {

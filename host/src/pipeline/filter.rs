@@ -59,7 +59,7 @@ impl Pipeline {
             return Ok(Next::Rest(None));
         }
         // An earlier delivery was revived since this one was listed. Settling the earlier one unblocks this one.
-        if content.kept_back {
+        if content.blocked {
             return Ok(Next::Rest(None));
         }
         let stale = content.attempts != delivery.attempts || content.due_at > delivery.due_at;
@@ -134,7 +134,7 @@ impl Pipeline {
             Step::Held { runs, .. } => runs.last().map(|run| (run.filter.clone(), run.digest)),
             _ => None,
         };
-        let freed = self.settle(&delivery, step).await?.freed;
+        let unblocked = self.settle(&delivery, step).await?.unblocked;
         // The version may have been withdrawn after the chain ran, and the release loop may have looked before this
         // delivery was held.
         if let Some((filter, digest)) = holding
@@ -147,7 +147,7 @@ impl Pipeline {
             return Ok(Next::requeue(row));
         }
         Ok(match again {
-            None => Next::rest(freed),
+            None => Next::rest(unblocked),
             Some(due_at) => {
                 let filter_tries = delivery.filter_tries + 1;
                 Next::requeue(DueDelivery { due_at, filter_tries, ..delivery })

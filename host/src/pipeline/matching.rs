@@ -95,7 +95,7 @@ impl Matcher {
         bounded: bool,
     ) -> Result<Vec<&'v Subscription>, Refused> {
         let of = Types::of(types);
-        let work_ns = of.work_ns(view.weight.patterns.unsigned_abs());
+        let work_ns = of.work_ns(view.document_usage.patterns.unsigned_abs());
         if work_ns <= ON_THE_SPOT_NS_MAX {
             return Ok(wanting(view, source, &of).collect());
         }

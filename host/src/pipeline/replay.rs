@@ -67,7 +67,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
                     running = take_over(running, records);
                     known = true;
                 }
-                Err(error) => error!(%error, "the replays cannot be read; it is tried again"),
+                Err(error) => error!(%error, "replays cannot be read; retrying"),
             }
         }
         for replay in &mut running {
@@ -87,7 +87,7 @@ pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: Cance
                         // Retention swept the plan after it was pinned.
                         pipeline.pinned.forget(plan);
                     }
-                    error!(replay = %replay.record.replay.id, %error, "a replay cannot go on; it is tried again");
+                    error!(replay = %replay.record.replay.id, %error, "replay failed; retrying from its last position");
                     replay.next = now.plus_millis(RETRY_MS);
                     known = false;
                 }
@@ -193,7 +193,7 @@ impl Pipeline {
         dispatcher.due(advanced.due).await;
         if done {
             let made = record.made + advanced.made;
-            info!(tenant = %replay.tenant, replay = %replay.id, made, "a replay is done");
+            info!(tenant = %replay.tenant, replay = %replay.id, made, "replay finished");
             return Ok(Stepped::Ended);
         }
         let count = usize::try_from(advanced.made).unwrap_or(usize::MAX);

@@ -13,7 +13,7 @@ use setgate_domain::delivery::{DeliveryRecord, DueDelivery, State};
 use setgate_domain::filter::Filter;
 use setgate_domain::id::{DeliveryId, Digest, FilterName, TenantId};
 use setgate_domain::verdict::Fault;
-use setgate_ledger::{DeliveryQuery, Expected, HISTORY_LIMIT_MAX, Rerun, Versioned};
+use setgate_ledger::{DeliveryQuery, HISTORY_LIMIT_MAX, PlanChange, Precondition, Versioned};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -70,10 +70,12 @@ impl Pipeline {
         for (tenant, view) in &snapshot.tenants {
             for (name, filter) in view.filters.iter().filter(|(_, filter)| !filter.value.releasing.is_empty()) {
                 match self.release_one(tenant, name, filter, dispatcher).await {
-                    Ok(count) => info!(%tenant, filter = %name, count, "what a filter's faults held is run anew"),
+                    Ok(count) => {
+                        info!(%tenant, filter = %name, count, "deliveries held by a fault of the filter are due again")
+                    }
                     Err(error) => {
                         well = false;
-                        error!(%tenant, filter = %name, %error, "held deliveries could not be released; it is tried again");
+                        error!(%tenant, filter = %name, %error, "held deliveries could not be released; retrying");
                     }
                 }
             }
@@ -91,8 +93,8 @@ impl Pipeline {
         let count = self.release(tenant, |held| held_by(held, name, &filter.value.releasing), dispatcher).await?;
         let mut after = filter.value.clone();
         after.releasing.clear();
-        let done = AuditAction::host("filter.release").note(format!("{count} deliveries are run anew"));
-        match self.ledger.registry.put_filter(after, (Expected::Version(filter.version), done)).await {
+        let done = AuditAction::host("filter.release").note(format!("{count} deliveries are due again"));
+        match self.ledger.registry.put_filter(after, (Precondition::Version(filter.version), done)).await {
             // The filter was changed concurrently, maybe for the same versions: the change triggers another pass.
             Err(setgate_ledger::Error::VersionMismatch { .. }) => Ok(count),
             done => done.map(|_| count),
@@ -117,8 +119,10 @@ impl Pipeline {
             };
             match self.release(tenant, forgotten, dispatcher).await {
                 Ok(0) => {}
-                Ok(count) => info!(%tenant, count, "deliveries that nothing holds any more are run anew"),
-                Err(error) => error!(%tenant, %error, "held deliveries could not be looked through"),
+                Ok(count) => {
+                    info!(%tenant, count, "held deliveries are due again, because the suspension or rollout that held them has ended")
+                }
+                Err(error) => error!(%tenant, %error, "held deliveries could not be read"),
             }
         }
     }
@@ -166,10 +170,10 @@ impl Pipeline {
         let rerun = |record: DeliveryRecord| {
             let is_there = view.subscriptions.contains_key(&record.id.subscription);
             let plan = is_there.then(|| anew.next()).flatten().unwrap_or(record.plan);
-            Rerun { id: record.id, plan }
+            PlanChange { id: record.id, plan }
         };
         let reruns = held.into_iter().map(rerun).collect();
-        self.ledger.deliveries.requeue_with_plan_for(tenant, reruns, self.clock.now(), audit).await
+        self.ledger.deliveries.requeue_with_plan(tenant, reruns, self.clock.now(), audit).await
     }
 }
 

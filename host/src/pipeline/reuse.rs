@@ -10,7 +10,7 @@ use setgate_domain::delivery::DueDelivery;
 use setgate_domain::event::Event;
 use setgate_domain::filter::PlanStep;
 use setgate_domain::id::{Digest, SubscriptionId};
-use setgate_ledger::{Registry, TenantView, plan_name};
+use setgate_ledger::{Registry, TenantView, plan_digest};
 use setgate_sandbox::{BindingKey, ReuseSettings, Sandbox};
 
 use super::canary::canary_of;
@@ -69,7 +69,7 @@ impl IdleInstances {
             let plan = || {
                 let view = snapshot.tenant(&bound.tenant)?;
                 let subscription = &view.subscriptions.get(&bound.subscription)?.value;
-                plan_name(&self.planner.plan_of(subscription)?).ok()
+                plan_digest(&self.planner.plan_of(subscription)?).ok()
             };
             *current.entry(bound.subscription).or_insert_with(plan) == Some(bound.plan)
         });

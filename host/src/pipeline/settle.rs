@@ -13,7 +13,7 @@ use setgate_domain::retry::given_up;
 use setgate_domain::subscription::Pause;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_ledger::{Expected, Settled};
+use setgate_ledger::{Precondition, SettleOutcome};
 use tracing::{debug, warn};
 
 use super::Pipeline;
@@ -61,13 +61,17 @@ impl Pipeline {
             Some(due_at) => {
                 Next::requeue(DueDelivery { due_at, attempts: delivery.attempts + 1, filtered: true, ..delivery })
             }
-            None => Next::rest(settled.freed),
+            None => Next::rest(settled.unblocked),
         })
     }
 
     /// Commits a settlement and retries until the commit succeeds, because the request was already sent to the receiver
     /// and must be recorded. If the host shuts down first, the delivery is due again after the restart.
-    pub(super) async fn settle(&self, delivery: &DueDelivery, step: Step) -> Result<Settled, setgate_ledger::Error> {
+    pub(super) async fn settle(
+        &self,
+        delivery: &DueDelivery,
+        step: Step,
+    ) -> Result<SettleOutcome, setgate_ledger::Error> {
         self.settle_as(delivery, Settlement::new(delivery.seq, self.clock.now(), step)).await
     }
 
@@ -75,7 +79,7 @@ impl Pipeline {
         &self,
         delivery: &DueDelivery,
         settlement: Settlement,
-    ) -> Result<Settled, setgate_ledger::Error> {
+    ) -> Result<SettleOutcome, setgate_ledger::Error> {
         let fault = match &settlement.step {
             Step::Held { runs, .. } => runs.iter().filter_map(|run| run.fault.as_ref()).next_back().map(Fault::kind),
             _ => None,
@@ -94,7 +98,7 @@ impl Pipeline {
                 Ok(settled) => break settled,
                 Err(error) if !error.is_temporary() => return Err(error),
                 Err(error) => {
-                    if !error.is_told() {
+                    if !error.is_logged() {
                         warn!(delivery = %delivery.id, %error, "settlement could not be committed; retrying");
                     }
                     tokio::time::sleep(Duration::from_millis(wait_ms)).await;
@@ -140,7 +144,7 @@ impl Pipeline {
         let mut subscription = stored.value.clone();
         subscription.paused = Some(Pause { cause, reason: reason.clone(), since: now });
         subscription.updated_at = now;
-        match self.ledger.registry.put_subscription(subscription, Expected::Version(stored.version)).await {
+        match self.ledger.registry.put_subscription(subscription, Precondition::Version(stored.version)).await {
             Err(setgate_ledger::Error::VersionMismatch { .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(_) => {

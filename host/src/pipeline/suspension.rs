@@ -13,7 +13,7 @@ use setgate_domain::audit::AuditAction;
 use setgate_domain::filter::{FAULT_WINDOW_CALLS, Plan, PlanStep, Suspension};
 use setgate_domain::id::{Digest, FilterName, TenantId};
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_ledger::{Expected, Registry, TenantView};
+use setgate_ledger::{Precondition, Registry, TenantView};
 use tracing::{info, warn};
 
 use super::quotas::Quotas;
@@ -159,7 +159,7 @@ impl Suspender {
             }
             let audit =
                 AuditAction::host("filter.suspend").note(format!("{}: {faults} of {calls} calls faulted", run.digest));
-            match self.registry.put_filter(filter, (Expected::Version(stored.version), audit)).await {
+            match self.registry.put_filter(filter, (Precondition::Version(stored.version), audit)).await {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;

@@ -73,7 +73,7 @@ async fn check(host: &Host) -> Value {
 /// The faults reported by one check, as text.
 fn told(report: &Value, check: &str) -> String {
     let checks = report["checks"].as_array().unwrap();
-    checks.iter().find(|found| found["name"] == check).map(|found| found["told"].to_string()).unwrap_or_default()
+    checks.iter().find(|found| found["name"] == check).map(|found| found["details"].to_string()).unwrap_or_default()
 }
 
 /// A host with a secret and a finished event in its ledger. With `crash`, everything is still in its WAL.
@@ -202,7 +202,7 @@ async fn a_data_folder_that_others_may_write_to_is_refused() {
     for folder in [host.data(), host.data().join("ledger")] {
         for mode in [0o770, 0o702, 0o777, 0o1777] {
             set_mode(&folder, mode);
-            refuses(&host, &["others may write to", "chmod go-w"]).await;
+            refuses(&host, &["users may write to", "chmod go-w"]).await;
         }
         set_mode(&folder, 0o700);
     }

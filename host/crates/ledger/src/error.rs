@@ -9,7 +9,7 @@ use setgate_domain::id::{Digest, FilterName, SubscriptionName, TenantId};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has the ledger open. Only one process may use a ledger at a time.
-    #[error("another process holds the ledger at {}", .0.display())]
+    #[error("another process has the ledger in {} open: stop it, or use another data folder", .0.display())]
     Locked(PathBuf),
     /// The folder or a file in it cannot be created or opened.
     #[error("cannot use {}: {source}", path.display())]
@@ -21,11 +21,11 @@ pub enum Error {
     },
     /// Users other than the owner may write to the folder.
     #[error(
-        "others may write to {path} (mode {mode:04o}), and could put other data in place of this host's: run `chmod go-w \
-         {path}`, or name a folder within it, which the host makes for itself alone",
+        "other users may write to {path} (mode {mode:04o}) and could replace the host's data: run `chmod go-w {path}`, or \
+         configure a folder inside it, which the host creates with mode 0700",
         path = path.display()
     )]
-    Shared {
+    WritableByOthers {
         /// The folder.
         path: PathBuf,
         /// Its permission bits.
@@ -33,14 +33,14 @@ pub enum Error {
     },
     /// The linked SQLite is older than [`crate::SQLITE_VERSION_MIN`], and such versions can lose commits (WAL-reset
     /// race).
-    #[error("SQLite {found} is linked, but the ledger needs 3.51.3 or later")]
+    #[error("the linked SQLite is {found}, but the ledger requires 3.51.3 or later: rebuild with a newer SQLite")]
     EngineVersion {
         /// The linked version.
         found: &'static str,
     },
     /// SQLite did not accept a setting that durability depends on.
-    #[error("SQLite did not take `{name}`: it answers `{found}`")]
-    Setting {
+    #[error("SQLite did not apply the setting `{name}`: its value is `{found}`")]
+    PragmaRefused {
         /// The PRAGMA.
         name: &'static str,
         /// Its value afterwards.
@@ -48,8 +48,8 @@ pub enum Error {
     },
     /// A later version of Setgate wrote the ledger.
     #[error(
-        "a later version of Setgate wrote the ledger: its schema is {found}, and this one knows up to {known}. Nothing was \
-         changed: upgrade this program"
+        "a later version of Setgate wrote the ledger: its schema version is {found}, and this version supports up to {known}. \
+         Nothing was changed: upgrade this program"
     )]
     Schema {
         /// Schema of the file.
@@ -58,7 +58,7 @@ pub enum Error {
         known: i64,
     },
     /// SQLite refused this request; the other requests of its batch are not affected.
-    #[error("the ledger's engine failed: {0}")]
+    #[error("SQLite failed: {0}")]
     Engine(#[source] rusqlite::Error),
     /// The batch could not be made durable, and none of it takes effect. The ledger recovers by itself when the cause
     /// (usually a full disk) is gone.
@@ -71,13 +71,13 @@ pub enum Error {
     #[error("the ledger is closed")]
     Closed,
     /// Stored data cannot be decoded.
-    #[error("the ledger is damaged: {what}; nothing was changed, see docs/how-to/storage.md for what to do")]
+    #[error("the ledger is damaged: {what}. Nothing was changed; see docs/how-to/storage.md")]
     Corrupt {
         /// The data and its location.
         what: String,
     },
     /// A document does not have the version that the caller expected.
-    #[error("the document has changed meanwhile")]
+    #[error("the document was changed concurrently: read it again")]
     VersionMismatch {
         /// Its current version, or `None` if no such document exists.
         current: Option<u64>,
@@ -92,17 +92,17 @@ pub enum Error {
     #[error("{0}")]
     InUse(String),
     /// Another subscription of the tenant has that name.
-    #[error("another subscription is named `{0}` already")]
+    #[error("another subscription already has the name `{0}`")]
     NameTaken(SubscriptionName),
     /// A subscription's chain names a filter that does not exist or has no active version.
-    #[error("there is no active filter `{0}`: upload it first")]
-    Unbound(FilterName),
+    #[error("the filter `{0}` does not exist or has no active version: upload one first")]
+    FilterNotActive(FilterName),
     /// The tenant's documents would exceed its quota.
     #[error(
-        "with this change, what the tenant has comes to {sum}: its quota `{quota}` is {max}; remove or shorten something, or \
-         have the operator raise it"
+        "the change would exceed the tenant's quota `{quota}`: {sum} of {max}; remove or shorten documents, or ask the \
+         operator to raise the quota"
     )]
-    TooHeavy {
+    QuotaExceeded {
         /// Name of the quota.
         quota: &'static str,
         /// The total with this change.
@@ -111,8 +111,8 @@ pub enum Error {
         max: u64,
     },
     /// A single document is too long.
-    #[error("the document has {bytes} bytes as it is stored: {max} are allowed; shorten it")]
-    TooLong {
+    #[error("the document is too long: {bytes} bytes as stored, at most {max} are allowed")]
+    DocumentTooLarge {
         /// Bytes of its text.
         bytes: usize,
         /// Maximum number of bytes.
@@ -122,8 +122,8 @@ pub enum Error {
     #[error("the plan {0} is not stored")]
     UnknownPlan(Digest),
     /// A page cursor that this ledger did not produce.
-    #[error("the cursor is malformed")]
-    Cursor,
+    #[error("the cursor is not valid")]
+    InvalidCursor,
 }
 
 impl Error {
@@ -138,7 +138,7 @@ impl Error {
     }
 
     /// Whether the ledger logs this error itself, repeatedly while it lasts, so that the caller need not log it.
-    pub fn is_told(&self) -> bool {
+    pub fn is_logged(&self) -> bool {
         matches!(self, Self::Commit(_)) || self.is_of_disk()
     }
 

@@ -11,18 +11,18 @@
 //! |---|---|---|
 //! | `event` | an accepted event: the SET, the original bytes if they differ from it (both compressed, `schema/compression.rs`), the trace context | `seq`, increasing, never reused |
 //! | `delivery` | event x subscription x run, with its state | `seq`; unique (event, subscription, run) |
-//! | `filtered` | claims after the chain, and the filter runs that are not stored in an attempt | the delivery |
+//! | `filter_output` | claims after the chain, and the filter runs that are not stored in an attempt | the delivery |
 //! | `attempt` | one exchange with a receiver, compressed (`deliveries/attempts.rs`) | delivery and number in one integer |
 //! | `plan` | a pinned filter chain, JSON | SHA-256; `refs` counts the deliveries that use it |
 //! | `tally` | number of deliveries by state | tenant, subscription |
 //! | `statistic` | counters of one minute or one hour, JSON | tenant, subscription, bucket length, start |
-//! | `entry` | a control-plane document, JSON, with its version | kind, tenant, id |
+//! | `document` | a control-plane document, JSON, with its version | kind, tenant, id |
 //! | `blob`, `blob_part`, `upload` | a filter component or the rows of a lookup table, its parts, and the bytes of an unfinished upload by tenant | SHA-256 |
-//! | `dedupe_run`, `dedupe_part`, `dedupe_head` | a run of the dedupe index, and its pages (`dedupe/`) | a number |
+//! | `dedupe_run`, `dedupe_part`, `dedupe_header` | a run of the dedupe index, and its pages (`dedupe/`) | a number |
 //! | `mark` | `cursor` (last event fanned out), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the settlement log, last batch deleted from it) | name |
 //! | `settled` | state changes of deliveries in one batch, JSON | batch, tenant |
 //! | `replay` | a replay of past events into new runs, JSON, with its progress | its id |
-//! | `failing` | start of a subscription's current failure streak, if it has one | the subscription |
+//! | `failure_streak` | start of a subscription's current failure streak, if it has one | the subscription |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
 //! | `audit` | a control-plane change, JSON (`audit/`) | `seq`, increasing without gaps; a hash chain |
 //! | `meta` | small values of the host itself | name |
@@ -100,55 +100,55 @@ use tokio::sync::mpsc;
 
 use crate::commit::{checkpoint, effects, group_commit, queue, writer};
 use crate::integrity::wal_check;
-use crate::schema::folder::{hold, sync_folder};
+use crate::schema::folder::{lock_folder, sync_folder};
 use crate::schema::readers;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::state::counters;
 use crate::store::{Store, join};
 use crate::upkeep::uptime;
 
-pub use audit::idempotency::{ANSWERS_KEPT_MS, AnswersStored, CarriedOut};
-pub use commit::group_commit::GATHER_FROM;
+pub use audit::idempotency::{ExecutedRequest, IDEMPOTENCY_RETENTION_MS, StoredResponses};
+pub use commit::group_commit::BUSY_COMMIT_REQUESTS;
 pub use deliveries::Deliveries;
-pub use deliveries::outbox::{DUE_LIMIT_MAX, Lane};
+pub use deliveries::outbox::{DUE_LIMIT_MAX, DueSummary};
 pub use deliveries::redrive::REDRIVE_CHUNK_ROWS;
-pub use deliveries::replan::Rerun;
-pub use deliveries::settle::{Decision, Expired, Redriven, Settled};
+pub use deliveries::replan::PlanChange;
+pub use deliveries::settle::{Decision, ExpireOutcome, RedriveOutcome, SettleOutcome};
 pub use error::Error;
 pub use events::fan_out::{FAN_OUT_DELIVERIES_MAX, FanOut};
-pub use events::journal::{Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX, Taken};
-pub use events::replays::{Advanced, REPLAY_EVENTS_MAX, REPLAYS_KEPT_MAX, ReplayStep};
+pub use events::journal::{AppendOutcome, Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};
+pub use events::replays::{AdvanceOutcome, REPLAY_EVENTS_MAX, REPLAYS_RETAINED_MAX, ReplayStep};
 pub use events::{Events, Replays};
 pub use history::History;
 pub use history::queries::{Counts, Cursor, DeliveryQuery, EventQuery, Page};
 pub use history::settlement_log::{
     SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord,
 };
-pub use history::statistics::{Counted, MINUTES_KEPT_MS};
-pub use integrity::damage::Checked;
-pub use integrity::inspect::{Check, FAULTS_TOLD_MAX, Inspected, inspect};
-pub use limits::{HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, PLANS_CACHED_MAX, UNUSED_KEPT_MS};
+pub use history::statistics::{MINUTE_RETENTION_MS, StatisticsWindow};
+pub use integrity::damage::QuickCheck;
+pub use integrity::inspect::{Check, FAULTS_LISTED_MAX, Inspection, inspect};
+pub use limits::{HISTORY_LIMIT_MAX, HISTORY_SCAN_ROWS_MAX, PLANS_CACHED_MAX, UNUSED_RETENTION_MS};
 pub use metric_names::{BATCH_SIZE, BUCKETS, COMMIT_FAILURES, COMMIT_SECONDS};
 pub use options::Options;
 pub use registry::Registry;
 pub use registry::blobs::BLOB_PART_BYTES;
 pub use registry::blobs::Blobs;
 pub use registry::plans::Plans;
-pub use registry::plans::{VersionsInUse, plan_name};
-pub use registry::{Expected, Intent};
+pub use registry::plans::{VersionsInUse, plan_digest};
+pub use registry::{Precondition, WriteContext};
 pub use schema::SQLITE_VERSION_MIN;
-pub use schema::files::refuse_shared;
+pub use schema::files::check_folder_mode;
 pub use settings::Settings;
 pub use state::content::Content;
 pub use state::disk::Cause;
+pub use state::document_usage::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, DocumentUsage};
 pub use state::fanout_cursor::Reach;
 pub use state::handoff::Made;
 pub use state::snapshot::{Snapshot, TenantView, Versioned};
 pub use state::space::Shortage;
-pub use state::weight::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, Weight};
 pub use upkeep::backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};
 pub use upkeep::identity::{Identity, identity};
-pub use upkeep::retention::Retained;
+pub use upkeep::retention::RetentionReport;
 pub use upkeep::usage::Stats;
 pub use upkeep::{Upkeep, Usage};
 
@@ -184,53 +184,53 @@ impl Ledger {
     /// [`Error::Locked`] if another process has it open, [`Error::Schema`] if a later version of Setgate wrote it,
     /// [`Error::Corrupt`] if a document of the registry cannot be read.
     pub fn open(options: Options, clock: Clock) -> Result<Self, Error> {
-        let lock = hold(&options.path)?;
-        wal_check::look(&options.path)?;
+        let lock = lock_folder(&options.path)?;
+        wal_check::check(&options.path)?;
         let conn = schema::open_writer(&options)?;
-        begin_behind(&conn, &clock)?;
+        start_clock(&conn, &clock)?;
         // The directory entry must be as durable as the data in the file.
         sync_folder(&options.path)?;
         let dedupe = dedupe::Index::open(&conn, options.dedupe_run_events)?;
-        let shared = Arc::new(effects::Shared::load(&conn, &options)?);
+        let shared = Arc::new(effects::SharedState::load(&conn, &options)?);
         shared.dedupe_bytes.store(dedupe.bytes(), Ordering::Relaxed);
         let readers = readers::Readers::open(&options.path, options.readers_max)?;
         let history_readers = readers::Readers::open(&options.path, options.history_readers_max)?;
         let (sender, receiver) = mpsc::channel(options.queue_max.max(1));
-        let (alive, ended) = std::sync::mpsc::channel();
+        let (writer_alive, ended) = std::sync::mpsc::channel();
         let queue = queue::Queue::new(sender, Arc::clone(&shared), options.queue_bytes_max);
-        let shelf = Arc::new(Mutex::new(Some(schema::open_checkpointer(&options.path)?)));
+        let checkpoint_conn = Arc::new(Mutex::new(Some(schema::open_checkpointer(&options.path)?)));
         let checkpointer = checkpoint::Checkpointer {
-            conn: Arc::clone(&shelf),
+            conn: Arc::clone(&checkpoint_conn),
             shared: Arc::clone(&shared),
             writer: queue.downgrade(),
-            alive: ended,
+            writer_alive: ended,
             poll: Duration::from_millis(options.checkpoint_poll_ms.max(1)),
             pages_min: options.checkpoint_pages_min,
             wal_pages_max: options.wal_pages_max,
         };
         let batch_max = options.batch_max.max(1);
-        let gather_max = Duration::from_micros(options.gather_us_max);
+        let commit_delay_max = Duration::from_micros(options.commit_delay_us_max);
         let writer = writer::Writer {
             conn: Some(conn),
             options: options.clone(),
             readers: [readers.clone(), history_readers.clone()],
-            checkpointer: shelf,
+            checkpointer: checkpoint_conn,
             measured_at: None,
             reopened_at: None,
-            statistics: counters::Known::default(),
+            statistics: counters::StatisticsCache::default(),
             dedupe,
             shared: Arc::clone(&shared),
             queue: receiver,
             batch_max,
-            gather: group_commit::Gather::new(gather_max),
+            commit_delay: group_commit::CommitDelay::new(commit_delay_max),
             lock,
-            alive,
+            writer_alive,
         };
         let threads = vec![
             spawn(&options.path, "ledger-writer", move || writer.run())?,
             spawn(&options.path, "ledger-checkpointer", move || checkpointer.run())?,
         ];
-        Ok(Self::over(Arc::new(Store {
+        Ok(Self::from_store(Arc::new(Store {
             options: ArcSwap::from_pointee(options),
             clock,
             shared,
@@ -242,7 +242,7 @@ impl Ledger {
         })))
     }
 
-    fn over(store: Arc<Store>) -> Self {
+    fn from_store(store: Arc<Store>) -> Self {
         Self {
             events: Events(Arc::clone(&store)),
             deliveries: Deliveries(Arc::clone(&store)),
@@ -266,7 +266,7 @@ impl Ledger {
         let threads = std::mem::take(&mut *self.store.threads.lock().unwrap_or_else(PoisonError::into_inner));
         let joined = tokio::task::spawn_blocking(move || join(threads)).await;
         if let Err(error) = joined {
-            tracing::error!(%error, "the ledger's threads could not be joined");
+            tracing::error!(%error, "the ledger's threads did not end cleanly");
         }
     }
 }
@@ -281,11 +281,11 @@ fn spawn(path: &Path, name: &str, run: impl FnOnce() + Send + 'static) -> Result
 /// Starts the clock no earlier than the newest stored timestamp. If the stored data is from a time that the clock
 /// considers implausible, postponed deliveries keep their remaining delay relative to now instead of waiting until that
 /// time.
-fn begin_behind(conn: &rusqlite::Connection, clock: &Clock) -> Result<(), Error> {
+fn start_clock(conn: &rusqlite::Connection, clock: &Clock) -> Result<(), Error> {
     let newest: Option<Timestamp> = conn
         .query_row("SELECT accepted_at FROM event ORDER BY seq DESC LIMIT 1", [], |row| row.column(0))
         .optional()?;
-    let Some(stored) = newest.max(uptime::Lived::last(conn)?) else { return Ok(()) };
+    let Some(stored) = newest.max(uptime::Uptime::last_recorded(conn)?) else { return Ok(()) };
     clock.not_before(stored);
     let now = clock.now();
     if stored > now {
@@ -294,7 +294,10 @@ fn begin_behind(conn: &rusqlite::Connection, clock: &Clock) -> Result<(), Error>
              WHERE state = 0 AND updated_at > ?1",
             params![now],
         )?;
-        tracing::warn!(rows, "deliveries that were put off by a clock far ahead are due as if put off now");
+        tracing::warn!(
+            rows,
+            "the clock was far ahead when these deliveries were scheduled; their waits are counted from now"
+        );
     }
     Ok(())
 }

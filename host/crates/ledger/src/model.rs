@@ -21,7 +21,7 @@ use crate::schema::sql_types::{Json, state_number};
 use crate::tests::{
     NOW, TENANT, attempt, block_on, copy, event, in_one_batch, new_delivery, open, open_at, reopen, run, with_tenant,
 };
-use crate::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, Redriven, ReplayStep, Rerun};
+use crate::{Appended, Counts, DeliveryQuery, Error, FanOut, Ledger, PlanChange, RedriveOutcome, ReplayStep};
 use compare::compare;
 
 /// One operation. Numbers select among the existing rows.
@@ -356,7 +356,7 @@ async fn apply(
             } else {
                 let failing = ledger.store.queue().write_named(fail_after_writing);
                 let (taken, failed) = in_one_batch(&ledger, async { tokio::join!(biased; append, failing) }).await;
-                prop_assert!(matches!(failed, Err(Error::Cursor)));
+                prop_assert!(matches!(failed, Err(Error::InvalidCursor)));
                 taken.unwrap()
             };
             prop_assert_eq!(taken.appended, expected);
@@ -430,12 +430,12 @@ async fn apply(
             let expected = model.redrive(seq, redrive);
             let got = match ledger.deliveries.redrive(&tenant, delivery.id, redrive, model.now).await.unwrap() {
                 None => "none",
-                Some(Redriven::Discarded(_)) => "discarded",
-                Some(Redriven::NotApplicable(state)) => {
+                Some(RedriveOutcome::Discarded(_)) => "discarded",
+                Some(RedriveOutcome::NotApplicable(state)) => {
                     prop_assert_eq!(state, delivery.state);
                     "not applicable"
                 }
-                Some(Redriven::Due(due)) => {
+                Some(RedriveOutcome::Due(due)) => {
                     prop_assert_eq!(due.attempts_before, delivery.attempts);
                     "due"
                 }
@@ -447,8 +447,9 @@ async fn apply(
             let applies =
                 matches!(delivery.state, State::Held | State::Dead) && !delivery.filtered && delivery.attempts == 0;
             let expected = if applies { model.redrive(seq, Redrive::Again) } else { "not applicable" };
-            let rerun = Rerun { id: delivery.id, plan: model.plan };
-            let due = ledger.deliveries.requeue_with_plan(&tenant, vec![rerun, rerun], model.now).await.unwrap();
+            let change = PlanChange { id: delivery.id, plan: model.plan };
+            let due =
+                ledger.deliveries.requeue_with_plan(&tenant, vec![change, change], model.now, None).await.unwrap();
             prop_assert_eq!(due.len(), usize::from(expected == "due"));
         }
         Op::Wait { days } => model.now = model.now.plus_millis(days * 24 * 3600 * 1000),
@@ -484,7 +485,7 @@ fn fail_after_writing(batch: &mut Batch<'_>) -> Result<(), Error> {
         "DELETE FROM attempt; DELETE FROM delivery; UPDATE event SET accepted_at = 0; UPDATE plan SET refs = 9;
          UPDATE tally SET due = 9; INSERT INTO meta VALUES ('half', x'01');",
     )?;
-    Err(Error::Cursor)
+    Err(Error::InvalidCursor)
 }
 
 /// Inserts one further run of a delivery by a separate replay.
@@ -508,7 +509,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_ledger_is_its_model(ops in prop::collection::vec(op(), 1..60)) {
+    fn ledger_matches_model(ops in prop::collection::vec(op(), 1..60)) {
         block_on(async {
             let (mut folder, mut ledger) = open();
             with_tenant(&ledger).await;

@@ -20,9 +20,9 @@ pub struct Options {
     pub tail_retention_ms: i64,
     /// Maximum number of requests in one commit. Default: 512.
     pub batch_max: usize,
-    /// Maximum group-commit delay in microseconds. If the last commit had at least [`GATHER_FROM`](crate::GATHER_FROM) requests, the writer
+    /// Maximum group-commit delay in microseconds. If the last commit had at least [`BUSY_COMMIT_REQUESTS`](crate::BUSY_COMMIT_REQUESTS) requests, the writer
     /// waits for half of that commit's duration, and longer while many requests arrive. Default: 3 milliseconds.
-    pub gather_us_max: u64,
+    pub commit_delay_us_max: u64,
     /// Maximum number of deliveries that [`Events::append_with`](crate::Events::append_with) inserts together with an event. An event with more is
     /// left to [`Events::fan_out`](crate::Events::fan_out), because a long append delays every other request.
     pub append_deliveries_max: usize,
@@ -56,7 +56,7 @@ pub struct Options {
     pub retention_min_ms: i64,
     /// If at least this much time lies between two rounds of retention, the host counts as having been down in between.
     /// In milliseconds. Default: 1 hour.
-    pub gap_ms_min: i64,
+    pub downtime_ms_min: i64,
     /// Time limit for the check for damage after the start, in milliseconds. 0 disables the check. Default: 10 seconds.
     pub check_ms_max: u64,
     /// Free bytes on the disk below which the ledger is [short](crate::Usage::shortage) of space. Default: 256 MiB.
@@ -72,7 +72,7 @@ const TAIL_RETENTION_MS: i64 = 3600 * 1000;
 /// Events or settlements in one commit.
 const BATCH_MAX: usize = 512;
 /// Longest group-commit delay of a busy writer, in microseconds.
-const GATHER_US_MAX: u64 = 3_000;
+const COMMIT_DELAY_US_MAX: u64 = 3_000;
 /// Writes queued for commit. If the queue is full, an append is refused.
 pub(crate) const QUEUE_MAX: usize = 8_192;
 /// Bytes of events in the writer's queue.
@@ -82,7 +82,7 @@ pub(crate) const HOT_BYTES_MAX: usize = 16 << 20;
 /// Time limit of the check of the ledger file for damage after the start, in milliseconds.
 const CHECK_MS_MAX: u64 = 10_000;
 /// If at least this much time lies between two rounds of retention, the host was down in between. In milliseconds.
-const GAP_MS_MIN: i64 = 3600 * 1000;
+const DOWNTIME_MS_MIN: i64 = 3600 * 1000;
 pub(crate) const READERS_MAX: u32 = 3;
 const HISTORY_READERS_MAX: u32 = 2;
 
@@ -97,7 +97,7 @@ impl Options {
             statistics_retention_ms: STATISTICS_RETENTION_MS,
             tail_retention_ms: TAIL_RETENTION_MS.min(millis(settings.retention_s)),
             batch_max: BATCH_MAX,
-            gather_us_max: GATHER_US_MAX,
+            commit_delay_us_max: COMMIT_DELAY_US_MAX,
             append_deliveries_max: settings.inline_fanout_max,
             queue_max: QUEUE_MAX,
             hot_bytes_max: HOT_BYTES_MAX,
@@ -111,7 +111,7 @@ impl Options {
             wal_pages_max: 16_384,
             ledger_bytes_max: settings.ledger_bytes_max,
             retention_min_ms: millis(settings.retention_min_s),
-            gap_ms_min: millis(settings.retention_every_s).saturating_mul(3).max(GAP_MS_MIN),
+            downtime_ms_min: millis(settings.retention_every_s).saturating_mul(3).max(DOWNTIME_MS_MIN),
             check_ms_max: CHECK_MS_MAX,
             disk_free_bytes_min: settings.disk_free_bytes_min,
             quota,

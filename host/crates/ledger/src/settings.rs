@@ -70,10 +70,10 @@ impl Settings {
             ("dedupe_run_events", self.dedupe_run_events as u64),
         ];
         let zeros = not_zero.iter().filter(|(_, value)| *value == 0);
-        let mut faults: Vec<_> = zeros.map(|(key, _)| format!("`data.{key}` is 0; it has to be at least 1")).collect();
+        let mut faults: Vec<_> = zeros.map(|(key, _)| format!("`data.{key}` is 0, but must be at least 1")).collect();
         if self.ledger_bytes_max != 0 && self.ledger_bytes_max < LEDGER_BYTES_MIN {
             faults.push(format!(
-                "`data.ledger_bytes_max` is less than {LEDGER_BYTES_MIN}, which the ledger itself needs; 0 is no limit"
+                "`data.ledger_bytes_max` is less than {LEDGER_BYTES_MIN}, the minimum that the ledger needs; 0 means unlimited"
             ));
         }
         faults

@@ -15,7 +15,7 @@ use crate::schema::readers::{self, ReadersOf};
 pub(crate) struct Store {
     pub(crate) options: ArcSwap<Options>,
     pub(crate) clock: Clock,
-    pub(crate) shared: Arc<effects::Shared>,
+    pub(crate) shared: Arc<effects::SharedState>,
     /// `None` only during drop: closing the queue ends the writer.
     pub(crate) queue: Option<queue::Queue>,
     pub(crate) readers: readers::Readers,
@@ -37,7 +37,7 @@ impl Store {
         &self.history_readers
     }
 
-    pub(crate) fn shared(&self) -> &effects::Shared {
+    pub(crate) fn shared(&self) -> &effects::SharedState {
         &self.shared
     }
 

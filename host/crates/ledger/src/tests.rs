@@ -15,7 +15,7 @@ use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{FilterRun, VerdictKind};
 use tempfile::TempDir;
 
-use crate::{Error, Expected, FanOut, Ledger, Options, SQLITE_VERSION_MIN};
+use crate::{Error, FanOut, Ledger, Options, Precondition, SQLITE_VERSION_MIN};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_751_705_149_662);
 pub(crate) const TENANT: &str = "acme";
@@ -32,7 +32,7 @@ pub(crate) fn open() -> (TempDir, Ledger) {
 
 pub(crate) fn open_at(folder: &TempDir) -> Ledger {
     // The tests move the clock by weeks, which must not count as downtime. Small runs exercise the dedupe index.
-    let options = Options { gap_ms_min: i64::MAX, dedupe_run_events: 4, ..Options::new(folder.path()) };
+    let options = Options { downtime_ms_min: i64::MAX, dedupe_run_events: 4, ..Options::new(folder.path()) };
     Ledger::open(options, Clock::manual(NOW)).unwrap()
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn tenant() -> Tenant {
 }
 
 pub(crate) async fn with_tenant(ledger: &Ledger) {
-    ledger.registry.put_tenant(tenant(), Expected::Any).await.unwrap();
+    ledger.registry.put_tenant(tenant(), Precondition::Any).await.unwrap();
 }
 
 pub(crate) fn event(n: u64) -> NewEvent {
@@ -189,12 +189,12 @@ pub(crate) async fn in_one_batch<T>(ledger: &Ledger, requests: impl Future<Outpu
 }
 
 #[test]
-fn the_linked_sqlite_is_new_enough() {
+fn linked_sqlite_is_supported() {
     assert!(rusqlite::version_number() >= SQLITE_VERSION_MIN);
 }
 
 #[test]
-fn one_process_holds_a_ledger() {
+fn second_process_is_refused() {
     block_on(async {
         let (folder, ledger) = open();
         let second = Ledger::open(Options::new(folder.path()), Clock::manual(NOW));
@@ -208,7 +208,7 @@ fn one_process_holds_a_ledger() {
 
 #[cfg(unix)]
 #[test]
-fn the_folder_is_private() {
+fn folder_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("deep/ledger");
@@ -217,7 +217,7 @@ fn the_folder_is_private() {
 }
 
 #[test]
-fn after_shutdown_every_call_says_so_and_what_was_sent_before_is_kept() {
+fn shutdown_commits_queued_requests() {
     block_on(async {
         let (folder, ledger) = open();
         with_tenant(&ledger).await;
@@ -232,7 +232,7 @@ fn after_shutdown_every_call_says_so_and_what_was_sent_before_is_kept() {
 
 /// The WAL does not grow without bound under a writer that never pauses.
 #[test]
-fn the_wal_starts_anew_while_writing_goes_on() {
+fn wal_is_reset_under_constant_writes() {
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let options = Options {
@@ -256,7 +256,7 @@ fn the_wal_starts_anew_while_writing_goes_on() {
 
 /// After a clock that was years ahead, postponed deliveries must not wait for years.
 #[test]
-fn what_was_put_off_by_a_clock_that_was_far_ahead_is_due_as_if_put_off_at_the_start() {
+fn clock_far_ahead_does_not_delay_retries() {
     block_on(async {
         let folder = tempfile::tempdir().unwrap();
         let real = Clock::system().now();

@@ -6,7 +6,7 @@
 //!    nothing and may be executed; one with a row is never executed again.
 //! 2. The response is stored afterwards, encrypted. A row without a response belongs to a request whose host was killed
 //!    in between.
-//! 3. A row expires [`ANSWERS_KEPT_MS`] after it was written.
+//! 3. A row expires [`IDEMPOTENCY_RETENTION_MS`] after it was written.
 
 use rusqlite::{Connection, OptionalExtension};
 use setgate_domain::id::{Digest, TenantId};
@@ -18,20 +18,20 @@ use crate::Error;
 use crate::schema::sql_types::{ReadColumn, params};
 
 /// How long a request is recognised by its key, in milliseconds: one day.
-pub const ANSWERS_KEPT_MS: i64 = 24 * 3_600 * 1_000;
+pub const IDEMPOTENCY_RETENTION_MS: i64 = 24 * 3_600 * 1_000;
 
 /// A request that was executed.
 #[derive(Debug, Clone)]
-pub struct CarriedOut {
+pub struct ExecutedRequest {
     /// Digest of the request.
     pub request: Digest,
     /// The response. `None` if the host was killed before it was stored.
-    pub answer: Option<Sealed>,
+    pub response: Option<Sealed>,
 }
 
 /// Rows of a tenant, or of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AnswersStored {
+pub struct StoredResponses {
     /// Number of requests.
     pub count: u64,
     /// Bytes of their responses.
@@ -43,46 +43,46 @@ pub(crate) fn find(
     conn: &Connection,
     claim: &Claim,
     since: Timestamp,
-) -> Result<(Option<CarriedOut>, AnswersStored), Error> {
+) -> Result<(Option<ExecutedRequest>, StoredResponses), Error> {
     let found = conn
-        .prepare_cached("SELECT request, answer FROM idempotency WHERE claim = ?1 AND at > ?2")?
+        .prepare_cached("SELECT request, response FROM idempotency WHERE claim = ?1 AND at > ?2")?
         .query_row(params![claim.id, since], |row| {
-            Ok(CarriedOut { request: row.column(0)?, answer: row.get::<_, Option<String>>(1)?.map(Sealed) })
+            Ok(ExecutedRequest { request: row.column(0)?, response: row.get::<_, Option<String>>(1)?.map(Sealed) })
         })
         .optional()?;
     let stored = conn
         .prepare_cached("SELECT count(*), coalesce(sum(bytes), 0) FROM idempotency WHERE tenant = ?1")?
         .query_row([owner(claim.tenant.as_ref())], |row| {
             let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
-            Ok(AnswersStored { count: number(0)?, bytes: number(1)? })
+            Ok(StoredResponses { count: number(0)?, bytes: number(1)? })
         })?;
     Ok((found, stored))
 }
 
 /// Records a request. If it is executed in several transactions, the first one records it.
-pub(crate) fn write(conn: &Connection, claim: &Claim, at: Timestamp) -> Result<(), Error> {
+pub(crate) fn insert(conn: &Connection, claim: &Claim, at: Timestamp) -> Result<(), Error> {
     conn.prepare_cached(
         "INSERT INTO idempotency (claim, tenant, at, request, bytes) VALUES (?1, ?2, ?3, ?4, 0)
-         ON CONFLICT (claim) DO UPDATE SET at = ?3, request = ?4, bytes = 0, answer = NULL WHERE at <= ?5",
+         ON CONFLICT (claim) DO UPDATE SET at = ?3, request = ?4, bytes = 0, response = NULL WHERE at <= ?5",
     )?
     .execute(params![
         claim.id,
         owner(claim.tenant.as_ref()),
         at,
         claim.request,
-        at.plus_millis(-ANSWERS_KEPT_MS)
+        at.plus_millis(-IDEMPOTENCY_RETENTION_MS)
     ])?;
     Ok(())
 }
 
 /// Deletes expired requests.
-pub(crate) fn sweep(conn: &Connection, now: Timestamp) -> Result<(), Error> {
-    conn.execute("DELETE FROM idempotency WHERE at <= ?1", params![now.plus_millis(-ANSWERS_KEPT_MS)])?;
+pub(crate) fn delete_expired(conn: &Connection, now: Timestamp) -> Result<(), Error> {
+    conn.execute("DELETE FROM idempotency WHERE at <= ?1", params![now.plus_millis(-IDEMPOTENCY_RETENTION_MS)])?;
     Ok(())
 }
 
 /// Deletes the rows of a removed tenant.
-pub(crate) fn forget(conn: &Connection, tenant: &TenantId) -> Result<(), Error> {
+pub(crate) fn delete_tenant(conn: &Connection, tenant: &TenantId) -> Result<(), Error> {
     conn.execute("DELETE FROM idempotency WHERE tenant = ?1", params![tenant])?;
     Ok(())
 }
@@ -114,18 +114,18 @@ mod tests {
 
     async fn found(ledger: &Ledger, claim: &Claim) -> Option<(Digest, Option<String>)> {
         let found = ledger.registry.executed_request(claim).await.unwrap().0;
-        found.map(|found| (found.request, found.answer.map(|answer| answer.0)))
+        found.map(|found| (found.request, found.response.map(|response| response.0)))
     }
 
     #[test]
-    fn a_request_is_known_from_its_change_on_and_its_answer_over_a_restart() {
+    fn response_survives_restart() {
         block_on(async {
             let (folder, ledger) = open();
             let one = claim("a", "one");
             assert_eq!(found(&ledger, &one).await, None);
             change(&ledger, &one).await;
             change(&ledger, &one).await;
-            assert_eq!(found(&ledger, &one).await, Some((one.request, None)), "carried out, and no answer yet");
+            assert_eq!(found(&ledger, &one).await, Some((one.request, None)), "carried out, and no response yet");
             ledger.registry.store_response(&one, Sealed("sealed".into()), false).await.unwrap();
             let ledger = reopen(&folder, ledger).await;
             assert_eq!(found(&ledger, &claim("a", "other")).await, Some((one.request, Some("sealed".into()))));
@@ -142,18 +142,18 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_forgotten_after_a_day() {
+    fn expires_after_a_day() {
         block_on(async {
             let (_folder, ledger) = open();
             let one = claim("a", "one");
             change(&ledger, &one).await;
-            ledger.store.clock().set(NOW.plus_millis(ANSWERS_KEPT_MS));
+            ledger.store.clock().set(NOW.plus_millis(IDEMPOTENCY_RETENTION_MS));
             assert_eq!(found(&ledger, &one).await, None);
             // Before the sweep, an expired key can already be reused for another request.
             let other = claim("a", "other");
             change(&ledger, &other).await;
             assert_eq!(found(&ledger, &other).await, Some((other.request, None)));
-            ledger.upkeep.retain(NOW.plus_millis(2 * ANSWERS_KEPT_MS)).await.unwrap();
+            ledger.upkeep.retain(NOW.plus_millis(2 * IDEMPOTENCY_RETENTION_MS)).await.unwrap();
             assert_eq!(ledger.registry.executed_request(&one).await.unwrap().1.count, 0);
         });
     }

@@ -5,7 +5,7 @@
 //! 1. Rows are appended at the end, and only retention deletes them, at the beginning: `seq` has no gaps.
 //! 2. `hash` is SHA-256 over the previous row's hash, `seq` (8 bytes, big endian) and `doc`. For the first row, the
 //!    previous `seq` (8 bytes) and hash (32 bytes) are stored in `meta` as the anchor; initially both are 0. A changed,
-//!    missing or inserted row is therefore detected by [`walk`].
+//!    missing or inserted row is therefore detected by [`verify`].
 //! 3. The searchable columns (`tenant`, `action`) are computed from `doc`, never stored separately.
 
 pub(crate) mod idempotency;
@@ -55,10 +55,10 @@ impl Link {
 }
 
 /// Verifies the hash chain of the whole log. For a dedicated connection, such as one to a backup.
-pub(crate) fn walk(conn: &Connection) -> Result<AuditCheck, Error> {
+pub(crate) fn verify(conn: &Connection) -> Result<AuditCheck, Error> {
     let (mut at, mut rows) = (Link::START, 0);
     loop {
-        let (link, checked, fault) = check(conn, at)?;
+        let (link, checked, fault) = verify_chunk(conn, at)?;
         rows += checked;
         at = link;
         if checked == 0 || fault.is_some() {
@@ -82,26 +82,26 @@ pub(crate) fn record(batch: &mut Batch<'_>, entry: &Entry) -> Result<(), Error> 
     let Link { seq, hash } = last.next(&doc);
     conn.prepare_cached("INSERT INTO audit (seq, hash, doc) VALUES (?1, ?2, ?3)")?.execute(params![seq, hash, doc])?;
     if let Some(claim) = &entry.claim {
-        idempotency::write(conn, claim, entry.at)?;
+        idempotency::insert(conn, claim, entry.at)?;
     }
     Ok(())
 }
 
 fn anchor(conn: &Connection) -> Result<Link, Error> {
-    let kept = conn
+    let stored = conn
         .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
         .query_row([ANCHOR], |row| row.get::<_, [u8; 40]>(0))
         .optional()?;
-    let Some(kept) = kept else { return Ok(Link::START) };
-    let (seq, hash) = kept.split_at(8);
+    let Some(stored) = stored else { return Ok(Link::START) };
+    let (seq, hash) = stored.split_at(8);
     match (seq.try_into(), hash.try_into()) {
         (Ok(seq), Ok(hash)) => Ok(Link { seq: i64::from_be_bytes(seq), hash }),
-        _ => Err(Error::corrupt("the anchor of the audit log")),
+        _ => Err(Error::corrupt("the audit log's anchor in `meta` cannot be decoded")),
     }
 }
 
 /// The last `tenant.create` of a tenant; earlier rows belong to a previous tenant of that name.
-const MADE: &str = "SELECT max(seq) FROM audit WHERE tenant = ?1 AND action = 'tenant.create'";
+const LAST_CREATION: &str = "SELECT max(seq) FROM audit WHERE tenant = ?1 AND action = 'tenant.create'";
 const OF_ALL: &str = "SELECT seq, hash, doc FROM audit WHERE seq < ?1 AND seq >= ?2 ORDER BY seq DESC";
 pub(crate) const OF_TENANT: &str =
     "SELECT seq, hash, doc FROM audit WHERE seq < ?1 AND seq >= ?2 AND tenant = ?3 ORDER BY seq DESC";
@@ -109,7 +109,7 @@ pub(crate) const OF_TENANT: &str =
 pub(crate) fn page(
     conn: &Connection,
     tenant: Option<&TenantId>,
-    since_made: bool,
+    since_creation: bool,
     query: &Query,
     before: Option<i64>,
     limit: usize,
@@ -117,9 +117,10 @@ pub(crate) fn page(
     let limit = limit.clamp(1, HISTORY_LIMIT_MAX);
     let before = before.unwrap_or(i64::MAX);
     let from = match tenant {
-        Some(tenant) if since_made => {
-            conn.prepare_cached(MADE)?.query_row(params![tenant], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0)
-        }
+        Some(tenant) if since_creation => conn
+            .prepare_cached(LAST_CREATION)?
+            .query_row(params![tenant], |row| row.get::<_, Option<i64>>(0))?
+            .unwrap_or(0),
         _ => 0,
     };
     let mut statement;
@@ -143,7 +144,7 @@ pub(crate) fn page(
         let seq = row.get(0)?;
         let text = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
         let entry: Entry = serde_json::from_str(text)
-            .map_err(|error| Error::corrupt(format!("the entry {seq} of the audit log: {error}")))?;
+            .map_err(|error| Error::corrupt(format!("audit log entry {seq} cannot be decoded: {error}")))?;
         if query.asks_for(&entry) && !filling.take(Record { seq, hash: row.column(1)?, entry }) {
             return Ok((filling.into_items(), Some(last)));
         }
@@ -154,35 +155,37 @@ pub(crate) fn page(
 
 /// Verifies a chunk of rows after `after`. Returns the last valid position, the number of valid rows, and the fault of
 /// the next row.
-fn check(conn: &Connection, after: Link) -> Result<(Link, u64, Option<String>), Error> {
+fn verify_chunk(conn: &Connection, after: Link) -> Result<(Link, u64, Option<String>), Error> {
     let anchor = anchor(conn)?;
     // Retention may have deleted rows that the check has not reached.
     let mut at = if anchor.seq > after.seq { anchor } else { after };
-    let mut good = 0;
+    let mut valid = 0;
     let mut statement = conn.prepare_cached("SELECT seq, hash, doc FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
     let mut rows = statement.query(params![at.seq, CHUNK_ROWS])?;
     while let Some(row) = rows.next()? {
         let (seq, hash): (i64, [u8; 32]) = (row.get(0)?, row.get(1)?);
         let next = at.next(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?);
         if seq != next.seq {
-            return Ok((at, good, Some(format!("the entry {} of the audit log is missing", next.seq))));
+            return Ok((at, valid, Some(format!("audit log entry {} is missing", next.seq))));
         }
         if hash != next.hash {
-            let fault = format!("the entry {seq} of the audit log, or the one before it, is not what was written");
-            return Ok((at, good, Some(fault)));
+            let fault =
+                format!("audit log entry {seq} or the one before it was changed: the hash chain does not match");
+            return Ok((at, valid, Some(fault)));
         }
         at = next;
-        good += 1;
+        valid += 1;
     }
-    if good == 0 {
-        let given: Option<i64> =
+    if valid == 0 {
+        let written: Option<i64> =
             conn.query_row("SELECT max(seq) FROM sqlite_sequence WHERE name = 'audit'", [], |row| row.get(0))?;
-        if given.unwrap_or(0) > at.seq {
-            let fault = format!("the audit log ends with entry {}, and more were written", at.seq);
-            return Ok((at, good, Some(fault)));
+        if written.unwrap_or(0) > at.seq {
+            let fault =
+                format!("the audit log ends with entry {}, but later entries were written and are missing", at.seq);
+            return Ok((at, valid, Some(fault)));
         }
     }
-    Ok((at, good, None))
+    Ok((at, valid, None))
 }
 
 pub(crate) fn retain(conn: &Connection, before: Timestamp) -> Result<u64, Error> {
@@ -211,8 +214,8 @@ pub(crate) fn retain(conn: &Connection, before: Timestamp) -> Result<u64, Error>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Expected;
     use crate::Ledger;
+    use crate::Precondition;
     use crate::tests::{NOW, TENANT, block_on, copy, open, open_at, reopen, tenant, with_tenant};
     use setgate_domain::audit::{Actor, AuditAction, By, Object, Outcome};
     use setgate_domain::id::KeyId;
@@ -246,21 +249,23 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_a_row_and_a_refused_one_is_none() {
+    fn each_committed_change_adds_one_row() {
         block_on(async {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
             let first =
-                ledger.registry.put_source(source("a"), (Expected::Absent, audit("source.create"))).await.unwrap();
-            assert!(ledger.registry.put_source(source("b"), (Expected::Absent, audit("source.create"))).await.is_err());
-            let second = ledger.registry.put_source(source("b"), Expected::Version(first)).await.unwrap();
+                ledger.registry.put_source(source("a"), (Precondition::Absent, audit("source.create"))).await.unwrap();
+            assert!(
+                ledger.registry.put_source(source("b"), (Precondition::Absent, audit("source.create"))).await.is_err()
+            );
+            let second = ledger.registry.put_source(source("b"), Precondition::Version(first)).await.unwrap();
             let id: TenantId = TENANT.parse().unwrap();
             ledger
                 .registry
-                .remove_source(&id, &source("b").name, (Expected::Any, audit("source.remove")))
+                .remove_source(&id, &source("b").name, (Precondition::Any, audit("source.remove")))
                 .await
                 .unwrap();
-            assert!(!ledger.registry.remove_source(&id, &source("b").name, Expected::Any).await.unwrap());
+            assert!(!ledger.registry.remove_source(&id, &source("b").name, Precondition::Any).await.unwrap());
 
             let ledger = reopen(&folder, ledger).await;
             let log = all(&ledger).await;
@@ -280,22 +285,22 @@ mod tests {
     }
 
     async fn checked(ledger: &Ledger) -> AuditCheck {
-        ledger.store.history_readers().read(walk).await.unwrap()
+        ledger.store.history_readers().read(verify).await.unwrap()
     }
 
     #[test]
-    fn tampering_shows() {
+    fn detects_tampering() {
         block_on(async {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
             for n in 0..4 {
-                ledger.registry.put_source(source(&n.to_string()), Expected::Any).await.unwrap();
+                ledger.registry.put_source(source(&n.to_string()), Precondition::Any).await.unwrap();
             }
             for (sql, words) in [
                 ("UPDATE audit SET doc = json_set(doc, '$.by', 'host', '$.note', 'x') WHERE seq = 3", "entry 3"),
-                ("DELETE FROM audit WHERE seq = 2", "entry 2 of the audit log is missing"),
+                ("DELETE FROM audit WHERE seq = 2", "entry 2 is missing"),
                 ("DELETE FROM audit WHERE seq = 5", "ends with entry 4"),
-                ("DELETE FROM audit WHERE seq = 1", "entry 1 of the audit log is missing"),
+                ("DELETE FROM audit WHERE seq = 1", "entry 1 is missing"),
                 ("UPDATE audit SET hash = zeroblob(32) WHERE seq = 4", "entry 4"),
             ] {
                 let copied = copy(&folder);
@@ -309,14 +314,14 @@ mod tests {
     }
 
     #[test]
-    fn retention_keeps_the_chain() {
+    fn retention_preserves_hash_chain() {
         block_on(async {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
-            ledger.registry.put_source(source("a"), Expected::Any).await.unwrap();
+            ledger.registry.put_source(source("a"), Precondition::Any).await.unwrap();
             let later = NOW.plus_millis(1_000);
             ledger.store.clock().set(later);
-            ledger.registry.put_source(source("b"), Expected::Any).await.unwrap();
+            ledger.registry.put_source(source("b"), Precondition::Any).await.unwrap();
             assert_eq!(ledger.upkeep.retain_audit(NOW).await.unwrap(), 0);
             assert_eq!(ledger.upkeep.retain_audit(later).await.unwrap(), 2);
             let check = checked(&ledger).await;
@@ -324,7 +329,7 @@ mod tests {
             // When all rows are gone, the next one still continues the chain.
             assert_eq!(ledger.upkeep.retain_audit(later.plus_millis(1)).await.unwrap(), 1);
             let ledger = reopen(&folder, ledger).await;
-            ledger.registry.put_source(source("c"), Expected::Any).await.unwrap();
+            ledger.registry.put_source(source("c"), Precondition::Any).await.unwrap();
             let check = checked(&ledger).await;
             assert_eq!((check.rows, check.fault), (1, None));
             assert_eq!(all(&ledger).await[0].seq, 4);
@@ -332,15 +337,15 @@ mod tests {
     }
 
     #[test]
-    fn a_namesake_does_not_see_what_was_before_it() {
+    fn new_tenant_of_same_name_cannot_read_old_rows() {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
-            ledger.registry.put_source(source("a"), Expected::Any).await.unwrap();
+            ledger.registry.put_source(source("a"), Precondition::Any).await.unwrap();
             let id = tenant().id;
-            ledger.registry.remove_tenant(&id, Expected::Any).await.unwrap();
+            ledger.registry.remove_tenant(&id, Precondition::Any).await.unwrap();
             with_tenant(&ledger).await;
-            ledger.registry.put_source(source("b"), Expected::Any).await.unwrap();
+            ledger.registry.put_source(source("b"), Precondition::Any).await.unwrap();
             let own = ledger.history.audit(Some(&id), true, Query::default(), None, 100).await.unwrap().0;
             assert_eq!(own.iter().map(|r| r.seq).collect::<Vec<_>>(), [5, 4]);
             let operators = ledger.history.audit(Some(&id), false, Query::default(), None, 100).await.unwrap().0;
@@ -356,7 +361,7 @@ mod tests {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
             for n in 0..5 {
-                ledger.registry.put_source(source(&n.to_string()), Expected::Any).await.unwrap();
+                ledger.registry.put_source(source(&n.to_string()), Precondition::Any).await.unwrap();
             }
             let object = Object { kind: "delivery".into(), id: "dlv_1".into() };
             let entry = Entry::of(audit("delivery.again"), NOW, Some(tenant().id), object);

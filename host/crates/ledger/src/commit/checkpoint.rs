@@ -12,23 +12,23 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::mpsc::WeakSender;
 
-use crate::commit::effects::Shared;
-use crate::commit::queue::Item;
+use crate::commit::effects::SharedState;
+use crate::commit::queue::QueueItem;
 use crate::state::disk;
 
 /// Interval of the checks of free space, and of probes while the disk fails.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const DISK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The checkpointer's connection, shared so that the writer can close it. `None` while all connections are closed.
-pub(crate) type Shelf = Arc<Mutex<Option<Connection>>>;
+pub(crate) type CheckpointConnection = Arc<Mutex<Option<Connection>>>;
 
 /// State of the checkpointer, moved onto its thread.
 pub(crate) struct Checkpointer {
-    pub(crate) conn: Shelf,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) writer: WeakSender<Item>,
+    pub(crate) conn: CheckpointConnection,
+    pub(crate) shared: Arc<SharedState>,
+    pub(crate) writer: WeakSender<QueueItem>,
     /// Disconnected when the writer ends.
-    pub(crate) alive: Receiver<()>,
+    pub(crate) writer_alive: Receiver<()>,
     pub(crate) poll: Duration,
     pub(crate) pages_min: u32,
     pub(crate) wal_pages_max: u32,
@@ -38,72 +38,72 @@ impl Checkpointer {
     /// Runs until the writer ends.
     pub(crate) fn run(self) {
         let mut seen = 0;
-        let mut looked = Instant::now();
-        self.shared.space.look();
-        while let Err(RecvTimeoutError::Timeout) = self.alive.recv_timeout(self.poll) {
-            if looked.elapsed() >= LOOK_EVERY {
-                looked = Instant::now();
-                self.shared.space.look();
-                self.have_tried();
+        let mut checked_at = Instant::now();
+        self.shared.space.measure();
+        while let Err(RecvTimeoutError::Timeout) = self.writer_alive.recv_timeout(self.poll) {
+            if checked_at.elapsed() >= DISK_CHECK_INTERVAL {
+                checked_at = Instant::now();
+                self.shared.space.measure();
+                self.request_probe();
             }
             if self.shared.disk.is_suspect() {
                 continue;
             }
-            let shelf = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(conn) = &*shelf else { continue };
+            let checkpoint_conn = self.conn.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(conn) = &*checkpoint_conn else { continue };
             let commits = self.shared.commits.load(Ordering::Relaxed);
             if commits == seen {
                 continue;
             }
             let Some(before) = run(conn, "NOOP", &self.shared) else { continue };
             seen = commits;
-            if before.pages - before.moved >= i64::from(self.pages_min) {
+            if before.pages - before.copied >= i64::from(self.pages_min) {
                 run(conn, "PASSIVE", &self.shared);
             }
-            drop(shelf);
+            drop(checkpoint_conn);
             if before.pages >= i64::from(self.wal_pages_max)
                 && let Some(writer) = self.writer.upgrade()
             {
                 // If the queue is full, the writer is busy; the next round tries again.
-                let _ = writer.try_send(Item::Checkpoint);
+                let _ = writer.try_send(QueueItem::Checkpoint);
                 seen = 0;
             }
         }
     }
 
     /// If the disk fails, makes the writer probe it, since only the writer may write.
-    fn have_tried(&self) {
+    fn request_probe(&self) {
         let disk = &self.shared.disk;
         if (disk.failing().is_some() || disk.is_suspect())
             && let Some(writer) = self.writer.upgrade()
         {
             // If the queue is full, its requests will try to write anyway.
-            let _ = writer.try_send(Item::Probe);
+            let _ = writer.try_send(QueueItem::Probe);
         }
     }
 }
 
 /// Length of the WAL and the part of it already copied to the file, in pages.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct WalProgress {
     pub(crate) pages: i64,
-    pub(crate) moved: i64,
+    pub(crate) copied: i64,
 }
 
 /// Runs a checkpoint in the given mode. `None` if it failed; no data is lost then, the WAL only stays longer for a
 /// while.
-pub(crate) fn run(conn: &Connection, mode: &str, shared: &Shared) -> Option<Progress> {
+pub(crate) fn run(conn: &Connection, mode: &str, shared: &SharedState) -> Option<WalProgress> {
     let progress = conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-        Ok(Progress { pages: row.get(1)?, moved: row.get(2)? })
+        Ok(WalProgress { pages: row.get(1)?, copied: row.get(2)? })
     });
     match progress {
         Ok(progress) => Some(progress),
         Err(error) => {
             if disk::is_io(&error) {
-                shared.disk.suspect();
+                shared.disk.set_suspect();
             }
-            if shared.disk.checkpoints_told.allow().is_some() {
-                tracing::warn!(%error, mode, "a checkpoint of the ledger failed; it will be tried again");
+            if shared.disk.checkpoint_log_throttle.allow().is_some() {
+                tracing::warn!(%error, mode, "checkpoint of the ledger failed; it is retried");
             }
             None
         }

@@ -13,7 +13,7 @@ use setgate_domain::id::{SubscriptionId, TenantId};
 use tokio::sync::watch;
 
 use crate::schema::sql_types::{ReadColumn, params, state_number};
-use crate::state::counters::{Gathered, Known};
+use crate::state::counters::{BatchCounters, StatisticsCache};
 use crate::state::disk::Disk;
 use crate::state::fanout_cursor::Reach;
 use crate::state::handoff::Untold;
@@ -52,7 +52,7 @@ pub(crate) struct Effects {
     /// Number of the batch in the settlement log, once written.
     settled_batch: Option<i64>,
     /// Counts for the statistics.
-    pub(crate) statistics: Gathered,
+    pub(crate) statistics: BatchCounters,
 }
 
 impl Effects {
@@ -68,12 +68,12 @@ impl Effects {
     }
 
     /// A delivery starts (1) or stops (-1) referring to a plan.
-    pub(crate) fn refer(&mut self, plan: i64, by: i64) {
+    pub(crate) fn add_plan_ref(&mut self, plan: i64, by: i64) {
         *self.plan_refs.entry(plan).or_default() += by;
     }
 
     /// Adds to the tenant's stored bytes (`by` may be negative).
-    pub(crate) fn stored(&mut self, tenant: &TenantId, by: i64) {
+    pub(crate) fn add_stored_bytes(&mut self, tenant: &TenantId, by: i64) {
         match self.stored.get_mut(tenant) {
             Some(bytes) => *bytes += by,
             None => drop(self.stored.insert(tenant.clone(), by)),
@@ -111,7 +111,7 @@ impl Effects {
         self.changes.push(change);
     }
 
-    pub(crate) fn absorb(&mut self, other: Effects) {
+    pub(crate) fn merge(&mut self, other: Effects) {
         for (key, deltas) in other.tally {
             let sum = self.tally.entry(key).or_default();
             for (sum, delta) in sum.iter_mut().zip(deltas) {
@@ -119,10 +119,10 @@ impl Effects {
             }
         }
         for (plan, by) in other.plan_refs {
-            self.refer(plan, by);
+            self.add_plan_ref(plan, by);
         }
         for (tenant, by) in other.stored {
-            self.stored(&tenant, by);
+            self.add_stored_bytes(&tenant, by);
         }
         self.appended.extend(other.appended);
         self.made.extend(other.made);
@@ -131,15 +131,15 @@ impl Effects {
         self.untold.extend(other.untold);
         self.changes.extend(other.changes);
         self.replays_changed |= other.replays_changed;
-        self.settled.absorb(other.settled);
-        self.statistics.absorb(other.statistics);
+        self.settled.merge(other.settled);
+        self.statistics.merge(other.statistics);
     }
 
     /// Writes the counts, and the cursor if it has moved. The last step before the commit.
     pub(crate) fn store(
         &mut self,
         conn: &Connection,
-        statistics: &mut Known,
+        statistics: &mut StatisticsCache,
         cursor: Option<EventSeq>,
     ) -> Result<(), Error> {
         for ((tenant, subscription), [due, delivered, dropped, held, dead]) in &self.tally {
@@ -154,8 +154,10 @@ impl Effects {
             conn.prepare_cached("UPDATE plan SET refs = refs + ?2 WHERE id = ?1")?.execute([plan, by])?;
         }
         for (tenant, by) in self.stored.iter().filter(|(_, by)| **by != 0) {
-            conn.prepare_cached("INSERT INTO stored VALUES (?1, ?2) ON CONFLICT DO UPDATE SET bytes = bytes + ?2")?
-                .execute(params![tenant, by])?;
+            conn.prepare_cached(
+                "INSERT INTO tenant_usage VALUES (?1, ?2) ON CONFLICT DO UPDATE SET bytes = bytes + ?2",
+            )?
+            .execute(params![tenant, by])?;
         }
         self.statistics.store(conn, statistics)?;
         self.settled_batch = self.settled.store(conn)?;
@@ -167,7 +169,7 @@ impl Effects {
 }
 
 /// In-memory state of the ledger. Updated by the writer after each commit, read by all threads.
-pub(crate) struct Shared {
+pub(crate) struct SharedState {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) revision: watch::Sender<u64>,
     /// End of the journal and fan-out cursor. Watchers are woken only if something is left to the fan-out loop.
@@ -189,7 +191,7 @@ pub(crate) struct Shared {
     /// Bytes of requests in the writer's queue.
     pub(crate) queue_bytes: AtomicUsize,
     /// Retention has examined all events up to here; those that remain must be retained.
-    pub(crate) looked_through: AtomicI64,
+    pub(crate) retention_watermark: AtomicI64,
     /// Memory used by the dedupe index, in bytes.
     pub(crate) dedupe_bytes: AtomicUsize,
     /// Number of commits. The checkpointer skips its check if this has not changed.
@@ -202,7 +204,7 @@ pub(crate) struct Shared {
     pub(crate) space: Space,
 }
 
-impl Shared {
+impl SharedState {
     /// Loads the marks, the counts and the registry.
     pub(crate) fn load(conn: &Connection, options: &Options) -> Result<Self, Error> {
         let mark = |name: &str| -> Result<i64, Error> {
@@ -236,7 +238,7 @@ impl Shared {
             backlog: RwLock::new(backlog),
             stored,
             queue_bytes: AtomicUsize::new(0),
-            looked_through: AtomicI64::new(0),
+            retention_watermark: AtomicI64::new(0),
             dedupe_bytes: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
             hot: Hot::new(options.hot_bytes_max),
@@ -267,7 +269,7 @@ impl Shared {
         }
         if !effects.stored.is_empty() {
             let grown = self.stored.add(effects.stored);
-            self.space.wrote(grown);
+            self.space.add_written(grown);
         }
         if !effects.changes.is_empty() {
             let mut next = Snapshot::clone(&self.snapshot.load());
@@ -315,7 +317,7 @@ impl Shared {
     }
 
     /// The tenants above an equal share. `None` if there is only one tenant or none is above it.
-    pub(crate) fn all_over_share(&self) -> Option<HashSet<TenantId>> {
+    pub(crate) fn tenants_over_share(&self) -> Option<HashSet<TenantId>> {
         let all = self.stored.all().into_iter().map(|(tenant, _)| tenant);
         let heavy: HashSet<_> = all.filter(|tenant| self.over_share(tenant).is_some()).collect();
         (!heavy.is_empty()).then_some(heavy)

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 /// Size of a commit, in requests, from which the writer counts as busy and delays the next one:
-/// [`Options::gather_us_max`](crate::Options).
-pub const GATHER_FROM: usize = 8;
+/// [`Options::commit_delay_us_max`](crate::Options).
+pub const BUSY_COMMIT_REQUESTS: usize = 8;
 
 /// A further slice is waited for if the last one added at least 1/6 to the requests that were queued before it.
-const GROWTH: usize = 6;
+const GROWTH_DIVISOR: usize = 6;
 
 /// Decides how long the writer waits before it starts a batch.
 ///
@@ -19,48 +19,48 @@ const GROWTH: usize = 6;
 /// The writer waits for half of the duration of its last commit, and for as long again while each such slice adds a
 /// sixth more requests: on a fast disk, a commit ends before many have arrived. If all callers are already queued, a
 /// slice adds none and the wait ends.
-pub(crate) struct Gather {
+pub(crate) struct CommitDelay {
     max: Duration,
-    last: Option<Last>,
+    last: Option<LastCommit>,
 }
 
 /// The previous commit.
-struct Last {
+struct LastCommit {
     requests: usize,
     took: Duration,
     ended_at: Instant,
 }
 
 /// The wait before one batch, in slices.
-pub(crate) struct Slices {
+pub(crate) struct DelaySlices {
     slice: Duration,
     left: Duration,
     /// Requests in the queue before the last slice.
     before: usize,
 }
 
-impl Gather {
+impl CommitDelay {
     pub(crate) fn new(max: Duration) -> Self {
         Self { max, last: None }
     }
 
     pub(crate) fn committed(&mut self, requests: usize, took: Duration, ended_at: Instant) {
-        self.last = Some(Last { requests, took, ended_at });
+        self.last = Some(LastCommit { requests, took, ended_at });
     }
 
     /// The wait before a batch that starts at `now`. `None` if it should start at once.
-    pub(crate) fn begin(&self, now: Instant) -> Option<Slices> {
-        let Last { requests, took, ended_at } = self.last.as_ref()?;
+    pub(crate) fn begin(&self, now: Instant) -> Option<DelaySlices> {
+        let LastCommit { requests, took, ended_at } = self.last.as_ref()?;
         // A request that arrives later than that is not from a caller that waited for the last commit.
-        let is_busy = *requests >= GATHER_FROM && now.saturating_duration_since(*ended_at) < *took;
-        is_busy.then_some(Slices { slice: *took / 2, left: self.max, before: 0 })
+        let is_busy = *requests >= BUSY_COMMIT_REQUESTS && now.saturating_duration_since(*ended_at) < *took;
+        is_busy.then_some(DelaySlices { slice: *took / 2, left: self.max, before: 0 })
     }
 }
 
-impl Slices {
+impl DelaySlices {
     /// Duration of the next slice, given the number of queued requests. `None` if the batch should start.
     pub(crate) fn next(&mut self, waiting: usize) -> Option<Duration> {
-        let grew = waiting.saturating_sub(self.before) >= self.before.div_ceil(GROWTH);
+        let grew = waiting.saturating_sub(self.before) >= self.before.div_ceil(GROWTH_DIVISOR);
         let wait = self.slice.min(self.left);
         self.before = waiting;
         self.left -= wait;
@@ -73,36 +73,36 @@ mod tests {
     use super::*;
 
     /// The first slice of a batch that starts at `now`.
-    fn first(gather: &Gather, now: Instant) -> Option<Duration> {
-        gather.begin(now)?.next(1)
+    fn first(commit_delay: &CommitDelay, now: Instant) -> Option<Duration> {
+        commit_delay.begin(now)?.next(1)
     }
 
     #[test]
-    fn only_a_busy_writer_waits_for_more() {
+    fn only_a_busy_writer_delays() {
         let ms = Duration::from_millis;
         let now = Instant::now();
-        let mut gather = Gather::new(ms(1));
-        assert_eq!(first(&gather, now), None);
-        gather.committed(GATHER_FROM - 1, ms(8), now);
-        assert_eq!(first(&gather, now), None, "few share a commit anyway");
-        gather.committed(GATHER_FROM, ms(8), now);
-        assert_eq!(first(&gather, now + ms(7)), Some(ms(1)));
-        assert_eq!(first(&gather, now + ms(8)), None, "all is quiet since");
-        gather.committed(GATHER_FROM, ms(1), now);
-        assert_eq!(first(&gather, now), Some(ms(1) / 2), "half of what it saves");
-        let mut never = Gather::new(Duration::ZERO);
-        never.committed(GATHER_FROM, ms(8), now);
+        let mut commit_delay = CommitDelay::new(ms(1));
+        assert_eq!(first(&commit_delay, now), None);
+        commit_delay.committed(BUSY_COMMIT_REQUESTS - 1, ms(8), now);
+        assert_eq!(first(&commit_delay, now), None, "few share a commit anyway");
+        commit_delay.committed(BUSY_COMMIT_REQUESTS, ms(8), now);
+        assert_eq!(first(&commit_delay, now + ms(7)), Some(ms(1)));
+        assert_eq!(first(&commit_delay, now + ms(8)), None, "all is quiet since");
+        commit_delay.committed(BUSY_COMMIT_REQUESTS, ms(1), now);
+        assert_eq!(first(&commit_delay, now), Some(ms(1) / 2), "half of what it saves");
+        let mut never = CommitDelay::new(Duration::ZERO);
+        never.committed(BUSY_COMMIT_REQUESTS, ms(8), now);
         assert_eq!(first(&never, now), None);
     }
 
     #[test]
-    fn it_waits_on_while_more_come_and_never_longer_than_it_may() {
+    fn delay_extends_while_requests_arrive_up_to_maximum() {
         let ms = Duration::from_millis;
         let now = Instant::now();
-        let mut gather = Gather::new(ms(5));
-        gather.committed(GATHER_FROM, ms(4), now);
+        let mut commit_delay = CommitDelay::new(ms(5));
+        commit_delay.committed(BUSY_COMMIT_REQUESTS, ms(4), now);
         let waits = |waiting: &[usize]| {
-            let mut slices = gather.begin(now).unwrap();
+            let mut slices = commit_delay.begin(now).unwrap();
             waiting.iter().map_while(|waiting| slices.next(*waiting)).collect::<Vec<_>>()
         };
         assert_eq!(waits(&[1, 18, 21, 40]), [ms(2), ms(2), ms(1)], "a sixth more each time");

@@ -8,18 +8,18 @@ use setgate_domain::id::{Digest, TenantId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Error;
-use crate::commit::effects::{Effects, Shared};
+use crate::commit::effects::{Effects, SharedState};
 use crate::dedupe::{Entry, Index};
 use crate::schema::statements::Statements;
+use crate::state::document_usage::DocumentUsage;
 use crate::state::fanout_cursor::Reach;
 use crate::state::recent_writes::Rows;
 use crate::state::snapshot::Snapshot;
-use crate::state::weight::Weight;
 
 /// An entry of the queue.
-pub(crate) enum Item {
+pub(crate) enum QueueItem {
     /// A request to run in the next batch, and its size in bytes.
-    Write(Box<dyn Pending>, usize),
+    Write(Box<dyn QueuedRequest>, usize),
     /// Finish a checkpoint: the checkpointer never catches up with a writer that keeps writing.
     Checkpoint,
     /// Write something, to find out whether the disk works.
@@ -39,7 +39,7 @@ pub(crate) struct Batch<'a> {
     /// End of the journal and fan-out cursor, including the earlier requests of this batch.
     pub(crate) reach: Reach,
     /// Number of deliveries that appends of this batch have inserted.
-    pub(crate) made: usize,
+    pub(crate) inserted_deliveries: usize,
     /// Row ids of plans that requests of this batch have looked up.
     pub(crate) plans: Vec<(Digest, i64)>,
     /// The dedupe index as of the last commit.
@@ -48,27 +48,27 @@ pub(crate) struct Batch<'a> {
     pub(crate) appended: Vec<Entry>,
     /// The registry as of the last commit; changes made in this batch are not included.
     pub(crate) snapshot: &'a Snapshot,
-    /// Weight that document changes of this batch have added to their tenants.
-    pub(crate) weighed: Vec<(TenantId, Weight)>,
+    /// Document usage that changes of this batch have added to their tenants.
+    pub(crate) document_usage: Vec<(TenantId, DocumentUsage)>,
 }
 
 /// Outcome of running a request.
-pub(crate) enum Ran {
+pub(crate) enum RequestOutcome {
     Done,
     /// It failed, and its rows must be undone.
     Refused,
     /// Like `Refused`, because the disk is full or broken.
-    OutOfDisk,
+    DiskFailed,
 }
 
 /// A type-erased request, from the queue to its reply.
-pub(crate) trait Pending: Send {
+pub(crate) trait QueuedRequest: Send {
     /// Whether it may be run again after a run that was rolled back.
-    fn runs_again(&self) -> bool;
+    fn is_repeatable(&self) -> bool;
     /// Runs the request. Only the result of the last run counts.
-    fn run(&mut self, batch: &mut Batch<'_>) -> Ran;
+    fn run(&mut self, batch: &mut Batch<'_>) -> RequestOutcome;
     /// Replies with the result, or with the commit's error.
-    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
+    fn reply(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
 }
 
 struct Request<T, F> {
@@ -78,30 +78,30 @@ struct Request<T, F> {
     reply: oneshot::Sender<Result<T, Error>>,
 }
 
-impl<T, F> Pending for Request<T, F>
+impl<T, F> QueuedRequest for Request<T, F>
 where
     T: Send,
     F: FnMut(&mut Batch<'_>) -> Result<T, Error> + Send,
 {
-    fn runs_again(&self) -> bool {
+    fn is_repeatable(&self) -> bool {
         self.rows == Rows::Named
     }
 
-    fn run(&mut self, batch: &mut Batch<'_>) -> Ran {
+    fn run(&mut self, batch: &mut Batch<'_>) -> RequestOutcome {
         let result = (self.write)(batch);
-        let ran = match &result {
+        let outcome = match &result {
             Ok(_) => {
                 batch.effects.may_have_changed(self.rows);
-                Ran::Done
+                RequestOutcome::Done
             }
-            Err(error) if error.is_of_disk() => Ran::OutOfDisk,
-            Err(_) => Ran::Refused,
+            Err(error) if error.is_of_disk() => RequestOutcome::DiskFailed,
+            Err(_) => RequestOutcome::Refused,
         };
         self.result = Some(result);
-        ran
+        outcome
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
+    fn reply(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
         let answer = match (committed, self.result) {
             // A refusal is independent of the outcome of the commit.
             (_, Some(Err(refusal))) => Err(refusal),
@@ -116,13 +116,13 @@ where
 
 /// Handle to the writer's queue.
 pub(crate) struct Queue {
-    sender: mpsc::Sender<Item>,
-    shared: Arc<Shared>,
+    sender: mpsc::Sender<QueueItem>,
+    shared: Arc<SharedState>,
     bytes_max: usize,
 }
 
 impl Queue {
-    pub(crate) fn new(sender: mpsc::Sender<Item>, shared: Arc<Shared>, bytes_max: usize) -> Self {
+    pub(crate) fn new(sender: mpsc::Sender<QueueItem>, shared: Arc<SharedState>, bytes_max: usize) -> Self {
         Self { sender, shared, bytes_max }
     }
 
@@ -153,7 +153,7 @@ impl Queue {
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         let request = Request { rows, write, result: None, reply };
-        self.sender.send(Item::Write(Box::new(request), 0)).await.map_err(|_| Error::Closed)?;
+        self.sender.send(QueueItem::Write(Box::new(request), 0)).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -171,7 +171,7 @@ impl Queue {
         let sent = if waiting > 0 && waiting.saturating_add(bytes) > self.bytes_max {
             Err(Error::Busy)
         } else {
-            self.sender.try_send(Item::Write(Box::new(request), bytes)).map_err(|error| match error {
+            self.sender.try_send(QueueItem::Write(Box::new(request), bytes)).map_err(|error| match error {
                 mpsc::error::TrySendError::Full(_) => Error::Busy,
                 mpsc::error::TrySendError::Closed(_) => Error::Closed,
             })
@@ -190,7 +190,7 @@ impl Queue {
     /// Makes the writer end. Returns once the request to stop is queued.
     pub(crate) async fn stop(&self) {
         // An error means the queue is already closed, which is the goal.
-        let _ = self.sender.send(Item::Stop).await;
+        let _ = self.sender.send(QueueItem::Stop).await;
     }
 
     /// Whether the writer accepts requests.
@@ -198,7 +198,7 @@ impl Queue {
         !self.sender.is_closed()
     }
 
-    pub(crate) fn downgrade(&self) -> mpsc::WeakSender<Item> {
+    pub(crate) fn downgrade(&self) -> mpsc::WeakSender<QueueItem> {
         self.sender.downgrade()
     }
 }

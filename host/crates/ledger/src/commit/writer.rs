@@ -16,22 +16,22 @@ use setgate_domain::event::EventSeq;
 use tokio::sync::mpsc;
 
 use crate::commit::checkpoint;
-use crate::commit::checkpoint::Shelf;
-use crate::commit::effects::{Effects, Shared};
-use crate::commit::group_commit::Gather;
-use crate::commit::queue::{Batch, Item, Pending, Ran};
+use crate::commit::checkpoint::CheckpointConnection;
+use crate::commit::effects::{Effects, SharedState};
+use crate::commit::group_commit::CommitDelay;
+use crate::commit::queue::{Batch, QueueItem, QueuedRequest, RequestOutcome};
 use crate::dedupe;
 use crate::schema;
 use crate::schema::readers::Readers;
 use crate::schema::statements::Statements;
-use crate::state::counters::Known;
+use crate::state::counters::StatisticsCache;
 use crate::state::fanout_cursor::Reach;
 use crate::{Error, Options};
 
 /// Minimum time between two measurements of the file size.
-const MEASURE_EVERY: Duration = Duration::from_millis(100);
+const MEASURE_INTERVAL: Duration = Duration::from_millis(100);
 /// Minimum time between two attempts to reopen the files.
-const REOPEN_EVERY: Duration = Duration::from_secs(5);
+const REOPEN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// State of the writer, moved onto its thread.
 pub(crate) struct Writer {
@@ -40,33 +40,33 @@ pub(crate) struct Writer {
     pub(crate) options: Options,
     /// All other connections: they are closed while the files are reopened.
     pub(crate) readers: [Readers; 2],
-    pub(crate) checkpointer: Shelf,
+    pub(crate) checkpointer: CheckpointConnection,
     pub(crate) measured_at: Option<Instant>,
     pub(crate) reopened_at: Option<Instant>,
     /// Cached rows of the statistics.
-    pub(crate) statistics: Known,
+    pub(crate) statistics: StatisticsCache,
     pub(crate) dedupe: dedupe::Index,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) queue: mpsc::Receiver<Item>,
+    pub(crate) shared: Arc<SharedState>,
+    pub(crate) queue: mpsc::Receiver<QueueItem>,
     pub(crate) batch_max: usize,
-    pub(crate) gather: Gather,
+    pub(crate) commit_delay: CommitDelay,
     /// Held until the thread ends, so that no other process opens the ledger while this one may still write.
     pub(crate) lock: std::fs::File,
     /// Dropped with the writer, which ends the checkpointer.
-    pub(crate) alive: std::sync::mpsc::Sender<()>,
+    pub(crate) writer_alive: std::sync::mpsc::Sender<()>,
 }
 
 impl Writer {
-    /// Runs until the queue is closed, or an [`Item::Stop`] arrives, and the queue is empty.
+    /// Runs until the queue is closed, or an [`QueueItem::Stop`] arrives, and the queue is empty.
     pub(crate) fn run(mut self) {
-        let mut batch: Vec<Box<dyn Pending>> = Vec::with_capacity(self.batch_max);
+        let mut batch: Vec<Box<dyn QueuedRequest>> = Vec::with_capacity(self.batch_max);
         while let Some(item) = self.queue.blocking_recv() {
             let mut bytes = 0;
             let mut checkpoint = false;
             let mut probe = false;
             let mut next = Some(item);
-            if matches!(next, Some(Item::Write(..)))
-                && let Some(mut slices) = self.gather.begin(Instant::now())
+            if matches!(next, Some(QueueItem::Write(..)))
+                && let Some(mut slices) = self.commit_delay.begin(Instant::now())
             {
                 while self.queue.len() + 1 < self.batch_max
                     && let Some(wait) = slices.next(self.queue.len() + 1)
@@ -76,14 +76,14 @@ impl Writer {
             }
             while let Some(item) = next.take() {
                 match item {
-                    Item::Write(request, size) => {
+                    QueueItem::Write(request, size) => {
                         bytes += size;
                         batch.push(request);
                     }
-                    Item::Checkpoint => checkpoint = true,
-                    Item::Probe => probe = true,
+                    QueueItem::Checkpoint => checkpoint = true,
+                    QueueItem::Probe => probe = true,
                     // Requests sent before the stop are still in the queue and will be received.
-                    Item::Stop => self.queue.close(),
+                    QueueItem::Stop => self.queue.close(),
                 }
                 if batch.len() < self.batch_max {
                     next = self.queue.try_recv().ok();
@@ -104,21 +104,21 @@ impl Writer {
         if let Some(conn) = self.conn.as_ref().filter(|_| !self.shared.disk.is_suspect()) {
             checkpoint::run(conn, "TRUNCATE", &self.shared);
         }
-        drop(self.alive);
+        drop(self.writer_alive);
         drop(self.conn);
         drop(self.lock);
     }
 
-    fn commit(&mut self, batch: &mut Vec<Box<dyn Pending>>, bytes: usize) {
+    fn commit(&mut self, batch: &mut Vec<Box<dyn QueuedRequest>>, bytes: usize) {
         let began = Instant::now();
         let size = batch.len();
-        let outcome = self.attempt(batch);
+        let outcome = self.run_batch(batch);
         let committed = match outcome {
-            Ok(Written { effects, reach, out_of_disk, anything }) => {
+            Ok(CommittedBatch { effects, reach, disk_failed, has_changes }) => {
                 self.shared.publish(effects, reach);
-                if out_of_disk {
-                    self.shared.disk.failed("a request", &"the disk has no room for it, or failed");
-                } else if anything {
+                if disk_failed {
+                    self.shared.disk.failed("a request", &"the disk has no space or returned an error");
+                } else if has_changes {
                     self.shared.disk.works();
                 }
                 self.measure();
@@ -126,7 +126,7 @@ impl Writer {
             }
             Err(error) => {
                 self.roll_back();
-                self.statistics.forget();
+                self.statistics.clear();
                 self.dedupe.rolled_back();
                 setgate_base::telemetry::persistent_counters::counter(crate::COMMIT_FAILURES, String::new()).add(1);
                 self.shared.disk.failed("a commit", &error);
@@ -135,7 +135,7 @@ impl Writer {
         };
         let took = began.elapsed();
         if committed.is_ok() {
-            self.gather.committed(size, took, began + took);
+            self.commit_delay.committed(size, took, began + took);
         }
         metrics::histogram!(crate::COMMIT_SECONDS).record(took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a batch is far below 2^52 requests")]
@@ -143,7 +143,7 @@ impl Writer {
         // Before the replies, so that a caller that got its reply sees the freed capacity.
         self.shared.queue_bytes.fetch_sub(bytes, Ordering::AcqRel);
         for request in batch.drain(..) {
-            request.answer(committed.clone());
+            request.reply(committed.clone());
         }
     }
 
@@ -151,7 +151,7 @@ impl Writer {
         if let Some(conn) = self.conn.as_ref().filter(|conn| !conn.is_autocommit())
             && let Err(error) = conn.execute_batch("ROLLBACK")
         {
-            tracing::error!(%error, "the ledger could not roll back");
+            tracing::error!(%error, "rollback of a ledger transaction failed");
         }
     }
 
@@ -159,7 +159,7 @@ impl Writer {
     fn probe(&mut self) {
         let written = match &self.conn {
             Some(conn) => conn.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('probe', randomblob(8))", []),
-            None => Err(not_open()),
+            None => Err(files_closed()),
         };
         match written {
             Ok(_) => self.shared.disk.works(),
@@ -176,98 +176,99 @@ impl Writer {
     /// Closes every connection and reopens the file as after a crash, so that the WAL is recovered from its start.
     /// Called right after a successful commit, which makes the whole WAL durable.
     fn reopen(&mut self) {
-        if self.reopened_at.is_some_and(|at| at.elapsed() < REOPEN_EVERY) {
+        if self.reopened_at.is_some_and(|at| at.elapsed() < REOPEN_INTERVAL) {
             return;
         }
         self.reopened_at = Some(Instant::now());
-        let mut shelf = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
-        let held: Vec<_> = self.readers.iter().map(Readers::let_go).collect();
-        drop((shelf.take(), self.conn.take()));
+        let mut checkpoint_conn = self.checkpointer.lock().unwrap_or_else(PoisonError::into_inner);
+        let paused: Vec<_> = self.readers.iter().map(Readers::close_connections).collect();
+        drop((checkpoint_conn.take(), self.conn.take()));
         let opened = schema::open_writer(&self.options)
             .and_then(|conn| Ok((conn, schema::open_checkpointer(&self.options.path)?)));
         match opened {
             Ok((conn, checkpointer)) => {
-                (self.conn, *shelf) = (Some(conn), Some(checkpointer));
-                self.shared.disk.is_trusted_again();
-                tracing::warn!("the ledger's files were opened anew after an I/O error; nothing is lost by it");
+                (self.conn, *checkpoint_conn) = (Some(conn), Some(checkpointer));
+                self.shared.disk.clear_suspect();
+                tracing::warn!("the ledger's files were reopened after an I/O error; no data was lost");
             }
-            Err(error) => self.shared.disk.failed("opening the files anew", &error),
+            Err(error) => self.shared.disk.failed("reopening the files", &error),
         }
-        drop(held);
+        drop(paused);
     }
 
-    /// Updates the file size in use and the memory of the dedupe index, at most every [`MEASURE_EVERY`].
+    /// Updates the file size in use and the memory of the dedupe index, at most every [`MEASURE_INTERVAL`].
     fn measure(&mut self) {
-        let Some(conn) = self.conn.as_ref().filter(|_| self.measured_at.is_none_or(|at| at.elapsed() > MEASURE_EVERY))
+        let Some(conn) =
+            self.conn.as_ref().filter(|_| self.measured_at.is_none_or(|at| at.elapsed() > MEASURE_INTERVAL))
         else {
             return;
         };
         if let Ok(used) = schema::used_bytes(conn) {
-            self.shared.space.ledger_has(used);
+            self.shared.space.set_ledger_used(used);
         }
         self.shared.dedupe_bytes.store(self.dedupe.bytes(), Ordering::Relaxed);
         self.measured_at = Some(Instant::now());
     }
 
     /// Runs the batch as one transaction. On an error none of it is durable.
-    fn attempt(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<Written, rusqlite::Error> {
-        if batch.iter().all(|request| request.runs_again()) {
-            if let Some(written) = self.attempt_undoing(batch, Undo::All)? {
+    fn run_batch(&mut self, batch: &mut [Box<dyn QueuedRequest>]) -> Result<CommittedBatch, rusqlite::Error> {
+        if batch.iter().all(|request| request.is_repeatable()) {
+            if let Some(written) = self.run_transaction(batch, Undo::All)? {
                 return Ok(written);
             }
-            self.conn.as_ref().ok_or_else(not_open)?.execute_batch("ROLLBACK")?;
+            self.conn.as_ref().ok_or_else(files_closed)?.execute_batch("ROLLBACK")?;
         }
         // With a savepoint per request, a failed request can always be undone.
-        self.attempt_undoing(batch, Undo::Request)?.ok_or_else(|| aborted("a request could not be undone"))
+        self.run_transaction(batch, Undo::Request)?.ok_or_else(|| aborted("a request could not be undone"))
     }
 
     /// Runs the batch with the given undo strategy. `None` if everything must be rolled back, which is left to the
     /// caller.
-    fn attempt_undoing(
+    fn run_transaction(
         &mut self,
-        batch: &mut [Box<dyn Pending>],
+        batch: &mut [Box<dyn QueuedRequest>],
         undo: Undo,
-    ) -> Result<Option<Written>, rusqlite::Error> {
-        let conn = self.conn.as_ref().ok_or_else(not_open)?;
+    ) -> Result<Option<CommittedBatch>, rusqlite::Error> {
+        let conn = self.conn.as_ref().ok_or_else(files_closed)?;
         let changes = conn.total_changes();
         let step = |sql: &str| conn.prepare_cached(sql)?.execute([]).map(drop);
         step("BEGIN IMMEDIATE")?;
         let snapshot = self.shared.snapshot.load_full();
         let mut effects = Effects::default();
         let before = *self.shared.reach.borrow();
-        let (mut reach, mut made) = (before, 0);
+        let (mut reach, mut inserted_deliveries) = (before, 0);
         let (mut statements, mut plans, mut appended) = (Statements::new(conn), Vec::new(), Vec::new());
-        let mut weighed = Vec::new();
-        let mut out_of_disk = false;
+        let mut document_usage = Vec::new();
+        let mut disk_failed = false;
         for request in batch {
             let changes = conn.total_changes();
             if undo == Undo::Request {
                 step("SAVEPOINT request")?;
             }
-            let known = (plans.len(), appended.len(), weighed.len());
+            let known = (plans.len(), appended.len(), document_usage.len());
             let mut scope = Batch {
                 conn,
                 statements,
                 effects: Effects::default(),
                 reach,
-                made,
+                inserted_deliveries,
                 plans,
                 dedupe: &self.dedupe,
                 appended,
                 snapshot: &snapshot,
-                weighed,
+                document_usage,
             };
-            let ran = request.run(&mut scope);
+            let outcome = request.run(&mut scope);
             (statements, plans, appended) = (scope.statements, scope.plans, scope.appended);
-            weighed = scope.weighed;
-            if matches!(ran, Ran::Done) {
-                effects.absorb(scope.effects);
-                (reach, made) = (scope.reach, scope.made);
+            document_usage = scope.document_usage;
+            if matches!(outcome, RequestOutcome::Done) {
+                effects.merge(scope.effects);
+                (reach, inserted_deliveries) = (scope.reach, scope.inserted_deliveries);
             } else {
                 plans.truncate(known.0);
                 appended.truncate(known.1);
-                weighed.truncate(known.2);
-                out_of_disk |= matches!(ran, Ran::OutOfDisk);
+                document_usage.truncate(known.2);
+                disk_failed |= matches!(outcome, RequestOutcome::DiskFailed);
                 // On a full disk or an I/O error SQLite may have rolled back the transaction by itself. Continuing
                 // would run the remaining requests outside any transaction.
                 if conn.is_autocommit() {
@@ -285,15 +286,15 @@ impl Writer {
         }
         drop(statements);
         let cursor = (reach.cursor() != before.cursor()).then_some(reach.cursor());
-        let looked_through = EventSeq(self.shared.looked_through.load(Ordering::Relaxed));
+        let retention_watermark = EventSeq(self.shared.retention_watermark.load(Ordering::Relaxed));
         let stored = effects.store(conn, &mut self.statistics, cursor);
-        stored.and_then(|()| self.dedupe.keep_up(conn, appended, looked_through)).map_err(|error| match error {
+        stored.and_then(|()| self.dedupe.append(conn, appended, retention_watermark)).map_err(|error| match error {
             Error::Engine(error) => error,
             other => rusqlite::Error::ToSqlConversionFailure(Box::new(other)),
         })?;
         step("COMMIT")?;
         self.dedupe.committed();
-        Ok(Some(Written { effects, reach, out_of_disk, anything: conn.total_changes() != changes }))
+        Ok(Some(CommittedBatch { effects, reach, disk_failed, has_changes: conn.total_changes() != changes }))
     }
 }
 
@@ -307,13 +308,13 @@ enum Undo {
 }
 
 /// A committed batch.
-struct Written {
+struct CommittedBatch {
     effects: Effects,
     reach: Reach,
     /// The disk failed one of its requests.
-    out_of_disk: bool,
+    disk_failed: bool,
     /// It changed a row: a commit without changes proves nothing about the disk.
-    anything: bool,
+    has_changes: bool,
 }
 
 fn aborted(why: &str) -> rusqlite::Error {
@@ -321,9 +322,9 @@ fn aborted(why: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(code, Some(why.to_owned()))
 }
 
-fn not_open() -> rusqlite::Error {
+fn files_closed() -> rusqlite::Error {
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-    rusqlite::Error::SqliteFailure(code, Some("the files are yet to be opened anew".to_owned()))
+    rusqlite::Error::SqliteFailure(code, Some("the files are closed and not reopened yet".to_owned()))
 }
 
 #[cfg(test)]
@@ -339,7 +340,7 @@ mod tests {
     use setgate_domain::event::NewEvent;
 
     #[test]
-    fn a_failing_request_fails_alone() {
+    fn failed_request_does_not_affect_batch() {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
@@ -348,12 +349,12 @@ mod tests {
                 ledger.events.append(event(1)),
                 queue.write(|batch| -> Result<(), Error> {
                     batch.conn.execute("INSERT INTO meta VALUES ('half', ?1)", params![vec![1_u8]])?;
-                    Err(Error::Cursor)
+                    Err(Error::InvalidCursor)
                 }),
                 ledger.events.append(event(2)),
             );
             assert!(before.is_ok() && after.is_ok());
-            assert!(matches!(failing, Err(Error::Cursor)));
+            assert!(matches!(failing, Err(Error::InvalidCursor)));
             assert_eq!(ledger.upkeep.meta_get("half").await.unwrap(), None);
             assert_eq!(ledger.events.events_after(Default::default(), 10).await.unwrap().len(), 2);
         });
@@ -361,7 +362,7 @@ mod tests {
 
     /// A request without a savepoint fails after a write: the batch runs again and that write is undone.
     #[test]
-    fn a_request_that_fails_after_it_wrote_leaves_nothing_and_the_others_all() {
+    fn failure_after_write_reruns_batch() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 0).await;
@@ -376,7 +377,7 @@ mod tests {
                         batch.conn.execute("UPDATE delivery SET state = 4", [])?;
                         batch.reach.append_whole(EventSeq(7));
                         batch.effects.untold(new_delivery(1, 1, plan).due(DeliverySeq(9)));
-                        return Err(Error::Cursor);
+                        return Err(Error::InvalidCursor);
                     }
                     Ok(run)
                 })
@@ -394,7 +395,7 @@ mod tests {
             let (first, one, failing, two, nobody) = in_one_batch(&ledger, requests).await;
             assert_eq!(first.unwrap(), 2, "the answer is that of the run which counts");
             assert_eq!((one.unwrap().appended, two.unwrap().appended), (New(EventSeq(1)), New(EventSeq(2))));
-            assert!(matches!((failing, nobody), (Err(Error::Cursor), Err(Error::NoTenant(_)))));
+            assert!(matches!((failing, nobody), (Err(Error::InvalidCursor), Err(Error::NoTenant(_)))));
             assert_eq!(runs.load(Ordering::SeqCst), 4, "each twice");
             assert_eq!(ledger.upkeep.meta_get("half").await.unwrap(), None);
             let told: Vec<_> = ledger.deliveries.take_new().due.iter().map(|due| (due.seq.0, due.event.0)).collect();
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_failed_before_it_wrote_has_nothing_run_again() {
+    fn failure_before_write_does_not_rerun_batch() {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_refused_request_made_is_told_to_nobody() {
+    fn failed_request_publishes_no_deliveries() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 0).await;
@@ -435,9 +436,9 @@ mod tests {
             let refused = ledger.store.queue().write(move |batch| -> Result<(), Error> {
                 batch.reach.append_whole(EventSeq(7));
                 batch.effects.untold(due);
-                Err(Error::Cursor)
+                Err(Error::InvalidCursor)
             });
-            assert!(matches!(refused.await, Err(Error::Cursor)));
+            assert!(matches!(refused.await, Err(Error::InvalidCursor)));
             assert_eq!((ledger.events.cursor(), ledger.deliveries.take_new().due.len()), (Default::default(), 0));
             ledger.events.append_with(event(1), vec![delivery]).await.unwrap();
             assert_eq!((ledger.events.cursor().0, ledger.deliveries.take_new().due.len()), (1, 1));
@@ -446,7 +447,7 @@ mod tests {
 
     /// A full disk fails the writes at that moment and leaves nothing to repair.
     #[test]
-    fn goes_on_after_the_disk_was_full() {
+    fn recovers_after_disk_full() {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
@@ -476,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_when_the_queue_is_full_in_bytes() {
+    fn refuses_if_queue_bytes_exceeded() {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;

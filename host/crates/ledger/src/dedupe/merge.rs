@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use setgate_domain::event::EventSeq;
 
-use super::run::{Entry, Run, Writing};
+use super::run::{Entry, Run, RunWriter};
 use crate::Error;
 use crate::schema::sql_types::params;
 
@@ -14,8 +14,8 @@ pub(crate) struct Merge {
     /// Ids of the input runs, by age.
     pub(crate) inputs: Vec<i64>,
     sources: Vec<Source>,
-    out: Writing,
-    gone: Gone,
+    out: RunWriter,
+    deleted: DeletedEvents,
 }
 
 /// Read position in an input.
@@ -26,17 +26,17 @@ struct Source {
 
 /// Decides which events are deleted, so that their entries can be left out.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Gone {
+pub(crate) struct DeletedEvents {
     /// First existing event.
     pub(crate) oldest: EventSeq,
     /// Retention has examined all events up to here and left few of them, so their rows are checked one by one. Later
     /// events are assumed to exist, because the checks would cost more than keeping their entries.
-    pub(crate) looked_through: EventSeq,
+    pub(crate) retention_watermark: EventSeq,
 }
 
-impl Gone {
-    fn has(self, conn: &Connection, seq: EventSeq) -> Result<bool, Error> {
-        if seq < self.oldest || seq > self.looked_through {
+impl DeletedEvents {
+    fn contains(self, conn: &Connection, seq: EventSeq) -> Result<bool, Error> {
+        if seq < self.oldest || seq > self.retention_watermark {
             return Ok(seq < self.oldest);
         }
         let there =
@@ -51,16 +51,16 @@ impl Gone {
 
 impl Merge {
     /// Starts a merge of these runs, all of one level, into a run with the given id and level.
-    pub(crate) fn begin(inputs: &[&Run], id: i64, level: u32, gone: Gone) -> Self {
+    pub(crate) fn begin(inputs: &[&Run], id: i64, level: u32, deleted: DeletedEvents) -> Self {
         let last = inputs.iter().map(|run| run.last).max().unwrap_or_default();
-        let mut out = Writing::new(id, level, last, inputs.iter().map(|run| run.parts()).sum());
-        out.sifted_through(gone.looked_through);
+        let mut out = RunWriter::new(id, level, last, inputs.iter().map(|run| run.parts()).sum());
+        out.set_compacted(deleted.retention_watermark);
         Self {
             level: inputs.iter().map(|run| run.level).max().unwrap_or_default(),
             inputs: inputs.iter().map(|run| run.id).collect(),
             sources: inputs.iter().map(|_| Source { next_part: 0, entries: Vec::new().into_iter() }).collect(),
             out,
-            gone,
+            deleted,
         }
     }
 
@@ -86,7 +86,7 @@ impl Merge {
             }
             let Some((entry, place)) = least else { return Ok(true) };
             self.sources[place].entries.next();
-            if !self.gone.has(conn, entry.seq)? {
+            if !self.deleted.contains(conn, entry.seq)? {
                 self.out.push(conn, entry)?;
             }
         }
@@ -104,7 +104,7 @@ impl Source {
     fn peek(&mut self, conn: &Connection, runs: &[Run], id: i64) -> Result<Option<Entry>, Error> {
         if self.entries.as_slice().is_empty() {
             let run = runs.iter().find(|run| run.id == id);
-            let run = run.ok_or_else(|| Error::corrupt(format!("run {id} of the dedupe keys is not there")))?;
+            let run = run.ok_or_else(|| Error::corrupt(format!("run {id} of the dedupe index is missing")))?;
             if self.next_part == run.parts() {
                 return Ok(None);
             }

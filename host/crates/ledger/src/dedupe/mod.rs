@@ -37,19 +37,19 @@ use crate::Error;
 use crate::schema::sql_types::ReadColumn;
 use crate::schema::statements::Statements;
 
-pub(crate) use check::missing;
-use merge::{Gone, Merge};
+pub(crate) use check::faults;
+use merge::{DeletedEvents, Merge};
 pub(crate) use run::Entry;
-use run::{PART_ENTRIES, RUN_SHIFT, Run, Writing};
+use run::{PART_ENTRIES, RUN_SHIFT, Run, RunWriter};
 use setgate_domain::event::EventSeq;
 
 /// Number of runs of one level that are merged into one of the next level.
 const FAN_IN: usize = 8;
 /// Entries merged for each event appended. Each entry is merged once per level; ten billion events have seven levels.
-const MERGED_PER_EVENT: usize = 8;
+const MERGED_ENTRIES_PER_EVENT: usize = 8;
 
 /// Key in `meta` that exists while the index is known to be damaged.
-const DAMAGED_MARK: &str = "dedupe damaged";
+const DAMAGED_KEY: &str = "dedupe damaged";
 
 /// The part of a key stored in the index. Entries are small; the event row resolves collisions.
 pub(crate) fn hash(key: &[u8; 32]) -> i64 {
@@ -62,25 +62,25 @@ pub(crate) struct Index {
     /// Number of events buffered in memory before a run is written.
     run_events: usize,
     /// Entries that are in no run yet.
-    recent: BTreeSet<Entry>,
+    memtable: BTreeSet<Entry>,
     /// Runs in order of age, oldest first; levels never increase along the list.
     runs: Vec<Run>,
     /// At most one per level.
     merges: Vec<Merge>,
     /// Ids of obsolete runs with rows left to delete.
-    unused: VecDeque<i64>,
+    obsolete: VecDeque<i64>,
     next_id: i64,
     /// Changes of the current transaction.
     staged: Staged,
     damage: Cell<Damage>,
     /// The damage is recorded in the file.
-    is_noted: bool,
+    is_recorded: bool,
 }
 
 /// Changes that take effect with the commit.
 #[derive(Default)]
 struct Staged {
-    fresh: Vec<Entry>,
+    new_entries: Vec<Entry>,
     written: Option<Run>,
     /// Output id of the merge that was advanced.
     merging: Option<i64>,
@@ -89,8 +89,8 @@ struct Staged {
     /// Runs without any remaining event.
     expired: Vec<i64>,
     /// Number of obsolete runs without any remaining row.
-    swept: usize,
-    is_noted: bool,
+    cleaned_runs: usize,
+    is_recorded: bool,
 }
 
 /// Extent of the damage, until the next start rebuilds the index.
@@ -108,7 +108,7 @@ impl Index {
     pub(crate) fn bytes(&self) -> usize {
         let runs: usize = self.runs.iter().map(Run::bytes).sum();
         let merges: usize = self.merges.iter().map(Merge::bytes).sum();
-        runs + merges + self.recent.len() * size_of::<Entry>() * 3 / 2
+        runs + merges + self.memtable.len() * size_of::<Entry>() * 3 / 2
     }
 
     /// Calls `look` for each event with that hash, newest first, until it returns a value; some of those events may be
@@ -127,7 +127,7 @@ impl Index {
         let mut look =
             |statements: &mut Statements<'_>, seq| look(statements, seq).inspect_err(|_| row_failed.set(true));
         let [least, greatest] = [0, i64::MAX].map(|seq| Entry { hash, seq: EventSeq(seq) });
-        for entry in self.recent.range(least..=greatest).rev() {
+        for entry in self.memtable.range(least..=greatest).rev() {
             if let Some(found) = look(statements, entry.seq)? {
                 return Ok(Some(found));
             }
@@ -135,7 +135,7 @@ impl Index {
         for run in self.runs.iter().rev() {
             let found = run.find(statements, hash, &mut look);
             if found.as_ref().is_err_and(is_unreadable) && !row_failed.get() {
-                self.met(Damage::Read);
+                self.record_damage(Damage::Read);
             }
             if let Some(found) = found? {
                 return Ok(Some(found));
@@ -145,71 +145,71 @@ impl Index {
     }
 
     /// Adds the entries of the events that a batch appended, and does the batch's share of writing and merging, in its
-    /// transaction. For `looked_through` see [`Gone`]. Must be followed by [`Index::committed`] or
+    /// transaction. For `retention_watermark` see [`DeletedEvents`]. Must be followed by [`Index::committed`] or
     /// [`Index::rolled_back`].
     ///
     /// # Errors
     /// If a write fails or a part is damaged; the transaction cannot be committed then. From the next batch on, the
     /// damaged part is left alone.
-    pub(crate) fn keep_up(
+    pub(crate) fn append(
         &mut self,
         conn: &Connection,
-        fresh: Vec<Entry>,
-        looked_through: EventSeq,
+        new_entries: Vec<Entry>,
+        retention_watermark: EventSeq,
     ) -> Result<(), Error> {
-        self.staged = Staged { fresh, ..Staged::default() };
-        if !self.staged.fresh.is_empty() && self.has_work(looked_through) {
+        self.staged = Staged { new_entries, ..Staged::default() };
+        if !self.staged.new_entries.is_empty() && self.needs_maintenance(retention_watermark) {
             // If damage is already known, only the remaining kind of work, writing a run, can have failed.
-            let met = if self.damage.get() == Damage::None { Damage::Read } else { Damage::Write };
-            let done = self.work(conn, looked_through);
+            let damage = if self.damage.get() == Damage::None { Damage::Read } else { Damage::Write };
+            let done = self.maintain(conn, retention_watermark);
             if done.as_ref().is_err_and(is_unreadable) {
-                self.met(met);
+                self.record_damage(damage);
             }
             done?;
         }
-        if self.damage.get() > Damage::None && !self.is_noted {
+        if self.damage.get() > Damage::None && !self.is_recorded {
             self.merges.clear();
-            conn.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, x'')", [DAMAGED_MARK])?;
-            self.staged.is_noted = true;
+            conn.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, x'')", [DAMAGED_KEY])?;
+            self.staged.is_recorded = true;
         }
         Ok(())
     }
 
-    fn has_work(&self, looked_through: EventSeq) -> bool {
-        let is_full = self.recent.len() + self.staged.fresh.len() >= self.run_events;
+    fn needs_maintenance(&self, retention_watermark: EventSeq) -> bool {
+        let is_full = self.memtable.len() + self.staged.new_entries.len() >= self.run_events;
         match self.damage.get() {
             Damage::None => {
                 is_full
                     || !self.merges.is_empty()
-                    || !self.unused.is_empty()
-                    || self.levels().any(|level| !self.to_merge(level, looked_through).is_empty())
+                    || !self.obsolete.is_empty()
+                    || self.levels().any(|level| !self.merge_inputs(level, retention_watermark).is_empty())
             }
             Damage::Read => is_full,
             Damage::Write => false,
         }
     }
 
-    fn work(&mut self, conn: &Connection, looked_through: EventSeq) -> Result<(), Error> {
-        let share = self.staged.fresh.len();
-        let is_sound = self.damage.get() == Damage::None;
-        if is_sound {
-            self.merge(conn, looked_through, share * MERGED_PER_EVENT)?;
+    fn maintain(&mut self, conn: &Connection, retention_watermark: EventSeq) -> Result<(), Error> {
+        let share = self.staged.new_entries.len();
+        let is_intact = self.damage.get() == Damage::None;
+        if is_intact {
+            self.merge(conn, retention_watermark, share * MERGED_ENTRIES_PER_EVENT)?;
         }
-        if self.recent.len() + share >= self.run_events {
-            let last = self.recent.iter().chain(&self.staged.fresh).map(|entry| entry.seq).max();
-            self.write_recent(conn, last.unwrap_or_default())?;
-            if is_sound {
-                self.expire(conn)?;
+        if self.memtable.len() + share >= self.run_events {
+            let last = self.memtable.iter().chain(&self.staged.new_entries).map(|entry| entry.seq).max();
+            self.flush_memtable(conn, last.unwrap_or_default())?;
+            if is_intact {
+                self.drop_expired_runs(conn)?;
             }
         }
-        if is_sound { self.sweep(conn, share) } else { Ok(()) }
+        if is_intact { self.delete_obsolete_rows(conn, share) } else { Ok(()) }
     }
 
     /// Writes all entries that are in no run as a new run, which covers the events up to `last`.
-    fn write_recent(&mut self, conn: &Connection, last: EventSeq) -> Result<(), Error> {
-        let mut entries: Vec<_> = self.recent.iter().chain(&self.staged.fresh).copied().collect();
+    fn flush_memtable(&mut self, conn: &Connection, last: EventSeq) -> Result<(), Error> {
+        let mut entries: Vec<_> = self.memtable.iter().chain(&self.staged.new_entries).copied().collect();
         entries.sort_unstable();
-        let mut run = Writing::new(self.new_id(), 0, last, entries.len().div_ceil(PART_ENTRIES));
+        let mut run = RunWriter::new(self.new_id(), 0, last, entries.len().div_ceil(PART_ENTRIES));
         for entry in entries {
             run.push(conn, entry)?;
         }
@@ -218,12 +218,12 @@ impl Index {
     }
 
     /// Drops runs without any remaining event.
-    fn expire(&mut self, conn: &Connection) -> Result<(), Error> {
+    fn drop_expired_runs(&mut self, conn: &Connection) -> Result<(), Error> {
         let oldest = oldest(conn)?;
         let merged = self.staged.merged.as_ref().map(|(inputs, _)| inputs);
         let in_merges = self.merges.iter().map(|merge| &merge.inputs).chain(merged).flatten().collect::<BTreeSet<_>>();
         for run in self.runs.iter().filter(|run| run.last < oldest && !in_merges.contains(&run.id)) {
-            unlist(conn, run.id)?;
+            delete_run_row(conn, run.id)?;
             self.staged.expired.push(run.id);
         }
         Ok(())
@@ -235,28 +235,28 @@ impl Index {
 
     /// Runs of a level to merge: the oldest if there are enough of them, or a single run of which retention has left
     /// few events.
-    fn to_merge(&self, level: u32, looked_through: EventSeq) -> Vec<&Run> {
+    fn merge_inputs(&self, level: u32, retention_watermark: EventSeq) -> Vec<&Run> {
         let of_level = || self.runs.iter().filter(move |run| run.level == level);
         let oldest: Vec<_> = of_level().take(FAN_IN).collect();
         if oldest.len() == FAN_IN {
             return oldest;
         }
-        of_level().find(|run| !run.is_sifted && run.last <= looked_through).into_iter().collect()
+        of_level().find(|run| !run.is_compacted && run.last <= retention_watermark).into_iter().collect()
     }
 
     /// Advances the merge of the lowest level first, so that few runs accumulate behind a large merge.
-    fn merge(&mut self, conn: &Connection, looked_through: EventSeq, count: usize) -> Result<(), Error> {
+    fn merge(&mut self, conn: &Connection, retention_watermark: EventSeq, count: usize) -> Result<(), Error> {
         for level in self.levels() {
             let place = match self.merges.iter().position(|merge| merge.level == level) {
                 Some(place) => place,
                 None => {
-                    let inputs = self.to_merge(level, looked_through);
+                    let inputs = self.merge_inputs(level, retention_watermark);
                     if inputs.is_empty() {
                         continue;
                     }
-                    let gone = Gone { oldest: oldest(conn)?, looked_through };
+                    let deleted = DeletedEvents { oldest: oldest(conn)?, retention_watermark };
                     let level = if inputs.len() == FAN_IN { level + 1 } else { level };
-                    let merge = Merge::begin(&inputs, self.next_id, level, gone);
+                    let merge = Merge::begin(&inputs, self.next_id, level, deleted);
                     self.next_id += 1;
                     self.merges.push(merge);
                     self.merges.len() - 1
@@ -268,7 +268,7 @@ impl Index {
                 // Until the commit, `merging` records that its output must be discarded on a rollback.
                 let merge = self.merges.swap_remove(place);
                 for input in &merge.inputs {
-                    unlist(conn, *input)?;
+                    delete_run_row(conn, *input)?;
                 }
                 self.staged.merged = Some((merge.inputs.clone(), merge.finish(conn)?));
             }
@@ -278,19 +278,19 @@ impl Index {
     }
 
     /// Deletes up to `rows` rows of obsolete runs.
-    fn sweep(&mut self, conn: &Connection, rows: usize) -> Result<(), Error> {
+    fn delete_obsolete_rows(&mut self, conn: &Connection, rows: usize) -> Result<(), Error> {
         let mut left = i64::try_from(rows).unwrap_or(i64::MAX);
         while left > 0
-            && let Some(id) = self.unused.get(self.staged.swept)
+            && let Some(id) = self.obsolete.get(self.staged.cleaned_runs)
         {
-            for sql in [SWEEP_PARTS, SWEEP_HEADS] {
+            for sql in [DELETE_PARTS, DELETE_HEADERS] {
                 let deleted =
                     conn.prepare_cached(sql)?.execute([*id << RUN_SHIFT, (*id + 1) << RUN_SHIFT, left.max(0)])?;
                 left -= i64::try_from(deleted).unwrap_or(i64::MAX);
             }
             if left > 0 {
                 // All its rows are deleted. The query itself costs about as much as a row, so count one for it.
-                self.staged.swept += 1;
+                self.staged.cleaned_runs += 1;
                 left -= 1;
             }
         }
@@ -302,26 +302,26 @@ impl Index {
         let staged = std::mem::take(&mut self.staged);
         match staged.written {
             Some(run) => {
-                self.recent.clear();
+                self.memtable.clear();
                 self.runs.push(run);
             }
-            None => self.recent.extend(staged.fresh),
+            None => self.memtable.extend(staged.new_entries),
         }
-        self.unused.drain(..staged.swept);
-        let (mut gone, made) = staged.merged.unwrap_or_default();
-        gone.extend(staged.expired);
-        self.runs.retain(|run| !gone.contains(&run.id));
-        self.unused.extend(gone);
+        self.obsolete.drain(..staged.cleaned_runs);
+        let (mut obsolete, made) = staged.merged.unwrap_or_default();
+        obsolete.extend(staged.expired);
+        self.runs.retain(|run| !obsolete.contains(&run.id));
+        self.obsolete.extend(obsolete);
         if let Some(run) = made {
             let place = self.runs.partition_point(|other| other.last < run.last);
             self.runs.insert(place, run);
         }
-        if staged.is_noted {
-            self.is_noted = true;
+        if staged.is_recorded {
+            self.is_recorded = true;
             metrics::gauge!(crate::metric_names::DAMAGED).set(1.0);
             tracing::error!(
-                "the index of dedupe keys is damaged: an event whose key may stand where it cannot be read is refused. The \
-                 next start makes the index anew, from the events"
+                "the dedupe index is damaged: an event is refused if its key may be in a damaged part. Restart the host: the \
+                 index is then rebuilt from the events"
             );
         }
     }
@@ -330,12 +330,12 @@ impl Index {
     pub(crate) fn rolled_back(&mut self) {
         if let Some(id) = self.staged.merging {
             self.merges.retain(|merge| merge.id() != id);
-            self.unused.push_back(id);
+            self.obsolete.push_back(id);
         }
         self.staged = Staged::default();
     }
 
-    fn met(&self, damage: Damage) {
+    fn record_damage(&self, damage: Damage) {
         self.damage.set(self.damage.get().max(damage));
     }
 
@@ -345,10 +345,10 @@ impl Index {
     }
 }
 
-const SWEEP_PARTS: &str =
+const DELETE_PARTS: &str =
     "DELETE FROM dedupe_part WHERE id IN (SELECT id FROM dedupe_part WHERE id >= ?1 AND id < ?2 LIMIT ?3)";
-const SWEEP_HEADS: &str =
-    "DELETE FROM dedupe_head WHERE id IN (SELECT id FROM dedupe_head WHERE id >= ?1 AND id < ?2 LIMIT ?3)";
+const DELETE_HEADERS: &str =
+    "DELETE FROM dedupe_header WHERE id IN (SELECT id FROM dedupe_header WHERE id >= ?1 AND id < ?2 LIMIT ?3)";
 
 /// First existing event, or `i64::MAX` if there is none: all future events are later. 0 if it cannot be read.
 fn oldest(conn: &Connection) -> Result<EventSeq, Error> {
@@ -360,7 +360,7 @@ fn oldest(conn: &Connection) -> Result<EventSeq, Error> {
 }
 
 /// Removes a run from the list; its rows are no longer read.
-fn unlist(conn: &Connection, id: i64) -> Result<(), Error> {
+fn delete_run_row(conn: &Connection, id: i64) -> Result<(), Error> {
     conn.prepare_cached("DELETE FROM dedupe_run WHERE id = ?1")?.execute([id])?;
     Ok(())
 }

@@ -10,46 +10,46 @@ use rusqlite::{Connection, OptionalExtension as _};
 use setgate_domain::event::EventSeq;
 
 use super::run::{Entry, RUN_ID_END, RUN_SHIFT, Run};
-use super::{DAMAGED_MARK, Damage, Index, Staged, is_unreadable};
+use super::{DAMAGED_KEY, Damage, Index, Staged, is_unreadable};
 use crate::Error;
 use crate::schema;
 use crate::schema::sql_types::{ReadColumn, params};
 
 /// Tables of the index.
-const TABLES: [&str; 3] = ["dedupe_run", "dedupe_part", "dedupe_head"];
+const TABLES: [&str; 3] = ["dedupe_run", "dedupe_part", "dedupe_header"];
 /// Number of events to index from which a log line announces the delay.
-const TOLD_FROM: i64 = 1_000_000;
+const LOG_EVENTS_MIN: i64 = 1_000_000;
 
 impl Index {
     /// Loads the index and writes runs for events that are in none. A damaged index is set aside and rebuilt.
     ///
     /// An event whose row cannot be read is left out: a duplicate of it would be accepted as a new event.
     pub(crate) fn open(conn: &Connection, run_events: usize) -> Result<Self, Error> {
-        if !conn.prepare("SELECT 1 FROM meta WHERE name = ?1")?.exists([DAMAGED_MARK])? {
+        if !conn.prepare("SELECT 1 FROM meta WHERE name = ?1")?.exists([DAMAGED_KEY])? {
             match Self::catch_up(conn, run_events) {
-                Err(error) if is_unreadable(&error) => tracing::warn!(%error, "the index of dedupe keys is damaged"),
+                Err(error) if is_unreadable(&error) => tracing::warn!(%error, "the dedupe index is damaged"),
                 opened => return opened,
             }
         }
-        put_aside(conn)?;
+        set_aside(conn)?;
         Self::catch_up(conn, run_events)
     }
 
     /// Loads the runs and writes runs for the events that are in none.
     fn catch_up(conn: &Connection, run_events: usize) -> Result<Self, Error> {
-        let mut index = Self::of_runs(conn, run_events)?;
-        let (mut through, last) = (index.through(), last_event(conn)?);
-        if last.0 - through.0 >= TOLD_FROM {
+        let mut index = Self::load_runs(conn, run_events)?;
+        let (mut through, last) = (index.last_indexed(), last_event(conn)?);
+        if last.0 - through.0 >= LOG_EVENTS_MIN {
             tracing::info!(
                 events = last.0 - through.0,
-                "dedupe keys of the events are indexed, which may take minutes"
+                "building the dedupe index from the events; this may take minutes"
             );
         }
         while through < last {
-            through = index.take_in(conn, through, last)?;
-            if index.recent.len() >= index.run_events {
+            through = index.index_events(conn, through, last)?;
+            if index.memtable.len() >= index.run_events {
                 let transaction = conn.unchecked_transaction()?;
-                index.write_recent(&transaction, through)?;
+                index.flush_memtable(&transaction, through)?;
                 transaction.commit()?;
                 index.committed();
                 index.merge_all(conn)?;
@@ -60,19 +60,19 @@ impl Index {
 
     /// Loads the index without writing anything. Fails if it is damaged.
     pub(crate) fn load(conn: &Connection, run_events: usize) -> Result<Self, Error> {
-        let mut index = Self::of_runs(conn, run_events)?;
-        let (mut through, last) = (index.through(), last_event(conn)?);
+        let mut index = Self::load_runs(conn, run_events)?;
+        let (mut through, last) = (index.last_indexed(), last_event(conn)?);
         while through < last {
-            through = index.take_in(conn, through, last)?;
+            through = index.index_events(conn, through, last)?;
         }
         Ok(index)
     }
 
     /// The index with all stored runs, but without the events that are in no run.
-    fn of_runs(conn: &Connection, run_events: usize) -> Result<Self, Error> {
+    fn load_runs(conn: &Connection, run_events: usize) -> Result<Self, Error> {
         let runs = Run::load_all(conn)?;
         let mut ids = BTreeSet::new();
-        for table in ["dedupe_part", "dedupe_head"] {
+        for table in ["dedupe_part", "dedupe_header"] {
             let mut next = conn.prepare(&format!("SELECT min(id) FROM {table} WHERE id >= ?1"))?;
             let mut from = 0;
             while from < RUN_ID_END
@@ -83,28 +83,28 @@ impl Index {
             }
         }
         let next_id = ids.last().map_or(1, |id| id + 1);
-        let unused: VecDeque<_> = ids.into_iter().filter(|id| runs.iter().all(|run| run.id != *id)).collect();
+        let obsolete: VecDeque<_> = ids.into_iter().filter(|id| runs.iter().all(|run| run.id != *id)).collect();
         Ok(Self {
             run_events: run_events.max(1),
-            recent: BTreeSet::new(),
+            memtable: BTreeSet::new(),
             runs,
             merges: Vec::new(),
-            unused,
+            obsolete,
             next_id,
             staged: Staged::default(),
             damage: std::cell::Cell::new(Damage::None),
-            is_noted: false,
+            is_recorded: false,
         })
     }
 
     /// Last event covered by a run.
-    fn through(&self) -> EventSeq {
+    fn last_indexed(&self) -> EventSeq {
         self.runs.last().map_or(EventSeq::default(), |run| run.last)
     }
 
     /// Adds entries for up to `run_events` positions after `through`, at most up to `last`. Returns the last position
     /// covered.
-    fn take_in(&mut self, conn: &Connection, through: EventSeq, last: EventSeq) -> Result<EventSeq, Error> {
+    fn index_events(&mut self, conn: &Connection, through: EventSeq, last: EventSeq) -> Result<EventSeq, Error> {
         let places = i64::try_from(self.run_events).unwrap_or(i64::MAX);
         let end = EventSeq(through.0.saturating_add(places).min(last.0));
         match entries(conn, through, end) {
@@ -114,12 +114,12 @@ impl Index {
                 for place in (through.0..end.0).map(EventSeq) {
                     match entries(conn, place, EventSeq(place.0 + 1)) {
                         Err(error) if is_unreadable(&error) => left_out += 1,
-                        found => self.recent.extend(found?),
+                        found => self.memtable.extend(found?),
                     }
                 }
-                tracing::warn!(left_out, %error, "events cannot be read: copies of them are taken for new events");
+                tracing::warn!(left_out, %error, "events cannot be read and are not in the dedupe index: duplicates of them are accepted as new events");
             }
-            found => self.recent.extend(found?),
+            found => self.memtable.extend(found?),
         }
         Ok(end)
     }
@@ -154,7 +154,7 @@ fn last_event(conn: &Connection) -> Result<EventSeq, Error> {
 
 /// Starts an empty index. The damaged tables stay in the file under other names, because unreadable rows cannot be
 /// deleted.
-fn put_aside(conn: &Connection) -> Result<(), Error> {
+fn set_aside(conn: &Connection) -> Result<(), Error> {
     let transaction = conn.unchecked_transaction()?;
     let sql = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'dedupe_run_damaged_%'";
     let number: i64 = transaction.query_row(sql, [], |row| row.get(0))?;
@@ -162,9 +162,12 @@ fn put_aside(conn: &Connection) -> Result<(), Error> {
         transaction.execute_batch(&format!("ALTER TABLE {table} RENAME TO {table}_damaged_{number}"))?;
     }
     transaction.execute_batch(schema::tables::DEDUPE_TABLES)?;
-    transaction.execute("DELETE FROM meta WHERE name = ?1", [DAMAGED_MARK])?;
+    transaction.execute("DELETE FROM meta WHERE name = ?1", [DAMAGED_KEY])?;
     transaction.commit()?;
     let to = format!("dedupe_*_damaged_{number}");
-    tracing::warn!(to, "the index of dedupe keys was damaged and is put aside; it is made anew from the events");
+    tracing::warn!(
+        to,
+        "the dedupe index was damaged: its tables are renamed, and a new index is built from the events"
+    );
     Ok(())
 }

@@ -4,7 +4,7 @@
 //!
 //! A part is a row of `dedupe_part`: up to [`PART_ENTRIES`] entries of [`ENTRY_BYTES`], each the hash (8 bytes) and the
 //! event's seq (6 bytes), big-endian, which fill one page of the file. The in-memory data of the parts is stored in
-//! `dedupe_head`, up to [`HEAD_PARTS`] parts per row: the part's first hash and its Bloom filter of [`FILTER_BITS`]
+//! `dedupe_header`, up to [`HEADERS_PER_ROW`] parts per row: the part's first hash and its Bloom filter of [`FILTER_BITS`]
 //! bits (Bloom, "Space/time trade-offs in hash coding with allowable errors", 1970). Each row ends with the CRC-32 of
 //! its key and its bytes, so that a changed row is not treated as "not found". A key of either table is the run id,
 //! shifted by [`RUN_SHIFT`], plus the row's number within the run, so that the rows of a run are adjacent.
@@ -19,20 +19,20 @@ use crate::schema::statements::Statements;
 /// Entries per part: as many as fit into one row on a page of 4 KiB.
 pub(crate) const PART_ENTRIES: usize = 280;
 const ENTRY_BYTES: usize = 14;
-/// Parts per row of `dedupe_head`.
-const HEAD_PARTS: usize = 11;
+/// Parts per row of `dedupe_header`.
+const HEADERS_PER_ROW: usize = 11;
 /// Words of a part's Bloom filter: ten bits per entry, with one false positive in about 120 lookups.
 const FILTER_WORDS: usize = 44;
 const FILTER_BITS: u64 = FILTER_WORDS as u64 * 64;
 /// Bits that an entry sets: close to the optimum for this filter size.
 const FILTER_PROBES: u32 = 7;
-const HEAD_BYTES: usize = 8 + FILTER_WORDS * 8;
+const HEADER_BYTES: usize = 8 + FILTER_WORDS * 8;
 /// Bits of a row's key that hold its number within the run.
 pub(crate) const RUN_SHIFT: u32 = 32;
 /// Exclusive upper bound of run ids.
 pub(crate) const RUN_ID_END: i64 = 1 << 31;
 /// Bytes of a row's checksum.
-const SUM_BYTES: usize = 4;
+const CHECKSUM_BYTES: usize = 4;
 /// Largest event seq that an entry can hold.
 const SEQ_MAX: i64 = (1 << 48) - 1;
 
@@ -46,7 +46,7 @@ pub(crate) struct Entry {
 impl Entry {
     fn to_bytes(self) -> Result<[u8; ENTRY_BYTES], Error> {
         if !(0..=SEQ_MAX).contains(&self.seq.0) {
-            return Err(Error::corrupt(format!("the event's place {} is out of range", self.seq.0)));
+            return Err(Error::corrupt(format!("event seq {} is out of range for the dedupe index", self.seq.0)));
         }
         let mut bytes = [0; ENTRY_BYTES];
         bytes[..8].copy_from_slice(&self.hash.to_be_bytes());
@@ -89,7 +89,7 @@ pub(crate) struct Run {
     pub(crate) last: EventSeq,
     pub(crate) entries: i64,
     /// Entries of deleted events were left out when it was written, and retention had examined all its events by then.
-    pub(crate) is_sifted: bool,
+    pub(crate) is_compacted: bool,
     /// First hash of each part.
     fences: Vec<i64>,
     /// Filters of all parts, concatenated.
@@ -109,35 +109,37 @@ impl Run {
         })?;
         let mut runs = rows.collect::<Result<Vec<_>, _>>()?;
         for run in &mut runs {
-            run.load_heads(conn)?;
+            run.load_headers(conn)?;
         }
         Ok(runs)
     }
 
     fn new(id: i64, level: u32, last: EventSeq) -> Self {
-        Self { id, level, last, entries: 0, is_sifted: false, fences: Vec::new(), filters: Vec::new() }
+        Self { id, level, last, entries: 0, is_compacted: false, fences: Vec::new(), filters: Vec::new() }
     }
 
-    fn load_heads(&mut self, conn: &Connection) -> Result<(), Error> {
-        let not_whole = || Error::corrupt(format!("the heads of run {} of the dedupe keys are not whole", self.id));
+    fn load_headers(&mut self, conn: &Connection) -> Result<(), Error> {
+        let incomplete =
+            || Error::corrupt(format!("the headers of run {} of the dedupe index are incomplete", self.id));
         if !(1..RUN_ID_END).contains(&self.id) {
-            return Err(not_whole());
+            return Err(incomplete());
         }
         let (mut fences, mut filters) = (Vec::new(), Vec::new());
         let mut statement =
-            conn.prepare_cached("SELECT id, body FROM dedupe_head WHERE id >= ?1 AND id < ?2 ORDER BY id")?;
+            conn.prepare_cached("SELECT id, body FROM dedupe_header WHERE id >= ?1 AND id < ?2 ORDER BY id")?;
         let mut rows = statement.query([self.id << RUN_SHIFT, (self.id + 1) << RUN_SHIFT])?;
         while let Some(row) = rows.next()? {
-            let body = sound(row.get(0)?, row.get_ref(1)?.as_blob().unwrap_or_default()).ok_or_else(not_whole)?;
-            for head in body.as_chunks::<HEAD_BYTES>().0 {
-                let mut words = head.as_chunks::<8>().0.iter().copied();
+            let body =
+                verified_body(row.get(0)?, row.get_ref(1)?.as_blob().unwrap_or_default()).ok_or_else(incomplete)?;
+            for header in body.as_chunks::<HEADER_BYTES>().0 {
+                let mut words = header.as_chunks::<8>().0.iter().copied();
                 fences.push(i64::from_be_bytes(words.next().unwrap_or_default()));
                 filters.extend(words.map(u64::from_be_bytes));
             }
         }
         let parts = usize::try_from(self.entries).unwrap_or(0).div_ceil(PART_ENTRIES);
         if fences.is_empty() || fences.len() != parts || !fences.is_sorted() {
-            return Err(not_whole());
+            return Err(incomplete());
         }
         fences.shrink_to_fit();
         filters.shrink_to_fit();
@@ -195,10 +197,10 @@ impl Run {
 
     fn entries_of(&self, part: usize, body: Option<Vec<u8>>) -> Result<Vec<Entry>, Error> {
         let wanted = usize::try_from(self.entries).unwrap_or(0).saturating_sub(part * PART_ENTRIES).min(PART_ENTRIES);
-        let sound = body.as_deref().and_then(|body| sound(key(self.id, part), body));
-        let entries = sound.map(|body| body.as_chunks().0.iter().map(Entry::from_bytes).collect::<Vec<_>>());
+        let body = body.as_deref().and_then(|body| verified_body(key(self.id, part), body));
+        let entries = body.map(|body| body.as_chunks().0.iter().map(Entry::from_bytes).collect::<Vec<_>>());
         entries.filter(|entries| entries.len() == wanted).ok_or_else(|| {
-            Error::corrupt(format!("part {part} of run {} of the dedupe keys is not there or not as written", self.id))
+            Error::corrupt(format!("part {part} of run {} of the dedupe index is missing or damaged", self.id))
         })
     }
 }
@@ -211,7 +213,7 @@ fn key(run: i64, number: usize) -> i64 {
 }
 
 /// Checksum of a row, including its key, so that no row passes for another.
-fn sum(key: i64, body: &[u8]) -> [u8; SUM_BYTES] {
+fn checksum(key: i64, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&key.to_be_bytes());
     sum.update(body);
@@ -219,24 +221,24 @@ fn sum(key: i64, body: &[u8]) -> [u8; SUM_BYTES] {
 }
 
 /// The content of a row without its checksum. `None` if the checksum does not match.
-fn sound(key: i64, row: &[u8]) -> Option<&[u8]> {
-    let (body, stored) = row.split_last_chunk::<SUM_BYTES>()?;
-    (*stored == sum(key, body)).then_some(body)
+fn verified_body(key: i64, row: &[u8]) -> Option<&[u8]> {
+    let (body, stored) = row.split_last_chunk::<CHECKSUM_BYTES>()?;
+    (*stored == checksum(key, body)).then_some(body)
 }
 
 /// A run being written, entry by entry.
-pub(crate) struct Writing {
+pub(crate) struct RunWriter {
     run: Run,
     /// Entries of the current part.
     body: Vec<u8>,
     /// Filter of the current part.
     filter: [u64; FILTER_WORDS],
-    /// Heads of finished parts that are not in a row yet.
-    heads: Vec<u8>,
-    heads_written: usize,
+    /// Headers of finished parts that are not in a row yet.
+    headers: Vec<u8>,
+    header_rows_written: usize,
 }
 
-impl Writing {
+impl RunWriter {
     /// Starts a run that covers all events up to `last` that are in no older run. `parts` is the expected maximum
     /// number of parts.
     pub(crate) fn new(id: i64, level: u32, last: EventSeq, parts: usize) -> Self {
@@ -246,10 +248,10 @@ impl Writing {
                 filters: Vec::with_capacity(parts * FILTER_WORDS),
                 ..Run::new(id, level, last)
             },
-            body: Vec::with_capacity(PART_ENTRIES * ENTRY_BYTES + SUM_BYTES),
+            body: Vec::with_capacity(PART_ENTRIES * ENTRY_BYTES + CHECKSUM_BYTES),
             filter: [0; FILTER_WORDS],
-            heads: Vec::with_capacity(HEAD_PARTS * HEAD_BYTES + SUM_BYTES),
-            heads_written: 0,
+            headers: Vec::with_capacity(HEADERS_PER_ROW * HEADER_BYTES + CHECKSUM_BYTES),
+            header_rows_written: 0,
         }
     }
 
@@ -262,9 +264,9 @@ impl Writing {
         self.run.bytes()
     }
 
-    /// See [`Run::is_sifted`].
-    pub(crate) fn sifted_through(&mut self, looked_through: EventSeq) {
-        self.run.is_sifted = self.run.last <= looked_through;
+    /// See [`Run::is_compacted`].
+    pub(crate) fn set_compacted(&mut self, retention_watermark: EventSeq) {
+        self.run.is_compacted = self.run.last <= retention_watermark;
     }
 
     /// Appends an entry, which must not be less than the previous one.
@@ -286,25 +288,26 @@ impl Writing {
     fn write_part(&mut self, conn: &Connection) -> Result<(), Error> {
         let Some((part, fence)) = self.run.fences.iter().enumerate().next_back() else { return Ok(()) };
         let id = key(self.run.id, part);
-        self.body.extend(sum(id, &self.body));
+        self.body.extend(checksum(id, &self.body));
         conn.prepare_cached("INSERT INTO dedupe_part (id, body) VALUES (?1, ?2)")?.execute(params![id, self.body])?;
-        self.heads.extend(fence.to_be_bytes());
-        self.heads.extend(self.filter.iter().flat_map(|word| word.to_be_bytes()));
+        self.headers.extend(fence.to_be_bytes());
+        self.headers.extend(self.filter.iter().flat_map(|word| word.to_be_bytes()));
         self.run.filters.extend(self.filter);
         self.body.clear();
         self.filter.fill(0);
-        if self.heads.len() == HEAD_PARTS * HEAD_BYTES {
-            self.write_heads(conn)?;
+        if self.headers.len() == HEADERS_PER_ROW * HEADER_BYTES {
+            self.write_headers(conn)?;
         }
         Ok(())
     }
 
-    fn write_heads(&mut self, conn: &Connection) -> Result<(), Error> {
-        let id = key(self.run.id, self.heads_written);
-        self.heads.extend(sum(id, &self.heads));
-        conn.prepare_cached("INSERT INTO dedupe_head (id, body) VALUES (?1, ?2)")?.execute(params![id, self.heads])?;
-        self.heads_written += 1;
-        self.heads.clear();
+    fn write_headers(&mut self, conn: &Connection) -> Result<(), Error> {
+        let id = key(self.run.id, self.header_rows_written);
+        self.headers.extend(checksum(id, &self.headers));
+        conn.prepare_cached("INSERT INTO dedupe_header (id, body) VALUES (?1, ?2)")?
+            .execute(params![id, self.headers])?;
+        self.header_rows_written += 1;
+        self.headers.clear();
         Ok(())
     }
 
@@ -316,8 +319,8 @@ impl Writing {
         if !self.body.is_empty() {
             self.write_part(conn)?;
         }
-        if !self.heads.is_empty() {
-            self.write_heads(conn)?;
+        if !self.headers.is_empty() {
+            self.write_headers(conn)?;
         }
         let run = &self.run;
         conn.prepare_cached("INSERT INTO dedupe_run (id, level, last_seq, entries) VALUES (?1, ?2, ?3, ?4)")?

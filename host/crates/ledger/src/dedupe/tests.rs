@@ -36,7 +36,7 @@ fn keys_of(batch: i64) -> Vec<[u8; 32]> {
 }
 
 fn held(index: &Index) -> i64 {
-    index.runs.iter().map(|run| run.entries).sum::<i64>() + index.recent.len() as i64
+    index.runs.iter().map(|run| run.entries).sum::<i64>() + index.memtable.len() as i64
 }
 
 /// Appends events with these keys in a transaction that is committed or rolled back.
@@ -51,24 +51,24 @@ fn try_append(
     keys: &[[u8; 32]],
     first: i64,
     keep: bool,
-    looked_through: EventSeq,
+    retention_watermark: EventSeq,
 ) -> Result<(), Error> {
     conn.execute_batch("BEGIN").unwrap();
-    let mut fresh = Vec::new();
+    let mut new_entries = Vec::new();
     for (key, seq) in keys.iter().zip(first..) {
         let entry = Entry { hash: hash(key), seq: EventSeq(seq) };
         conn.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3)").unwrap().execute((seq, entry.hash, key)).unwrap();
-        fresh.push(entry);
+        new_entries.push(entry);
     }
-    let kept_up = index.keep_up(conn, fresh, looked_through);
-    if keep && kept_up.is_ok() {
+    let appended = index.append(conn, new_entries, retention_watermark);
+    if keep && appended.is_ok() {
         conn.execute_batch("COMMIT").unwrap();
         index.committed();
     } else {
         conn.execute_batch("ROLLBACK").unwrap();
         index.rolled_back();
     }
-    kept_up
+    appended
 }
 
 fn find(conn: &Connection, index: &Index, hash: i64) -> Vec<EventSeq> {
@@ -110,7 +110,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_there_is_found_whatever_happens(ops in prop::collection::vec(op(), 1..200)) {
+    fn matches_model(ops in prop::collection::vec(op(), 1..200)) {
         let conn = file();
         let mut index = Index::open(&conn, 5).unwrap();
         let mut ever = BTreeSet::new();
@@ -146,27 +146,27 @@ proptest! {
             let wanted = there.iter().filter(|(_, of)| *of == hash).map(|(seq, _)| seq);
             prop_assert!(wanted.into_iter().all(|seq| found.contains(seq)));
         }
-        prop_assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
-        prop_assert_eq!(of_no_use(&conn, &index), 0);
+        prop_assert_eq!(faults(&conn, 10).unwrap(), Vec::<String>::new());
+        prop_assert_eq!(orphaned_runs(&conn, &index), 0);
     }
 }
 
 /// Rows of runs that are neither in use nor queued for deletion.
-fn of_no_use(conn: &Connection, index: &Index) -> usize {
+fn orphaned_runs(conn: &Connection, index: &Index) -> usize {
     let known = index
         .runs
         .iter()
         .map(|run| run.id)
         .chain(index.merges.iter().map(Merge::id))
-        .chain(index.unused.iter().copied());
+        .chain(index.obsolete.iter().copied());
     let known: BTreeSet<_> = known.collect();
     let mut statement =
-        conn.prepare("SELECT id >> 32 FROM dedupe_part UNION SELECT id >> 32 FROM dedupe_head").unwrap();
+        conn.prepare("SELECT id >> 32 FROM dedupe_part UNION SELECT id >> 32 FROM dedupe_header").unwrap();
     let there = statement.query_map([], |row| row.get::<_, i64>(0)).unwrap();
     there.filter(|run| !known.contains(run.as_ref().unwrap())).count()
 }
 
-/// Enough events for runs of several parts and head rows, on three levels.
+/// Enough events for runs of several parts and header rows, on three levels.
 fn filled(events: u64) -> (Connection, Index) {
     let conn = file();
     let index = fill(&conn, events);
@@ -183,7 +183,7 @@ fn fill(conn: &Connection, events: u64) -> Index {
 }
 
 #[test]
-fn few_runs_hold_many_events_and_a_look_reads_the_file_where_there_is_something_to_find() {
+fn runs_stay_few_and_lookups_read_few_parts() {
     let (conn, index) = filled(45_000);
     let levels: Vec<_> = index.runs.iter().map(|run| run.level).collect();
     assert!(levels.contains(&2) && levels.len() < 3 * FAN_IN, "{levels:?}");
@@ -204,30 +204,30 @@ fn few_runs_hold_many_events_and_a_look_reads_the_file_where_there_is_something_
     assert!(usize::try_from(in_vain).unwrap() < 10_000 * levels.len() / 60, "{in_vain} of 10,000 in {levels:?}");
     let per_event = index.bytes() as f64 / 45_000.0;
     assert!(per_event < 2.0, "{per_event}");
-    assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
-    assert_eq!(of_no_use(&conn, &index), 0);
+    assert_eq!(faults(&conn, 10).unwrap(), Vec::<String>::new());
+    assert_eq!(orphaned_runs(&conn, &index), 0);
 }
 
 /// As at the first start after an upgrade: no event is in a run.
 #[test]
-fn an_index_made_of_events_finds_what_one_that_grew_does() {
+fn rebuild_from_events_finds_all() {
     let (conn, _) = filled(5_000);
-    for table in ["dedupe_run", "dedupe_part", "dedupe_head"] {
+    for table in ["dedupe_run", "dedupe_part", "dedupe_header"] {
         conn.execute(&format!("DELETE FROM {table}"), []).unwrap();
     }
     let built = Index::open(&conn, 600).unwrap();
     let runs: Vec<_> = built.runs.iter().map(|run| (run.level, run.entries)).collect();
-    assert_eq!((runs, built.recent.len()), (vec![(1, 4_800)], 200));
+    assert_eq!((runs, built.memtable.len()), (vec![(1, 4_800)], 200));
     for number in (0..5_000).step_by(11) {
         assert_eq!(find(&conn, &built, hash(&key_of(number))), [EventSeq(number.cast_signed() + 1)]);
     }
-    assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
-    assert_eq!(of_no_use(&conn, &built), 0);
+    assert_eq!(faults(&conn, 10).unwrap(), Vec::<String>::new());
+    assert_eq!(orphaned_runs(&conn, &built), 0);
 }
 
 /// Enough events with the same hash to fill several parts: all are found across the parts.
 #[test]
-fn keys_whose_hashes_are_alike_are_all_found() {
+fn equal_hashes_are_all_found() {
     let conn = file();
     let mut index = Index::open(&conn, 3 * PART_ENTRIES).unwrap();
     let count = 3 * PART_ENTRIES as i64;
@@ -239,7 +239,7 @@ fn keys_whose_hashes_are_alike_are_all_found() {
 }
 
 #[test]
-fn entries_of_deleted_events_go_with_their_runs_and_with_merges() {
+fn merges_drop_entries_of_deleted_events() {
     let (conn, mut index) = filled(3_000);
     conn.execute("DELETE FROM event WHERE seq <= 2900", []).unwrap();
     for batch in 0..60_i64 {
@@ -255,7 +255,7 @@ fn entries_of_deleted_events_go_with_their_runs_and_with_merges() {
 
 /// One old event that must stay does not preserve the entries of later, deleted ones.
 #[test]
-fn entries_of_deleted_events_go_although_an_older_one_stays() {
+fn old_retained_event_does_not_block_compaction() {
     let (conn, mut index) = filled(20_000);
     conn.execute("DELETE FROM event WHERE seq BETWEEN 2 AND 19999", []).unwrap();
     for batch in 200..300_i64 {
@@ -268,22 +268,22 @@ fn entries_of_deleted_events_go_although_an_older_one_stays() {
 }
 
 #[test]
-fn damage_is_found_and_the_next_start_makes_the_index_anew() {
-    for spoil in [
-        "DELETE FROM dedupe_head WHERE id >> 32 = 1",
-        "UPDATE dedupe_head SET body = CAST(substr(body, 1, 87) || x'31' || substr(body, 89) AS BLOB) WHERE id >> 32 = 1",
+fn damage_is_detected_and_rebuilt_at_start() {
+    for damage in [
+        "DELETE FROM dedupe_header WHERE id >> 32 = 1",
+        "UPDATE dedupe_header SET body = CAST(substr(body, 1, 87) || x'31' || substr(body, 89) AS BLOB) WHERE id >> 32 = 1",
         "UPDATE dedupe_run SET entries = 9000000000000 WHERE id = 1",
         "INSERT INTO dedupe_run VALUES (3000000000, 0, 1, 1)",
     ] {
         let (conn, _) = filled(2_000);
-        assert!(conn.execute(spoil, []).unwrap() > 0);
-        assert!(Index::load(&conn, 600).err().unwrap().is_damage(), "{spoil}");
+        assert!(conn.execute(damage, []).unwrap() > 0);
+        assert!(Index::load(&conn, 600).err().unwrap().is_damage(), "{damage}");
         let index = Index::open(&conn, 600).unwrap();
-        assert_eq!(find(&conn, &index, hash(&key_of(1_500))), [EventSeq(1_501)], "{spoil}");
-        assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
+        assert_eq!(find(&conn, &index, hash(&key_of(1_500))), [EventSeq(1_501)], "{damage}");
+        assert_eq!(faults(&conn, 10).unwrap(), Vec::<String>::new());
     }
     // Damage that only a lookup detects: never reported as "not found".
-    for spoil in [
+    for damage in [
         "DELETE FROM dedupe_part WHERE id >> 32 = 1",
         "UPDATE dedupe_part SET body = x'00' WHERE id >> 32 = 1",
         "UPDATE dedupe_part SET body = substr(body, 1, length(body) / 14 / 2 * 14) WHERE id >> 32 = 1",
@@ -291,10 +291,10 @@ fn damage_is_found_and_the_next_start_makes_the_index_anew() {
         "UPDATE dedupe_part SET body = (SELECT body FROM dedupe_part WHERE id = (2 << 32)) WHERE id >> 32 = 1",
     ] {
         let (conn, mut index) = filled(2_000);
-        assert!(conn.execute(spoil, []).unwrap() > 0);
-        assert!(missing(&conn, 3).unwrap()[0].contains("not there or not as written"), "{spoil}");
+        assert!(conn.execute(damage, []).unwrap() > 0);
+        assert!(faults(&conn, 3).unwrap()[0].contains("is missing or damaged"), "{damage}");
         for number in 0..600 {
-            assert!(try_find(&conn, &index, hash(&key_of(number))).unwrap_err().is_damage(), "{spoil}");
+            assert!(try_find(&conn, &index, hash(&key_of(number))).unwrap_err().is_damage(), "{damage}");
         }
         // The damage is recorded by the next batch.
         append(&conn, &mut index, &[], 0, true);
@@ -302,12 +302,12 @@ fn damage_is_found_and_the_next_start_makes_the_index_anew() {
         for number in (0..2_000).step_by(7) {
             assert_eq!(find(&conn, &index, hash(&key_of(number))), [EventSeq(number.cast_signed() + 1)]);
         }
-        assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
+        assert_eq!(faults(&conn, 10).unwrap(), Vec::<String>::new());
     }
 }
 
 #[test]
-fn an_event_that_cannot_be_read_is_no_damage_of_the_index() {
+fn unreadable_event_is_not_index_damage() {
     let (conn, index) = filled(2_000);
     let look = |_: &mut Statements<'_>, _| Err::<Option<()>, _>(Error::corrupt("the row"));
     let found = index.find(&mut Statements::new(&conn), hash(&key_of(7)), look);
@@ -316,7 +316,7 @@ fn an_event_that_cannot_be_read_is_no_damage_of_the_index() {
 
 /// Parts that a merge cannot read must not make events fail.
 #[test]
-fn merging_that_meets_damage_is_left_alone() {
+fn damaged_merge_is_abandoned() {
     let (conn, mut index) = filled(4_000);
     conn.execute("UPDATE dedupe_part SET body = x'00' WHERE id >> 32 = ?1", [index.runs[1].id]).unwrap();
     let mut failed = 0;
@@ -332,16 +332,16 @@ fn merging_that_meets_damage_is_left_alone() {
     assert_eq!(find(&conn, &index, hash(&key_of(8_000))), [EventSeq(8_001)]);
     let index = Index::open(&conn, 600).unwrap();
     assert!(index.damage.get() == Damage::None && index.runs.len() <= FAN_IN, "the next start makes it anew");
-    assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new());
+    assert_eq!(faults(&conn, 10).unwrap(), Vec::<String>::new());
 }
 
 /// Pages of the index are overwritten: no existing event is accepted as new, later events are still accepted, and the
 /// next start has an intact index.
 #[test]
-fn overwritten_pages_of_the_index_refuse_no_other_event_and_no_start() {
+fn damaged_pages_do_not_block_other_events_or_start() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ledger.db");
-    for table in ["dedupe_part", "dedupe_head", "dedupe_run"] {
+    for table in ["dedupe_part", "dedupe_header", "dedupe_run"] {
         for which in ["pageno = (SELECT max(pageno) FROM dbstat WHERE name = ?1)", "path = '/'"] {
             let _ = std::fs::remove_file(&file);
             let conn = Connection::open(&file).unwrap();
@@ -377,7 +377,7 @@ fn overwritten_pages_of_the_index_refuse_no_other_event_and_no_start() {
                 let found = find(&conn, &index, hash(&key_of(number)));
                 assert_eq!(found, [EventSeq(number.cast_signed() + 1)], "{table} {which}");
             }
-            assert_eq!(missing(&conn, 10).unwrap(), Vec::<String>::new(), "{table} {which}");
+            assert_eq!(faults(&conn, 10).unwrap(), Vec::<String>::new(), "{table} {which}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! order and fill one page after another. An attempt is stored as one JSON document, serialised and compressed before
 //! it reaches the writer thread. If the chain passed everything unchanged and was settled together with the first
 //! attempt, its filter runs are part of that document, because no later runs can follow. All other filter runs are
-//! stored in `filtered`.
+//! stored in `filter_output`.
 
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row};
@@ -41,7 +41,7 @@ const DICTIONARY: &str = concat!(
 
 /// The stored document of an attempt.
 #[derive(Serialize)]
-struct Told<'a> {
+struct NewAttemptDoc<'a> {
     outcome: &'a Outcome,
     signed_with: &'a [SigningKeyId],
     sent: Option<&'a Sent>,
@@ -50,17 +50,17 @@ struct Told<'a> {
     runs: &'a [FilterRun],
 }
 
-impl Told<'_> {
-    fn packed(&self) -> Result<Value, Error> {
+impl NewAttemptDoc<'_> {
+    fn to_column(&self) -> Result<Value, Error> {
         let plain = serde_json::to_string(self)
-            .map_err(|error| Error::corrupt(format!("an attempt cannot be written: {error}")))?;
-        Ok(compression::block(plain.as_bytes(), DICTIONARY).map_or(Value::Text(plain), Value::Blob))
+            .map_err(|error| Error::corrupt(format!("an attempt cannot be serialised: {error}")))?;
+        Ok(compression::compress(plain.as_bytes(), DICTIONARY).map_or(Value::Text(plain), Value::Blob))
     }
 }
 
 /// The document as read back.
 #[derive(Deserialize)]
-struct ReadBack {
+struct AttemptDoc {
     outcome: Outcome,
     signed_with: Vec<SigningKeyId>,
     sent: Option<Sent>,
@@ -70,41 +70,41 @@ struct ReadBack {
 }
 
 /// Number of the attempt that stores the filter runs of a chain that passed.
-const FIRST: u32 = 1;
+const FIRST_ATTEMPT: u32 = 1;
 
 /// The row of an attempt, without the delivery's part of its key.
-pub(crate) struct NewRow {
-    told: Value,
+pub(crate) struct AttemptRow {
+    doc: Value,
     /// Whether it contains the filter runs of a chain that passed.
     pub(crate) has_runs: bool,
 }
 
-impl NewRow {
+impl AttemptRow {
     /// The row for the attempt of a settlement, or `None` if it has no attempt.
     ///
     /// # Errors
     /// If the attempt cannot be serialised, which no known attempt causes.
     pub(crate) fn of(settlement: &Settlement) -> Result<Option<Self>, Error> {
         let Some(attempt) = settlement.step.attempt() else { return Ok(None) };
-        let runs = if attempt.number == FIRST { settlement.passed.as_slice() } else { &[] };
-        let told = Told {
+        let runs = if attempt.number == FIRST_ATTEMPT { settlement.passed.as_slice() } else { &[] };
+        let doc = NewAttemptDoc {
             outcome: &attempt.outcome,
             signed_with: &attempt.signed_with,
             sent: attempt.sent.as_ref(),
             connection: attempt.connection.as_ref(),
             runs,
         };
-        Ok(Some(Self { told: told.packed()?, has_runs: !runs.is_empty() }))
+        Ok(Some(Self { doc: doc.to_column()?, has_runs: !runs.is_empty() }))
     }
 
     /// Bytes charged for the row.
     pub(crate) fn bytes(&self) -> i64 {
-        let told = match &self.told {
+        let doc = match &self.doc {
             Value::Text(text) => text.len(),
             Value::Blob(block) => block.len(),
             _ => 0,
         };
-        ATTEMPT_BYTES + i64::try_from(told).unwrap_or(0)
+        ATTEMPT_BYTES + i64::try_from(doc).unwrap_or(0)
     }
 
     /// Inserts the row. Returns false if it already exists.
@@ -116,8 +116,8 @@ impl NewRow {
     ) -> Result<bool, Error> {
         let latency_us = i64::try_from(attempt.latency_us).unwrap_or(i64::MAX);
         let insert =
-            statements.get("INSERT OR IGNORE INTO attempt (id, at, latency_us, told) VALUES (?1, ?2, ?3, ?4)")?;
-        let new = insert.execute(params![key(delivery, attempt.number)?, attempt.at, latency_us, self.told])?;
+            statements.get("INSERT OR IGNORE INTO attempt (id, at, latency_us, doc) VALUES (?1, ?2, ?3, ?4)")?;
+        let new = insert.execute(params![key(delivery, attempt.number)?, attempt.at, latency_us, self.doc])?;
         Ok(new > 0)
     }
 }
@@ -126,11 +126,11 @@ impl NewRow {
 pub(crate) fn attempts(conn: &Connection, delivery: DeliverySeq, number: Option<u32>) -> Result<Vec<Attempt>, Error> {
     let (first, last) = number.map_or((0, NUMBER_MAX), |number| (number, number));
     let mut statement =
-        conn.prepare_cached("SELECT id, told, at, latency_us FROM attempt WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+        conn.prepare_cached("SELECT id, doc, at, latency_us FROM attempt WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
     let mut rows = statement.query([key(delivery, first)?, key(delivery, last)?])?;
     let mut attempts = Vec::new();
     while let Some(row) = rows.next()? {
-        let ReadBack { outcome, signed_with, sent, connection, runs: _ } = told(row)?;
+        let AttemptDoc { outcome, signed_with, sent, connection, runs: _ } = parse_row(row)?;
         let (at, latency_us): (Timestamp, i64) = (row.column(2)?, row.get(3)?);
         let latency_us = latency_us.cast_unsigned();
         attempts.push(Attempt { number: number_of(row)?, at, latency_us, outcome, signed_with, sent, connection });
@@ -140,17 +140,17 @@ pub(crate) fn attempts(conn: &Connection, delivery: DeliverySeq, number: Option<
 
 /// The filter runs stored with a delivery's first attempt, if any.
 pub(crate) fn runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Vec<FilterRun>>, Error> {
-    let mut statement = conn.prepare_cached("SELECT id, told FROM attempt WHERE id = ?1")?;
-    let mut rows = statement.query([key(delivery, FIRST)?])?;
+    let mut statement = conn.prepare_cached("SELECT id, doc FROM attempt WHERE id = ?1")?;
+    let mut rows = statement.query([key(delivery, FIRST_ATTEMPT)?])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let ReadBack { runs, .. } = told(row)?;
+    let AttemptDoc { runs, .. } = parse_row(row)?;
     Ok((!runs.is_empty()).then_some(runs))
 }
 
 /// Descriptions of attempts that cannot be decoded, at most `most`.
 pub(crate) fn unreadable(conn: &Connection, most: usize) -> Result<Vec<String>, Error> {
     let name = |key: i64| format!("attempt {} of delivery {}", key & i64::from(NUMBER_MAX), key >> NUMBER_BITS);
-    sql_types::unreadable(conn, "SELECT id, told FROM attempt", told, name, most)
+    sql_types::unreadable(conn, "SELECT id, doc FROM attempt", parse_row, name, most)
 }
 
 pub(crate) fn delete(conn: &Connection, delivery: DeliverySeq) -> Result<(), Error> {
@@ -162,7 +162,7 @@ pub(crate) fn delete(conn: &Connection, delivery: DeliverySeq) -> Result<(), Err
 fn key(delivery: DeliverySeq, number: u32) -> Result<i64, Error> {
     let key = delivery.0.checked_mul(1 << NUMBER_BITS).filter(|_| number <= NUMBER_MAX);
     key.map(|key| key | i64::from(number))
-        .ok_or_else(|| Error::corrupt(format!("there is no place for attempt {number} of row {}", delivery.0)))
+        .ok_or_else(|| Error::corrupt(format!("attempt {number} of delivery {} is outside the key range", delivery.0)))
 }
 
 fn number_of(row: &Row<'_>) -> Result<u32, Error> {
@@ -171,12 +171,12 @@ fn number_of(row: &Row<'_>) -> Result<u32, Error> {
 }
 
 /// Decodes a row that starts with key and document.
-fn told(row: &Row<'_>) -> Result<ReadBack, Error> {
+fn parse_row(row: &Row<'_>) -> Result<AttemptDoc, Error> {
     let text = match row.get_ref(1)? {
-        ValueRef::Blob(block) => compression::unpacked(block, DICTIONARY)?,
+        ValueRef::Blob(block) => compression::decompress(block, DICTIONARY)?,
         plain => plain.as_str().map_err(|error| Error::corrupt(error.to_string()))?.as_bytes().to_vec(),
     };
-    serde_json::from_slice(&text).map_err(|error| Error::corrupt(format!("an attempt cannot be read: {error}")))
+    serde_json::from_slice(&text).map_err(|error| Error::corrupt(format!("an attempt cannot be decoded: {error}")))
 }
 
 #[cfg(test)]
@@ -206,18 +206,18 @@ mod tests {
     }
 
     #[test]
-    fn a_usual_attempt_takes_half_of_its_text() {
+    fn typical_attempt_compresses_to_half() {
         let settlement = Settlement {
             passed: vec![run()],
             ..Settlement::new(DeliverySeq(1), NOW, Step::Delivered { attempt: usual() })
         };
-        let Value::Blob(block) = NewRow::of(&settlement).unwrap().unwrap().told else { panic!("it is packed") };
-        let plain = compression::unpacked(&block, DICTIONARY).unwrap();
+        let Value::Blob(block) = AttemptRow::of(&settlement).unwrap().unwrap().doc else { panic!("it is compressed") };
+        let plain = compression::decompress(&block, DICTIONARY).unwrap();
         assert!(block.len() * 2 < plain.len(), "{} of {}", block.len(), plain.len());
     }
 
     #[test]
-    fn attempts_and_the_runs_of_a_chain_that_passed_come_back() {
+    fn attempts_and_runs_round_trip() {
         block_on(async {
             let (folder, ledger) = open();
             let due = due_one(&ledger).await;
@@ -240,7 +240,7 @@ mod tests {
 
     /// The filter runs of a retried chain are replaced once the chain passes, with any attempt.
     #[test]
-    fn the_runs_of_the_last_chain_are_shown() {
+    fn last_chain_runs_win() {
         for number in [1, 2] {
             block_on(async {
                 let (_folder, ledger) = open();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_read_does_not_hide_its_delivery() {
+    fn unreadable_attempt_does_not_hide_delivery() {
         block_on(async {
             let (_folder, ledger) = open();
             let due = due_one(&ledger).await;
@@ -266,7 +266,7 @@ mod tests {
                 .settle(Settlement::new(due.seq, NOW, Step::Delivered { attempt: usual() }))
                 .await
                 .unwrap();
-            let spoil = "UPDATE attempt SET told = substr(told, 1, 20)";
+            let spoil = "UPDATE attempt SET doc = substr(doc, 1, 20)";
             ledger.store.queue().write(move |batch| Ok(batch.conn.execute(spoil, [])?)).await.unwrap();
             assert!(ledger.history.attempts(&tenant().id, due.seq).await.unwrap_err().is_damage());
             let record = ledger.history.delivery(&TENANT.parse().unwrap(), due.id).await.unwrap().unwrap();
@@ -278,13 +278,13 @@ mod tests {
 
     /// Existing rows depend on it: with a single byte changed, none of them could be read.
     #[test]
-    fn the_dictionary_is_the_one_that_rows_on_disk_refer_to() {
+    fn compression_dictionary_is_unchanged() {
         let digest = hex::encode(setgate_base::crypto::sha256(DICTIONARY.as_bytes()));
         assert_eq!(digest, "41afcf02fbd0bc0718630911760161c0fda16e35d58e4e59b30c88dce52dcab0");
     }
 
     #[test]
-    fn keys_of_neighbours_do_not_touch() {
+    fn keys_do_not_overlap() {
         assert_eq!(key(DeliverySeq(2), 0).unwrap(), key(DeliverySeq(1), NUMBER_MAX).unwrap() + 1);
         assert!(key(DeliverySeq(1), NUMBER_MAX + 1).is_err() && key(DeliverySeq(i64::MAX), 1).is_err());
     }

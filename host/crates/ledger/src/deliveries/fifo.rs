@@ -10,38 +10,40 @@ use crate::deliveries::outbox::due_by_seq;
 use crate::schema::sql_types::{ReadColumn, params};
 
 /// SQL condition: delivery `d` of the statement is blocked. Worded so that the partial index `delivery_order` applies.
-macro_rules! kept_back {
+macro_rules! blocked {
     () => {
         "(d.order_key IS NOT NULL AND EXISTS (SELECT 1 FROM delivery o WHERE o.subscription = d.subscription
              AND o.order_key = d.order_key AND o.order_key IS NOT NULL AND o.state IN (0, 3) AND o.seq < d.seq))"
     };
 }
-pub(crate) use kept_back;
+pub(crate) use blocked;
 
 /// The next unfinished delivery after a given row, in the same FIFO.
-pub(crate) const LINE: &str = "SELECT seq FROM delivery WHERE subscription = ?1 AND order_key = ?2
+pub(crate) const NEXT_IN_FIFO: &str = "SELECT seq FROM delivery WHERE subscription = ?1 AND order_key = ?2
      AND order_key IS NOT NULL AND state IN (0, 3) AND seq > ?3 ORDER BY seq LIMIT 1";
 
 /// Whether an earlier delivery blocks this one.
-pub(crate) fn is_kept_back(conn: &Connection, seq: DeliverySeq) -> Result<bool, Error> {
+pub(crate) fn is_blocked(conn: &Connection, seq: DeliverySeq) -> Result<bool, Error> {
     Ok(conn
-        .prepare_cached(concat!("SELECT 1 FROM delivery d WHERE d.seq = ?1 AND ", kept_back!()))?
+        .prepare_cached(concat!("SELECT 1 FROM delivery d WHERE d.seq = ?1 AND ", blocked!()))?
         .exists(params![seq])?)
 }
 
 /// The delivery unblocked by one that just ended. `None` if none is queued behind it, or something else still blocks
 /// that one.
-pub(crate) fn freed_by(
+pub(crate) fn unblocked_by(
     conn: &Connection,
     subscription: SubscriptionId,
     order_key: i64,
     seq: DeliverySeq,
 ) -> Result<Option<DueDelivery>, Error> {
-    let next: Option<DeliverySeq> =
-        conn.prepare_cached(LINE)?.query_row(params![subscription, order_key, seq], |row| row.column(0)).optional()?;
+    let next: Option<DeliverySeq> = conn
+        .prepare_cached(NEXT_IN_FIFO)?
+        .query_row(params![subscription, order_key, seq], |row| row.column(0))
+        .optional()?;
     match next {
         // If `next` is held, it is not due, and it blocks the later ones itself.
-        Some(next) if !is_kept_back(conn, next)? => due_by_seq(conn, next),
+        Some(next) if !is_blocked(conn, next)? => due_by_seq(conn, next),
         _ => Ok(None),
     }
 }
@@ -50,7 +52,7 @@ pub(crate) fn freed_by(
 mod tests {
     use super::*;
     use crate::tests::{NOW, TENANT, attempt, block_on, new_delivery, open, reopen, subscription, tenant, with_events};
-    use crate::{FanOut, Ledger, Redriven};
+    use crate::{FanOut, Ledger, RedriveOutcome};
     use setgate_domain::delivery::{NewDelivery, Redrive, Settlement, Step};
     use setgate_domain::event::EventSeq;
     use setgate_domain::id::Digest;
@@ -60,7 +62,7 @@ mod tests {
     }
 
     async fn settle(ledger: &Ledger, seq: DeliverySeq, step: Step) -> Option<i64> {
-        ledger.deliveries.settle(Settlement::new(seq, NOW, step)).await.unwrap().freed.map(|row| row.event.0)
+        ledger.deliveries.settle(Settlement::new(seq, NOW, step)).await.unwrap().unblocked.map(|row| row.event.0)
     }
 
     async fn due(ledger: &Ledger) -> Vec<i64> {
@@ -76,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn later_ones_wait_until_those_before_have_ended() {
+    fn later_delivery_is_blocked_until_earlier_ends() {
         block_on(async {
             let (folder, ledger) = open();
             let plan = with_events(&ledger, 6).await;
@@ -106,13 +108,13 @@ mod tests {
             // A person discards the held one.
             let tenant = TENANT.parse().unwrap();
             let redriven = ledger.deliveries.redrive(&tenant, made[1].id, Redrive::Discard, NOW).await.unwrap();
-            assert!(matches!(redriven, Some(Redriven::Discarded(Some(row))) if row.event.0 == 6));
+            assert!(matches!(redriven, Some(RedriveOutcome::Discarded(Some(row))) if row.event.0 == 6));
             assert_eq!(due(&ledger).await, [4, 5, 6]);
         });
     }
 
     #[test]
-    fn what_was_held_for_too_long_lets_the_others_go() {
+    fn expired_held_delivery_unblocks_next() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 2).await;
@@ -121,13 +123,13 @@ mod tests {
             settle(&ledger, made[0].seq, Step::Held { runs: vec![], reason: "a fault".into() }).await;
             assert!(due(&ledger).await.is_empty());
             let expired = ledger.deliveries.expire_held(NOW.plus_millis(1), NOW.plus_millis(2)).await.unwrap();
-            assert_eq!((expired.deliveries, expired.freed.len(), expired.freed[0].event.0), (1, 1, 2));
+            assert_eq!((expired.deliveries, expired.unblocked.len(), expired.unblocked[0].event.0), (1, 1, 2));
             assert_eq!(due(&ledger).await, [2]);
         });
     }
 
     #[test]
-    fn one_that_is_revived_keeps_back_what_has_not_gone_yet() {
+    fn redriven_delivery_blocks_later_ones() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 2).await;
@@ -139,8 +141,8 @@ mod tests {
             assert_eq!(due(&ledger).await, [1]);
             let second =
                 ledger.history.delivery(&TENANT.parse().unwrap(), new_delivery(2, 1, plan).id).await.unwrap().unwrap();
-            assert!(ledger.deliveries.load(&tenant().id, second.seq).await.unwrap().unwrap().kept_back);
-            assert!(!ledger.deliveries.load(&tenant().id, made[0].seq).await.unwrap().unwrap().kept_back);
+            assert!(ledger.deliveries.load(&tenant().id, second.seq).await.unwrap().unwrap().blocked);
+            assert!(!ledger.deliveries.load(&tenant().id, made[0].seq).await.unwrap().unwrap().blocked);
         });
     }
 }

@@ -4,7 +4,6 @@ pub(crate) mod attempts;
 pub(crate) mod fifo;
 pub(crate) mod outbox;
 pub(crate) mod redrive;
-pub(crate) mod repin;
 pub(crate) mod replan;
 pub(crate) mod settle;
 

@@ -8,7 +8,7 @@ use setgate_domain::id::{DeliveryId, SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
 
 use crate::deliveries::Deliveries;
-use crate::deliveries::fifo::kept_back;
+use crate::deliveries::fifo::blocked;
 use crate::schema::event_row::{EVENT_COLUMNS, read_event};
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::state::content::Content;
@@ -16,7 +16,7 @@ use crate::{Error, Made};
 
 /// Due deliveries of one subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lane {
+pub struct DueSummary {
     /// Tenant of the subscription.
     pub tenant: TenantId,
     /// The subscription.
@@ -69,22 +69,22 @@ impl Deliveries {
     }
 
     /// Every subscription with deliveries due now or later. Scans all due rows, so it is meant for the start.
-    pub async fn lanes(&self) -> Result<Vec<Lane>, Error> {
+    pub async fn due_summary(&self) -> Result<Vec<DueSummary>, Error> {
         self.0
             .readers()
             .read(|conn| {
-                let mut statement = conn.prepare_cached(LANES)?;
+                let mut statement = conn.prepare_cached(DUE_SUMMARY)?;
                 let mut rows = statement.query([])?;
-                let mut lanes = Vec::new();
+                let mut summaries = Vec::new();
                 while let Some(row) = rows.next()? {
-                    lanes.push(Lane {
+                    summaries.push(DueSummary {
                         tenant: row.column(0)?,
                         subscription: row.column(1)?,
                         due_at: row.column(2)?,
                         deliveries: row.get::<_, i64>(3)?.cast_unsigned(),
                     });
                 }
-                Ok(lanes)
+                Ok(summaries)
             })
             .await
     }
@@ -104,10 +104,10 @@ pub(crate) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option
     let mut statement = conn.prepare_cached(&format!(
         "SELECT {EVENT_COLUMNS}, d.filtered, f.claims, d.state, d.attempts, d.due_at, d.filter_tries, p.digest,
              d.attempts_before, {}
-         FROM delivery d JOIN event e ON e.seq = d.event_seq LEFT JOIN filtered f ON f.delivery = d.seq
+         FROM delivery d JOIN event e ON e.seq = d.event_seq LEFT JOIN filter_output f ON f.delivery = d.seq
          LEFT JOIN plan p ON p.id = d.plan
          WHERE d.seq = ?1",
-        kept_back!()
+        blocked!()
     ))?;
     let mut rows = statement.query(params![delivery])?;
     let Some(row) = rows.next()? else { return Ok(None) };
@@ -121,7 +121,7 @@ pub(crate) fn content(conn: &Connection, delivery: DeliverySeq) -> Result<Option
         filter_tries: row.get(20)?,
         plan: row.column(21)?,
         attempts_before: row.get(22)?,
-        kept_back: row.get(23)?,
+        blocked: row.get(23)?,
     }))
 }
 
@@ -131,19 +131,19 @@ macro_rules! due_columns {
     () => {
         "SELECT d.seq, d.event_id, d.subscription, d.run, d.event_seq, d.tenant, p.digest, d.due_at, d.attempts,
              d.attempts_before, d.filter_tries, d.filtered, d.bytes, coalesce(octet_length(f.claims), 0)
-         FROM delivery d LEFT JOIN plan p ON p.id = d.plan LEFT JOIN filtered f ON f.delivery = d.seq"
+         FROM delivery d LEFT JOIN plan p ON p.id = d.plan LEFT JOIN filter_output f ON f.delivery = d.seq"
     };
 }
 
 pub(crate) const DUE: &str = concat!(
     due_columns!(),
     " WHERE d.subscription = ?1 AND d.state = 0 AND d.due_at <= ?2 AND (d.due_at, d.seq) > (?3, ?4) AND NOT ",
-    kept_back!(),
+    blocked!(),
     " ORDER BY d.due_at, d.seq LIMIT ?5"
 );
 
-/// The inner query runs on the index alone; the tenant is read once per lane.
-pub(crate) const LANES: &str = "SELECT d.tenant, l.subscription, l.due_at, l.deliveries
+/// The inner query runs on the index alone; the tenant is read once per subscription.
+pub(crate) const DUE_SUMMARY: &str = "SELECT d.tenant, l.subscription, l.due_at, l.deliveries
      FROM (SELECT subscription, min(due_at) AS due_at, count(*) AS deliveries, seq
            FROM delivery INDEXED BY delivery_due WHERE state = 0 GROUP BY subscription) l
      CROSS JOIN delivery d ON d.seq = l.seq";

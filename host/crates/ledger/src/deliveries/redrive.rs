@@ -5,7 +5,7 @@ use setgate_domain::time::Timestamp;
 
 use crate::Error;
 use crate::deliveries::Deliveries;
-use crate::deliveries::settle::{Decision, Redriven, decide};
+use crate::deliveries::settle::{Decision, RedriveOutcome, redrive_audited};
 
 /// Maximum number of deliveries that one call of [`Deliveries::redrive_many`](crate::Deliveries::redrive_many) changes, since it delays all other requests.
 pub const REDRIVE_CHUNK_ROWS: usize = 200;
@@ -19,13 +19,13 @@ impl Deliveries {
         ids: Vec<DeliveryId>,
         decision: impl Into<Decision>,
         at: Timestamp,
-    ) -> Result<Vec<Redriven>, Error> {
+    ) -> Result<Vec<RedriveOutcome>, Error> {
         let (tenant, decision) = (tenant.clone(), decision.into());
         self.0
             .queue()
             .write(move |batch| {
                 let chunk = ids.iter().take(REDRIVE_CHUNK_ROWS);
-                chunk.filter_map(|id| decide(batch, &tenant, *id, &decision, at).transpose()).collect()
+                chunk.filter_map(|id| redrive_audited(batch, &tenant, *id, &decision, at).transpose()).collect()
             })
             .await
     }
@@ -67,21 +67,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_at_rest_comes_oldest_first_in_pages_that_do_not_slip() {
+    fn pages_are_stable_and_oldest_first() {
         block_on(async {
             let (_folder, ledger) = open();
             at_rest_by_twelve(&ledger).await;
             let (mut seen, mut cursor) = (Vec::new(), None);
             loop {
-                let page =
-                    ledger.history.at_rest(&tenant(), State::Dead, DeliveryQuery::default(), cursor, 2).await.unwrap();
+                let page = ledger
+                    .history
+                    .resting_deliveries(&tenant(), State::Dead, DeliveryQuery::default(), cursor, 2)
+                    .await
+                    .unwrap();
                 let ids: Vec<_> = page.items.iter().map(|record| record.id).collect();
                 seen.extend(ids.iter().map(|id| id.event));
                 // The redriven ones leave the listed state.
                 let done = ledger.deliveries.redrive_many(&tenant(), ids.clone(), Redrive::Again, NOW).await.unwrap();
-                assert!(done.iter().all(|one| matches!(one, Redriven::Due(_))) && done.len() == ids.len());
+                assert!(done.iter().all(|one| matches!(one, RedriveOutcome::Due(_))) && done.len() == ids.len());
                 let again = ledger.deliveries.redrive_many(&tenant(), ids, Redrive::Again, NOW).await.unwrap();
-                assert!(again.iter().all(|one| matches!(one, Redriven::NotApplicable(State::Due))));
+                assert!(again.iter().all(|one| matches!(one, RedriveOutcome::NotApplicable(State::Due))));
                 cursor = page.next;
                 if cursor.is_none() {
                     break;
@@ -93,12 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn the_query_picks_by_time_and_by_the_filter_that_faulted() {
+    fn selects_by_time_and_faulted_filter() {
         block_on(async {
             let (_folder, ledger) = open();
             at_rest_by_twelve(&ledger).await;
             let count = async |state: State, query: DeliveryQuery| {
-                ledger.history.at_rest(&tenant(), state, query, None, 100).await.unwrap().items.len()
+                ledger.history.resting_deliveries(&tenant(), state, query, None, 100).await.unwrap().items.len()
             };
             let any = DeliveryQuery::default;
             let time = |since: i64, until: i64| DeliveryQuery {
@@ -114,8 +117,10 @@ mod tests {
             assert_eq!(count(State::Held, by("other")).await, 0);
             assert_eq!(count(State::Dead, by("redact")).await, 0);
             let other = "another".parse().unwrap();
-            assert!(ledger.history.at_rest(&other, State::Dead, any(), None, 9).await.unwrap().items.is_empty());
-            let dead = ledger.history.at_rest(&tenant(), State::Dead, any(), None, 9).await.unwrap().items;
+            assert!(
+                ledger.history.resting_deliveries(&other, State::Dead, any(), None, 9).await.unwrap().items.is_empty()
+            );
+            let dead = ledger.history.resting_deliveries(&tenant(), State::Dead, any(), None, 9).await.unwrap().items;
             let ids: Vec<_> = dead.iter().map(|record| record.id).collect();
             assert_eq!(ledger.history.deliveries_by_id(&tenant(), ids.clone()).await.unwrap().len(), 6);
             assert!(ledger.history.deliveries_by_id(&other, ids.clone()).await.unwrap().is_empty());
@@ -124,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn one_call_changes_no_more_than_a_chunk() {
+    fn one_call_is_limited_to_a_chunk() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;

@@ -15,8 +15,8 @@ use crate::Error;
 use crate::audit;
 use crate::commit::queue::Batch;
 use crate::deliveries::Deliveries;
-use crate::deliveries::attempts::NewRow;
-use crate::deliveries::fifo::freed_by;
+use crate::deliveries::attempts::AttemptRow;
+use crate::deliveries::fifo::unblocked_by;
 use crate::deliveries::outbox::due_by_seq;
 use crate::registry::failure_streak;
 use crate::schema::sql_types::{Json, ReadColumn, params};
@@ -25,7 +25,7 @@ use crate::state::stored;
 
 /// Result of a redrive.
 #[derive(Debug, Clone)]
-pub enum Redriven {
+pub enum RedriveOutcome {
     /// The delivery is due again.
     Due(DueDelivery),
     /// The delivery was discarded. Contains the delivery that this unblocked, if any.
@@ -36,20 +36,20 @@ pub enum Redriven {
 
 /// Side effects of a settlement.
 #[derive(Debug, Clone, Default)]
-pub struct Settled {
+pub struct SettleOutcome {
     /// A delivery that this one blocked and that is due now.
-    pub freed: Option<DueDelivery>,
+    pub unblocked: Option<DueDelivery>,
     /// Start of the subscription's failure streak. `None` after a success, or if no attempt was made.
     pub failing_since: Option<Timestamp>,
 }
 
 /// Result of [`Deliveries::expire_held`](crate::Deliveries::expire_held).
 #[derive(Debug, Clone, Default)]
-pub struct Expired {
+pub struct ExpireOutcome {
     /// Number of held deliveries that became dead letters.
     pub deliveries: u64,
     /// Deliveries that those blocked and that are due now.
-    pub freed: Vec<DueDelivery>,
+    pub unblocked: Vec<DueDelivery>,
 }
 
 /// A person's decision about a delivery, and its audit entry.
@@ -84,10 +84,10 @@ impl Deliveries {
     /// whose attempt is already recorded, and a [`Step::Filtered`] or [`Step::FilterAgain`] if the chain has already
     /// run. If a delivery's chain has no steps or passed the claims unchanged, it need not be settled as filtered
     /// before it is sent: its bytes are those in the journal.
-    pub async fn settle(&self, settlement: impl Into<Arc<Settlement>>) -> Result<Settled, Error> {
+    pub async fn settle(&self, settlement: impl Into<Arc<Settlement>>) -> Result<SettleOutcome, Error> {
         let settlement = settlement.into();
         // Serialised and compressed here, because the writer thread is the bottleneck.
-        let row = NewRow::of(&settlement)?;
+        let row = AttemptRow::of(&settlement)?;
         self.0.queue().write_named(move |batch| settle(batch, &settlement, row.as_ref())).await
     }
 
@@ -103,21 +103,21 @@ impl Deliveries {
         id: DeliveryId,
         decision: impl Into<Decision>,
         at: Timestamp,
-    ) -> Result<Option<Redriven>, Error> {
+    ) -> Result<Option<RedriveOutcome>, Error> {
         let (tenant, decision) = (tenant.clone(), decision.into());
-        self.0.queue().write(move |batch| decide(batch, &tenant, id, &decision, at)).await
+        self.0.queue().write(move |batch| redrive_audited(batch, &tenant, id, &decision, at)).await
     }
 
     /// Turns deliveries held since before `before` into dead letters, in chunks.
-    pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
-        let mut expired = Expired::default();
+    pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<ExpireOutcome, Error> {
+        let mut expired = ExpireOutcome::default();
         loop {
             let chunk = self.0.queue().write(move |batch| expire(batch, before, at)).await?;
             if chunk.deliveries == 0 {
                 return Ok(expired);
             }
             expired.deliveries += chunk.deliveries;
-            expired.freed.extend(chunk.freed);
+            expired.unblocked.extend(chunk.unblocked);
         }
     }
 }
@@ -128,7 +128,7 @@ const UNFILTERED: i64 = 0;
 pub(crate) const RELEASED: i64 = 2;
 
 /// Columns of a delivery that a state change needs.
-struct Found {
+struct DeliveryRow {
     seq: DeliverySeq,
     tenant: TenantId,
     subscription: SubscriptionId,
@@ -147,19 +147,19 @@ struct Found {
     passed: bool,
 }
 
-macro_rules! found {
+macro_rules! select_delivery {
     ($which:literal) => {
         concat!(
             "SELECT d.seq, d.tenant, d.subscription, d.state, d.filtered, d.due_at, d.updated_at, d.filter_tries, d.reason,
-                 d.order_key, d.event_id, d.run, (SELECT since FROM failing WHERE subscription = d.subscription)
+                 d.order_key, d.event_id, d.run, (SELECT since FROM failure_streak WHERE subscription = d.subscription)
              FROM delivery d ",
             $which
         )
     };
 }
 
-fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
-    Ok(Found {
+fn read_delivery_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<DeliveryRow> {
+    Ok(DeliveryRow {
         seq: row.column(0)?,
         tenant: row.column(1)?,
         subscription: row.column(2)?,
@@ -177,155 +177,160 @@ fn read_found(row: &rusqlite::Row<'_>) -> rusqlite::Result<Found> {
     })
 }
 
-fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&NewRow>) -> Result<Settled, Error> {
+fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&AttemptRow>) -> Result<SettleOutcome, Error> {
     let at = settlement.at;
-    let found = batch
+    let delivery = batch
         .statements
-        .get(found!("WHERE d.seq = ?1"))?
-        .query_row(params![settlement.delivery], read_found)
+        .get(select_delivery!("WHERE d.seq = ?1"))?
+        .query_row(params![settlement.delivery], read_delivery_row)
         .optional()?;
-    let mut settled = Settled::default();
-    let Some(found) = found.filter(|found| found.state == State::Due) else { return Ok(settled) };
-    batch.effects.touched(found.seq);
+    let mut settled = SettleOutcome::default();
+    let Some(delivery) = delivery.filter(|delivery| delivery.state == State::Due) else { return Ok(settled) };
+    batch.effects.touched(delivery.seq);
     // The chain passed and is settled together with its attempt.
-    let passed = found.filtered == UNFILTERED && !settlement.passed.is_empty();
+    let passed = delivery.filtered == UNFILTERED && !settlement.passed.is_empty();
     if passed && !row.is_some_and(|row| row.has_runs) {
-        keep(batch, &found, None, &settlement.passed)?;
+        store_filter_output(batch, &delivery, None, &settlement.passed)?;
     }
-    let found = Found { passed, ..found };
+    let delivery = DeliveryRow { passed, ..delivery };
     match &settlement.step {
         Step::Filtered { claims, runs } => {
-            ran(batch, &found, claims.as_deref(), runs, at)?;
+            store_chain_result(batch, &delivery, claims.as_deref(), runs, at)?;
         }
         Step::FilterAgain { runs, due_at } => {
             // The same instant and the same due time mean the same settlement, applied again.
-            let again = found.filter_tries > 0 && found.updated_at == at && found.due_at == *due_at;
-            if found.filtered == UNFILTERED && !again {
-                keep(batch, &found, None, runs)?;
+            let again = delivery.filter_tries > 0 && delivery.updated_at == at && delivery.due_at == *due_at;
+            if delivery.filtered == UNFILTERED && !again {
+                store_filter_output(batch, &delivery, None, runs)?;
                 let again = batch.statements.get(
                     "UPDATE delivery SET filter_tries = filter_tries + 1, due_at = ?2, updated_at = ?3 WHERE seq = ?1",
                 )?;
-                again.execute(params![found.seq, due_at, at])?;
-                note(batch, &found, State::Due, None, at);
+                again.execute(params![delivery.seq, due_at, at])?;
+                log_state(batch, &delivery, State::Due, None, at);
             }
         }
         Step::Dropped { runs, reason } => {
-            keep_runs(batch, &found, runs)?;
-            settled.freed = rest(batch, &found, State::Dropped, Some(reason), None, at)?;
+            store_filter_runs(batch, &delivery, runs)?;
+            settled.unblocked = set_resting_state(batch, &delivery, State::Dropped, Some(reason), None, at)?;
         }
         Step::Held { runs, reason } => {
-            keep_runs(batch, &found, runs)?;
-            rest(batch, &found, State::Held, Some(reason), None, at)?;
+            store_filter_runs(batch, &delivery, runs)?;
+            set_resting_state(batch, &delivery, State::Held, Some(reason), None, at)?;
         }
         Step::Delivered { attempt } => {
-            record(batch, &found, (attempt, row), at)?;
-            if found.failing_since.is_some() {
-                failure_streak::over(batch.conn, found.subscription)?;
+            insert_attempt(batch, &delivery, (attempt, row), at)?;
+            if delivery.failing_since.is_some() {
+                failure_streak::end(batch.conn, delivery.subscription)?;
             }
-            settled.freed = rest(batch, &found, State::Delivered, None, Some(attempt.number), at)?;
-            count_time(batch, &found, at);
+            settled.unblocked = set_resting_state(batch, &delivery, State::Delivered, None, Some(attempt.number), at)?;
+            count_latency(batch, &delivery, at);
         }
         Step::Retry { attempt, due_at } => {
-            if record(batch, &found, (attempt, row), at)? {
+            if insert_attempt(batch, &delivery, (attempt, row), at)? {
                 let retry = batch.statements.get(
                     "UPDATE delivery SET attempts = max(attempts, ?4), due_at = ?2, updated_at = ?3, filtered = max(filtered, ?5)
                      WHERE seq = ?1",
                 )?;
-                retry.execute(params![found.seq, due_at, at, attempt.number, found.passed])?;
-                note(batch, &found, State::Due, Some(attempt.number), at);
+                retry.execute(params![delivery.seq, due_at, at, attempt.number, delivery.passed])?;
+                log_state(batch, &delivery, State::Due, Some(attempt.number), at);
             }
-            settled.failing_since = Some(fails(batch, &found, at)?);
+            settled.failing_since = Some(continue_failure_streak(batch, &delivery, at)?);
         }
         Step::Dead { attempt, reason } => {
             if let Some(attempt) = attempt {
-                record(batch, &found, (attempt, row), at)?;
-                settled.failing_since = Some(fails(batch, &found, at)?);
+                insert_attempt(batch, &delivery, (attempt, row), at)?;
+                settled.failing_since = Some(continue_failure_streak(batch, &delivery, at)?);
             }
             let number = attempt.as_ref().map(|attempt| attempt.number);
-            settled.freed = rest(batch, &found, State::Dead, Some(reason), number, at)?;
+            settled.unblocked = set_resting_state(batch, &delivery, State::Dead, Some(reason), number, at)?;
         }
     }
     Ok(settled)
 }
 
 /// Records the result of the chain, unless it ran before.
-fn ran(
+fn store_chain_result(
     batch: &mut Batch<'_>,
-    found: &Found,
+    delivery: &DeliveryRow,
     claims: Option<&str>,
     runs: &[FilterRun],
     at: Timestamp,
 ) -> Result<(), Error> {
-    if found.filtered == UNFILTERED {
-        keep(batch, found, claims, runs)?;
+    if delivery.filtered == UNFILTERED {
+        store_filter_output(batch, delivery, claims, runs)?;
         batch
             .statements
             .get("UPDATE delivery SET filtered = 1, updated_at = ?2 WHERE seq = ?1")?
-            .execute(params![found.seq, at])?;
+            .execute(params![delivery.seq, at])?;
     }
     Ok(())
 }
 
 /// Stores the output of the chain. If every filter passed, no row is needed.
-fn keep(batch: &mut Batch<'_>, found: &Found, claims: Option<&str>, runs: &[FilterRun]) -> Result<(), Error> {
+fn store_filter_output(
+    batch: &mut Batch<'_>,
+    delivery: &DeliveryRow,
+    claims: Option<&str>,
+    runs: &[FilterRun],
+) -> Result<(), Error> {
     if claims.is_some() || !runs.is_empty() {
-        let before = stored::of_filtered(batch.conn, found.seq)?;
+        let before = stored::of_filtered(batch.conn, delivery.seq)?;
         batch
             .statements
-            .get("INSERT OR REPLACE INTO filtered (delivery, claims, runs) VALUES (?1, ?2, ?3)")?
-            .execute(params![found.seq, claims, Json(runs)])?;
-        let after = stored::of_filtered(batch.conn, found.seq)?;
-        batch.effects.stored(&found.tenant, after - before);
+            .get("INSERT OR REPLACE INTO filter_output (delivery, claims, runs) VALUES (?1, ?2, ?3)")?
+            .execute(params![delivery.seq, claims, Json(runs)])?;
+        let after = stored::of_filtered(batch.conn, delivery.seq)?;
+        batch.effects.add_stored_bytes(&delivery.tenant, after - before);
     }
     Ok(())
 }
 
 /// Stores the filter runs of an outcome without claims. If the chain has already run, its claims and runs stay.
-fn keep_runs(batch: &mut Batch<'_>, found: &Found, runs: &[FilterRun]) -> Result<(), Error> {
-    if found.filtered == UNFILTERED { keep(batch, found, None, runs) } else { Ok(()) }
+fn store_filter_runs(batch: &mut Batch<'_>, delivery: &DeliveryRow, runs: &[FilterRun]) -> Result<(), Error> {
+    if delivery.filtered == UNFILTERED { store_filter_output(batch, delivery, None, runs) } else { Ok(()) }
 }
 
 /// Inserts the attempt and counts it. The delivery's own attempt number is updated by the caller. False if it was
 /// recorded before.
-fn record(
+fn insert_attempt(
     batch: &mut Batch<'_>,
-    found: &Found,
-    (attempt, row): (&Attempt, Option<&NewRow>),
+    delivery: &DeliveryRow,
+    (attempt, row): (&Attempt, Option<&AttemptRow>),
     at: Timestamp,
 ) -> Result<bool, Error> {
     let Some(row) = row else { return Ok(false) };
-    let new = row.insert(&mut batch.statements, found.seq, attempt)?;
+    let new = row.insert(&mut batch.statements, delivery.seq, attempt)?;
     if new {
-        let counts = batch.effects.statistics.of(&found.tenant, found.subscription, at);
+        let counts = batch.effects.statistics.of(&delivery.tenant, delivery.subscription, at);
         counts.attempt(&attempt.outcome, attempt.latency_us);
-        batch.effects.stored(&found.tenant, row.bytes());
+        batch.effects.add_stored_bytes(&delivery.tenant, row.bytes());
     }
     Ok(new)
 }
 
 /// Starts a failure streak, unless one is running, and returns its start.
-fn fails(batch: &Batch<'_>, found: &Found, at: Timestamp) -> Result<Timestamp, Error> {
-    match found.failing_since {
+fn continue_failure_streak(batch: &Batch<'_>, delivery: &DeliveryRow, at: Timestamp) -> Result<Timestamp, Error> {
+    match delivery.failing_since {
         Some(since) => Ok(since),
-        None => failure_streak::begins(batch.conn, &found.tenant, found.subscription, at).map(|()| at),
+        None => failure_streak::start(batch.conn, &delivery.tenant, delivery.subscription, at).map(|()| at),
     }
 }
 
 /// Records the time since the acceptance of the event, which is the creation time of its id. Replays are excluded,
 /// because their events are old by design.
-fn count_time(batch: &mut Batch<'_>, found: &Found, at: Timestamp) {
-    if found.run == 0 {
+fn count_latency(batch: &mut Batch<'_>, delivery: &DeliveryRow, at: Timestamp) {
+    if delivery.run == 0 {
         // Zero if the clock was set back.
-        let ms = at.since(found.event.made_at()).max(0).unsigned_abs();
-        batch.effects.statistics.of(&found.tenant, found.subscription, at).accepted_to_delivered_ms.count(ms);
+        let ms = at.since(delivery.event.made_at()).max(0).unsigned_abs();
+        batch.effects.statistics.of(&delivery.tenant, delivery.subscription, at).accepted_to_delivered_ms.count(ms);
     }
 }
 
 /// Moves a row out of due, or from one resting state to another. Returns the delivery that this one blocked, if nothing
 /// else blocks it.
-fn rest(
+fn set_resting_state(
     batch: &mut Batch<'_>,
-    found: &Found,
+    delivery: &DeliveryRow,
     state: State,
     reason: Option<&String>,
     attempt: Option<u32>,
@@ -338,36 +343,36 @@ fn rest(
                  filtered = max(filtered, ?6)
              WHERE seq = ?1",
         )?
-        .execute(params![found.seq, state, reason, at, attempt.unwrap_or(0), found.passed])?;
+        .execute(params![delivery.seq, state, reason, at, attempt.unwrap_or(0), delivery.passed])?;
     let length = |reason: Option<&String>| reason.map_or(0, |text| stored::bytes(text.len()));
-    batch.effects.stored(&found.tenant, length(reason) - length(found.reason.as_ref()));
-    batch.effects.count(&found.tenant, found.subscription, found.state, -1);
-    batch.effects.count(&found.tenant, found.subscription, state, 1);
-    batch.effects.statistics.of(&found.tenant, found.subscription, at).rest(state);
-    note(batch, found, state, attempt, at);
-    match found.order_key {
-        Some(key) if state != State::Held => freed_by(batch.conn, found.subscription, key, found.seq),
+    batch.effects.add_stored_bytes(&delivery.tenant, length(reason) - length(delivery.reason.as_ref()));
+    batch.effects.count(&delivery.tenant, delivery.subscription, delivery.state, -1);
+    batch.effects.count(&delivery.tenant, delivery.subscription, state, 1);
+    batch.effects.statistics.of(&delivery.tenant, delivery.subscription, at).rest(state);
+    log_state(batch, delivery, state, attempt, at);
+    match delivery.order_key {
+        Some(key) if state != State::Held => unblocked_by(batch.conn, delivery.subscription, key, delivery.seq),
         _ => Ok(None),
     }
 }
 
 /// Adds a delivery's new state, and the number of the attempt that led to it, to the settlement log.
-fn note(batch: &mut Batch<'_>, found: &Found, state: State, attempt: Option<u32>, at: Timestamp) {
-    let entry = Entry { delivery: found.seq, state, attempt, at_ms: at.as_millis() };
-    batch.effects.settled.note(&found.tenant, entry);
+fn log_state(batch: &mut Batch<'_>, delivery: &DeliveryRow, state: State, attempt: Option<u32>, at: Timestamp) {
+    let entry = Entry { delivery: delivery.seq, state, attempt, at_ms: at.as_millis() };
+    batch.effects.settled.note(&delivery.tenant, entry);
 }
 
 /// [`Deliveries::redrive`](crate::Deliveries::redrive) with its audit row.
-pub(crate) fn decide(
+pub(crate) fn redrive_audited(
     batch: &mut Batch<'_>,
     tenant: &TenantId,
     id: DeliveryId,
     decision: &Decision,
     at: Timestamp,
-) -> Result<Option<Redriven>, Error> {
+) -> Result<Option<RedriveOutcome>, Error> {
     let redriven = redrive(batch, tenant, id, decision.redrive, at)?;
-    if let Some(Redriven::Due(_) | Redriven::Discarded(_)) = redriven {
-        note_decision(batch, decision.audit.clone(), tenant, id, at)?;
+    if let Some(RedriveOutcome::Due(_) | RedriveOutcome::Discarded(_)) = redriven {
+        audit_decision(batch, decision.audit.clone(), tenant, id, at)?;
     }
     Ok(redriven)
 }
@@ -378,39 +383,39 @@ fn redrive(
     id: DeliveryId,
     action: Redrive,
     at: Timestamp,
-) -> Result<Option<Redriven>, Error> {
+) -> Result<Option<RedriveOutcome>, Error> {
     let conn = batch.conn;
-    let found = conn
-        .prepare_cached(found!(
+    let delivery = conn
+        .prepare_cached(select_delivery!(
             "WHERE d.event_seq = (SELECT seq FROM event WHERE id = ?1) AND d.subscription = ?2 AND d.run = ?3
                  AND d.tenant = ?4"
         ))?
-        .query_row(params![id.event, id.subscription, id.run, tenant], read_found)
+        .query_row(params![id.event, id.subscription, id.run, tenant], read_delivery_row)
         .optional()?;
-    let Some(found) = found else { return Ok(None) };
-    let before = found.reason.as_deref().unwrap_or("no reason kept");
-    match (action, found.state) {
-        (Redrive::Again, State::Dead | State::Held) => revive(batch, &found, found.filtered, at)?,
+    let Some(delivery) = delivery else { return Ok(None) };
+    let before = delivery.reason.as_deref().unwrap_or("no reason stored");
+    match (action, delivery.state) {
+        (Redrive::Again, State::Dead | State::Held) => requeue(batch, &delivery, delivery.filtered, at)?,
         (Redrive::Release, State::Held) => {
             // The filter runs stay in the record; the claims they produced, if any, are dropped.
-            let before = stored::of_filtered(conn, found.seq)?;
-            conn.prepare_cached("UPDATE filtered SET claims = NULL WHERE delivery = ?1")?
-                .execute(params![found.seq])?;
-            batch.effects.stored(tenant, stored::of_filtered(conn, found.seq)? - before);
-            revive(batch, &found, RELEASED, at)?;
+            let before = stored::of_filtered(conn, delivery.seq)?;
+            conn.prepare_cached("UPDATE filter_output SET claims = NULL WHERE delivery = ?1")?
+                .execute(params![delivery.seq])?;
+            batch.effects.add_stored_bytes(tenant, stored::of_filtered(conn, delivery.seq)? - before);
+            requeue(batch, &delivery, RELEASED, at)?;
         }
         (Redrive::Discard, State::Dead | State::Held) => {
-            let reason = format!("discarded; was {}: {before}", found.state.as_str());
-            let freed = rest(batch, &found, State::Dropped, Some(&reason), None, at)?;
-            return Ok(Some(Redriven::Discarded(freed)));
+            let reason = format!("discarded; was {}: {before}", delivery.state.as_str());
+            let unblocked = set_resting_state(batch, &delivery, State::Dropped, Some(&reason), None, at)?;
+            return Ok(Some(RedriveOutcome::Discarded(unblocked)));
         }
-        (_, state) => return Ok(Some(Redriven::NotApplicable(state))),
+        (_, state) => return Ok(Some(RedriveOutcome::NotApplicable(state))),
     }
-    Ok(due_by_seq(conn, found.seq)?.map(Redriven::Due))
+    Ok(due_by_seq(conn, delivery.seq)?.map(RedriveOutcome::Due))
 }
 
 /// Records a decision about a delivery in the audit log.
-pub(crate) fn note_decision(
+pub(crate) fn audit_decision(
     batch: &mut Batch<'_>,
     audit: AuditAction,
     tenant: &TenantId,
@@ -421,7 +426,7 @@ pub(crate) fn note_decision(
     audit::record(batch, &audit_log::Entry::of(audit, at, Some(tenant.clone()), object))
 }
 
-fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) -> Result<(), Error> {
+fn requeue(batch: &mut Batch<'_>, delivery: &DeliveryRow, filtered: i64, at: Timestamp) -> Result<(), Error> {
     batch
         .conn
         .prepare_cached(
@@ -429,27 +434,29 @@ fn revive(batch: &mut Batch<'_>, found: &Found, filtered: i64, at: Timestamp) ->
                  attempts_before = attempts
              WHERE seq = ?1",
         )?
-        .execute(params![found.seq, at, filtered])?;
-    batch.effects.stored(&found.tenant, -found.reason.as_ref().map_or(0, |text| stored::bytes(text.len())));
-    batch.effects.count(&found.tenant, found.subscription, found.state, -1);
-    batch.effects.count(&found.tenant, found.subscription, State::Due, 1);
-    note(batch, found, State::Due, None, at);
+        .execute(params![delivery.seq, at, filtered])?;
+    batch
+        .effects
+        .add_stored_bytes(&delivery.tenant, -delivery.reason.as_ref().map_or(0, |text| stored::bytes(text.len())));
+    batch.effects.count(&delivery.tenant, delivery.subscription, delivery.state, -1);
+    batch.effects.count(&delivery.tenant, delivery.subscription, State::Due, 1);
+    log_state(batch, delivery, State::Due, None, at);
     Ok(())
 }
 
-fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<Expired, Error> {
-    let held: Vec<Found> = batch
+fn expire(batch: &mut Batch<'_>, before: Timestamp, at: Timestamp) -> Result<ExpireOutcome, Error> {
+    let held: Vec<DeliveryRow> = batch
         .conn
-        .prepare_cached(found!(
+        .prepare_cached(select_delivery!(
             "INDEXED BY delivery_rest
              WHERE d.state IN (3, 4) AND d.state = 3 AND d.updated_at < ?1 LIMIT ?2"
         ))?
-        .query_map(params![before, EXPIRE_CHUNK_ROWS], read_found)?
+        .query_map(params![before, EXPIRE_CHUNK_ROWS], read_delivery_row)?
         .collect::<Result<_, _>>()?;
-    let mut expired = Expired { deliveries: held.len() as u64, freed: Vec::new() };
-    for found in &held {
-        let reason = format!("held for too long: {}", found.reason.as_deref().unwrap_or("no reason kept"));
-        expired.freed.extend(rest(batch, found, State::Dead, Some(&reason), None, at)?);
+    let mut expired = ExpireOutcome { deliveries: held.len() as u64, unblocked: Vec::new() };
+    for delivery in &held {
+        let reason = format!("held for too long: {}", delivery.reason.as_deref().unwrap_or("no reason stored"));
+        expired.unblocked.extend(set_resting_state(batch, delivery, State::Dead, Some(&reason), None, at)?);
     }
     Ok(expired)
 }
@@ -469,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn settling_twice_is_settling_once() {
+    fn settle_is_idempotent() {
         block_on(async {
             let (folder, ledger) = open();
             let due = due_one(&ledger).await;
@@ -505,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_is_sent_again_with_its_bytes_and_a_new_schedule() {
+    fn redriven_dead_letter_keeps_content() {
         block_on(async {
             let (_folder, ledger) = open();
             let due = due_one(&ledger).await;
@@ -516,8 +523,8 @@ mod tests {
             assert_eq!(ledger.usage.backlog(&tenant()), 0);
             let at = NOW.plus_millis(50);
             let released = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Release, at).await.unwrap();
-            assert!(matches!(released, Some(Redriven::NotApplicable(State::Dead))));
-            let Some(Redriven::Due(again)) =
+            assert!(matches!(released, Some(RedriveOutcome::NotApplicable(State::Dead))));
+            let Some(RedriveOutcome::Due(again)) =
                 ledger.deliveries.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap()
             else {
                 panic!("a dead delivery is redriven")
@@ -528,7 +535,7 @@ mod tests {
                 Some("{\"a\":1}")
             );
             let twice = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Again, at).await.unwrap();
-            assert!(matches!(twice, Some(Redriven::NotApplicable(State::Due))));
+            assert!(matches!(twice, Some(RedriveOutcome::NotApplicable(State::Due))));
             ledger.deliveries.settle(settlement(due.seq, Step::Delivered { attempt: attempt(2, 200) })).await.unwrap();
             assert_eq!(ledger.history.attempts(&tenant(), due.seq).await.unwrap().len(), 2);
             let other = "another".parse().unwrap();
@@ -537,23 +544,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_waits_for_a_person() {
+    fn held_until_redriven_or_expired() {
         block_on(async {
             let (_folder, ledger) = open();
             let due = due_one(&ledger).await;
             let hold = || settlement(due.seq, Step::Held { runs: vec![run()], reason: "trapped".into() });
             ledger.deliveries.settle(hold()).await.unwrap();
             assert_eq!(ledger.usage.backlog(&tenant()), 1);
-            assert!(ledger.deliveries.lanes().await.unwrap().is_empty());
+            assert!(ledger.deliveries.due_summary().await.unwrap().is_empty());
 
             // Run the chain again; it faults again.
             let again = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Again, NOW).await.unwrap();
-            assert!(matches!(again, Some(Redriven::Due(d)) if !d.filtered));
+            assert!(matches!(again, Some(RedriveOutcome::Due(d)) if !d.filtered));
             ledger.deliveries.settle(hold()).await.unwrap();
 
             // Continue without the chain.
             let released = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
-            assert!(matches!(released, Some(Redriven::Due(d)) if d.filtered));
+            assert!(matches!(released, Some(RedriveOutcome::Due(d)) if d.filtered));
             let content = ledger.deliveries.load(&tenant(), due.seq).await.unwrap().unwrap();
             assert_eq!((content.filtered, content.claims), (true, None));
             let record = ledger.history.delivery(&tenant(), due.id).await.unwrap().unwrap();
@@ -571,7 +578,7 @@ mod tests {
             assert_eq!(ledger.deliveries.expire_held(before, at).await.unwrap().deliveries, 1);
             assert_eq!(ledger.usage.backlog(&tenant()), 0);
             let ended = ledger.deliveries.redrive(&tenant(), due.id, Redrive::Discard, at).await.unwrap();
-            assert!(matches!(ended, Some(Redriven::Discarded(None))));
+            assert!(matches!(ended, Some(RedriveOutcome::Discarded(None))));
             let record = ledger.history.delivery(&tenant(), due.id).await.unwrap().unwrap();
             assert_eq!(record.state, State::Dropped);
             assert_eq!(record.reason.as_deref(), Some("discarded; was dead: held for too long: again"));

@@ -8,7 +8,7 @@ use setgate_domain::time::Timestamp;
 
 use crate::Error;
 use crate::commit::queue::Batch;
-use crate::deliveries::fifo::is_kept_back;
+use crate::deliveries::fifo::is_blocked;
 use crate::events::Events;
 use crate::registry::plans::plan_row;
 use crate::schema::sql_types::{ReadColumn, params};
@@ -16,7 +16,7 @@ use crate::state::stored::DELIVERY_BYTES;
 
 /// Maximum number of events after the cursor that an append checks for earlier events of its tenant. If there are more,
 /// one is assumed to exist.
-const LEFT_LOOKED_AT_MAX: i64 = 1_000;
+const PENDING_SCAN_MAX: i64 = 1_000;
 /// Number of deliveries at which a caller should end a [`FanOut`] after its current event, because writing it delays
 /// every other request. More are accepted, since all deliveries of one event must be in one call. It also limits the
 /// deliveries that one batch inserts together with their events.
@@ -70,7 +70,8 @@ pub(crate) fn insert_all(
     deliveries: &mut [NewDelivery],
     now: Timestamp,
 ) -> Result<bool, Error> {
-    if batch.made + deliveries.len() > FAN_OUT_DELIVERIES_MAX || overtakes(batch, event, deliveries)? {
+    if batch.inserted_deliveries + deliveries.len() > FAN_OUT_DELIVERIES_MAX || breaks_order(batch, event, deliveries)?
+    {
         return Ok(false);
     }
     let mut plans = Vec::with_capacity(deliveries.len());
@@ -81,7 +82,7 @@ pub(crate) fn insert_all(
             Err(error) => return Err(error),
         }
     }
-    batch.made += deliveries.len();
+    batch.inserted_deliveries += deliveries.len();
     for (delivery, plan) in deliveries.iter_mut().zip(plans) {
         delivery.event = event;
         let Some(due) = insert_row(batch, delivery, plan, now)? else { continue };
@@ -94,13 +95,13 @@ pub(crate) fn insert_all(
 }
 
 /// Whether the event has ordered deliveries while an earlier event of its tenant may not have been fanned out.
-fn overtakes(batch: &Batch<'_>, event: EventSeq, deliveries: &[NewDelivery]) -> Result<bool, Error> {
+fn breaks_order(batch: &Batch<'_>, event: EventSeq, deliveries: &[NewDelivery]) -> Result<bool, Error> {
     let Some(ordered) = deliveries.iter().find(|delivery| delivery.order_key.is_some()) else { return Ok(false) };
     if !batch.reach.is_behind() {
         return Ok(false);
     }
     let cursor = batch.reach.cursor();
-    if event.0 - cursor.0 > LEFT_LOOKED_AT_MAX {
+    if event.0 - cursor.0 > PENDING_SCAN_MAX {
         return Ok(true);
     }
     Ok(batch
@@ -122,12 +123,12 @@ pub(crate) fn insert_next_run(
         .query_row(params![new.event, new.id.subscription], |row| row.get(0))?;
     // Run 0 is reserved for the fan-out, even if it made no delivery.
     new.id.run = last.map_or(1, |run| run.saturating_add(1));
-    let noted: Option<i64> = batch
+    let known_bytes: Option<i64> = batch
         .conn
         .prepare_cached("SELECT bytes FROM delivery WHERE event_seq = ?1 LIMIT 1")?
         .query_row(params![new.event], |row| row.get(0))
         .optional()?;
-    new.bytes = noted.unwrap_or(0).cast_unsigned();
+    new.bytes = known_bytes.unwrap_or(0).cast_unsigned();
     insert(batch, &new, now)
 }
 
@@ -172,9 +173,9 @@ fn insert_row(
     }
     let seq = DeliverySeq(batch.conn.last_insert_rowid());
     batch.effects.count(&new.tenant, new.id.subscription, State::Due, 1);
-    batch.effects.refer(plan, 1);
-    batch.effects.stored(&new.tenant, DELIVERY_BYTES);
-    if new.order_key.is_some() && is_kept_back(batch.conn, seq)? {
+    batch.effects.add_plan_ref(plan, 1);
+    batch.effects.add_stored_bytes(&new.tenant, DELIVERY_BYTES);
+    if new.order_key.is_some() && is_blocked(batch.conn, seq)? {
         return Ok(None);
     }
     Ok(Some(new.due(seq)))
@@ -193,19 +194,19 @@ fn event_exists(batch: &mut Batch<'_>, seq: EventSeq, id: EventId) -> Result<boo
 mod tests {
     use super::*;
     use crate::Ledger;
-    use crate::UNUSED_KEPT_MS;
-    use crate::registry::plans::sweep;
+    use crate::UNUSED_RETENTION_MS;
+    use crate::registry::plans::delete_unused;
     use crate::tests::{
         NOW, attempt, block_on, copy, due_one, event, in_one_batch, new_delivery, open, open_at, reopen, run,
         subscription, tenant, with_events,
     };
-    use crate::{Appended, Made, Options, Taken};
+    use crate::{AppendOutcome, Appended, Made, Options};
     use setgate_base::clock::Clock;
     use setgate_domain::delivery::{Settlement, Step};
     use setgate_domain::id::Digest;
 
     #[test]
-    fn fan_out_twice_is_fan_out_once() {
+    fn fan_out_is_idempotent() {
         block_on(async {
             let (folder, ledger) = open();
             let plan = with_events(&ledger, 2).await;
@@ -220,14 +221,14 @@ mod tests {
             assert_eq!(ledger.events.cursor(), EventSeq(2));
             assert_eq!(ledger.events.fan_out(fan_out.clone()).await.unwrap().len(), 0);
             assert_eq!(ledger.usage.backlog(&event(1).tenant), 3);
-            let lanes = ledger.deliveries.lanes().await.unwrap();
+            let lanes = ledger.deliveries.due_summary().await.unwrap();
             assert_eq!(lanes.iter().map(|l| l.deliveries).collect::<Vec<_>>(), [2, 1]);
             assert_eq!(lanes[0].tenant, event(1).tenant);
         });
     }
 
     #[test]
-    fn an_unknown_plan_leaves_the_cursor_where_it_was() {
+    fn unknown_plan_does_not_move_cursor() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;
@@ -236,7 +237,7 @@ mod tests {
             let refused = ledger.events.fan_out(FanOut { through: EventSeq(1), deliveries }).await;
             assert!(matches!(refused, Err(Error::UnknownPlan(digest)) if digest == unknown));
             assert_eq!((ledger.events.cursor(), ledger.usage.backlog(&event(1).tenant)), (EventSeq(0), 0));
-            assert!(ledger.deliveries.lanes().await.unwrap().is_empty());
+            assert!(ledger.deliveries.due_summary().await.unwrap().is_empty());
         });
     }
 
@@ -252,32 +253,32 @@ mod tests {
     }
 
     #[test]
-    fn an_event_and_its_deliveries_are_one_transaction() {
+    fn append_with_is_one_transaction() {
         block_on(async {
             let (folder, ledger) = open();
             let plan = with_events(&ledger, 0).await;
             let taken = ledger.events.append_with(event(1), to(1, [1, 2], plan)).await.unwrap();
-            assert_eq!(taken, Taken { appended: Appended::New(EventSeq(1)), fanned_out: true });
+            assert_eq!(taken, AppendOutcome { appended: Appended::New(EventSeq(1)), fanned_out: true });
             assert_eq!(is_made(&ledger), [(1, 1), (1, 2)]);
             assert_eq!((ledger.events.cursor(), ledger.usage.backlog(&event(1).tenant)), (EventSeq(1), 2));
             assert!(!ledger.events.fanout_cursor().borrow().is_behind());
             // A duplicate inserts nothing, and is not reported to the dispatcher again.
             let again = ledger.events.append_with(event(1), to(1, [1, 2, 3], plan)).await.unwrap();
-            assert_eq!(again, Taken { appended: Appended::Duplicate { id: event(1).id }, fanned_out: false });
+            assert_eq!(again, AppendOutcome { appended: Appended::Duplicate { id: event(1).id }, fanned_out: false });
             assert!(is_made(&ledger).is_empty());
             // No subscription matches: an empty list of deliveries is complete.
             assert!(ledger.events.append_with(event(2), vec![]).await.unwrap().fanned_out);
             let crashed = open_at(&copy(&folder));
             assert_eq!((crashed.events.cursor(), crashed.usage.backlog(&event(1).tenant)), (EventSeq(2), 2));
             assert_eq!(
-                crashed.deliveries.lanes().await.unwrap().iter().map(|lane| lane.deliveries).collect::<Vec<_>>(),
+                crashed.deliveries.due_summary().await.unwrap().iter().map(|lane| lane.deliveries).collect::<Vec<_>>(),
                 [1, 1]
             );
         });
     }
 
     #[test]
-    fn an_append_makes_so_many_deliveries_and_leaves_an_event_with_more() {
+    fn append_limits_inline_deliveries() {
         block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let options = Options { append_deliveries_max: 2, ..Options::new(folder.path()) };
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn one_batch_makes_so_many_deliveries_with_their_events() {
+    fn batch_limits_inline_deliveries() {
         block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let options = Options { append_deliveries_max: usize::MAX, ..Options::new(folder.path()) };
@@ -328,19 +329,19 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_that_is_gone_leaves_the_event_and_loses_nothing() {
+    fn unknown_plan_leaves_event_to_fan_out() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 0).await;
             let deliveries = [to(1, [1], plan), to(1, [2], Digest([7; 32]))].concat();
             let taken = ledger.events.append_with(event(1), deliveries).await.unwrap();
-            assert_eq!(taken, Taken { appended: Appended::New(EventSeq(1)), fanned_out: false });
+            assert_eq!(taken, AppendOutcome { appended: Appended::New(EventSeq(1)), fanned_out: false });
             assert_eq!((ledger.usage.backlog(&event(1).tenant), ledger.events.cursor()), (0, EventSeq(0)));
         });
     }
 
     #[test]
-    fn what_keeps_an_order_does_not_overtake_what_was_left() {
+    fn ordered_event_waits_for_earlier_fan_out() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn due_comes_in_order_and_goes_on_behind_a_row() {
+    fn due_is_ordered_and_resumes_after_position() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 4).await;
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn load_says_how_the_delivery_stands_now() {
+    fn load_returns_current_state() {
         block_on(async {
             let (_folder, ledger) = open();
             let due = due_one(&ledger).await;
@@ -411,14 +412,14 @@ mod tests {
     async fn unused() -> Unused {
         let (_folder, ledger) = open();
         let plan = with_events(&ledger, 1).await;
-        let now = NOW.plus_millis(2 * UNUSED_KEPT_MS);
-        let before = now.plus_millis(-UNUSED_KEPT_MS);
+        let now = NOW.plus_millis(2 * UNUSED_RETENTION_MS);
+        let before = now.plus_millis(-UNUSED_RETENTION_MS);
         let fan_out = FanOut { through: EventSeq(1), deliveries: vec![new_delivery(1, 1, plan)] };
         Unused { _folder, ledger, plan, now, before, fan_out }
     }
 
     #[test]
-    fn a_sweep_in_the_same_batch_leaves_the_plan_just_used() {
+    fn plan_used_in_same_batch_is_not_deleted() {
         block_on(async {
             let Unused { _folder, ledger, plan, now, before, fan_out } = unused().await;
             let swept = ledger
@@ -426,7 +427,7 @@ mod tests {
                 .queue()
                 .write(move |batch| {
                     apply(batch, &fan_out, now)?;
-                    sweep(batch, before)
+                    delete_unused(batch, before)
                 })
                 .await;
             assert_eq!(swept.unwrap(), (0, 0));
@@ -437,27 +438,27 @@ mod tests {
 
     /// Undoing a request also undoes its changes to a plan's row, so the next request must look the row up again.
     #[test]
-    fn a_plan_that_only_a_refused_request_used_is_not_known_to_its_batch() {
+    fn failed_request_clears_cached_plan() {
         block_on(async {
             let Unused { _folder, ledger, now, before, fan_out, .. } = unused().await;
             let again = fan_out.clone();
             let refused = ledger.store.queue().write(move |batch| -> Result<(), Error> {
                 apply(batch, &fan_out, now)?;
-                Err(Error::Cursor)
+                Err(Error::InvalidCursor)
             });
             let swept = ledger.store.queue().write(move |batch| {
                 assert!(batch.plans.is_empty());
                 apply(batch, &again, now)?;
-                sweep(batch, before)
+                delete_unused(batch, before)
             });
             let (refused, swept) = in_one_batch(&ledger, async { tokio::join!(biased; refused, swept) }).await;
-            assert!(matches!(refused, Err(Error::Cursor)));
+            assert!(matches!(refused, Err(Error::InvalidCursor)));
             assert_eq!(swept.unwrap(), (0, 0));
         });
     }
 
     #[test]
-    fn one_event_may_have_more_deliveries_than_a_fan_out_should() {
+    fn one_event_may_exceed_fan_out_limit() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;

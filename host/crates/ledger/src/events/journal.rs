@@ -14,7 +14,7 @@ use crate::commit::queue::Batch;
 use crate::dedupe;
 use crate::events::Events;
 use crate::events::fan_out;
-use crate::schema::compression::Packed;
+use crate::schema::compression::CompressedEvent;
 use crate::schema::event_row::{EVENT_COLUMNS, read_event};
 use crate::schema::sql_types::{Json, ReadColumn, params};
 use crate::schema::statements::Statements;
@@ -43,7 +43,7 @@ const DELIVERY_BYTES: usize = 256;
 
 /// Result of [`Events::append_with`](crate::Events::append_with).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub struct AppendOutcome {
     /// The event's own result.
     pub appended: Appended,
     /// Whether the deliveries were inserted. False for a duplicate, and if they were left to [`Events::fan_out`](crate::Events::fan_out).
@@ -65,7 +65,7 @@ impl Events {
     ///
     /// [`Error::Busy`] immediately if the queue is full; [`Error::NoTenant`] if its tenant does not exist (any more).
     pub async fn append(&self, event: NewEvent) -> Result<Appended, Error> {
-        let mut new = Append::from(event);
+        let mut new = PreparedEvent::from(event);
         let bytes = new.bytes();
         self.0.queue().write_unless_full(bytes, move |batch| append_alone(batch, &mut new)).await
     }
@@ -76,9 +76,9 @@ impl Events {
     /// The deliveries are left to [`Events::fan_out`](crate::Events::fan_out) if there are more than `append_deliveries_max` of them, if a plan
     /// must be interned again, if they are ordered and earlier events of their tenant are still to be fanned out, or if
     /// the batch has reached its limit of new deliveries.
-    pub async fn append_with(&self, event: NewEvent, deliveries: Vec<NewDelivery>) -> Result<Taken, Error> {
+    pub async fn append_with(&self, event: NewEvent, deliveries: Vec<NewDelivery>) -> Result<AppendOutcome, Error> {
         let (now, most) = (self.0.clock().now(), self.0.options().append_deliveries_max);
-        let mut new = Append::from(event);
+        let mut new = PreparedEvent::from(event);
         let bytes = new.bytes() + deliveries.len() * DELIVERY_BYTES;
         let mut deliveries = (deliveries.len() <= most).then_some(deliveries);
         self.0
@@ -96,7 +96,7 @@ impl Events {
         audit: AuditAction,
     ) -> Result<DueDelivery, Error> {
         let at = self.0.clock().now();
-        let (mut new, mut delivery) = (Append::from(event), delivery);
+        let (mut new, mut delivery) = (PreparedEvent::from(event), delivery);
         let bytes = new.bytes();
         let object = Object { kind: "subscription".to_owned(), id: delivery.id.subscription.to_string() };
         let audit = audit.note(delivery.id.to_string());
@@ -105,14 +105,13 @@ impl Events {
             .queue()
             .write_unless_full(bytes, move |batch| {
                 let Appended::New(seq) = append(batch, &mut new)? else {
-                    return Err(Error::corrupt(format!("the event {} is there already", new.event.id)));
+                    return Err(Error::corrupt(format!("event {} already exists", new.event.id)));
                 };
                 // No other subscription may match it, so the event needs no fan-out.
                 batch.reach.append_whole(seq);
                 delivery.event = seq;
                 let due = fan_out::insert(batch, &delivery, at)?;
-                let due =
-                    due.ok_or_else(|| Error::corrupt(format!("the delivery {} is there already", delivery.id)))?;
+                let due = due.ok_or_else(|| Error::corrupt(format!("delivery {} already exists", delivery.id)))?;
                 audit::record(batch, &entry)?;
                 Ok(due)
             })
@@ -183,16 +182,16 @@ impl Events {
 }
 
 /// An event to append, compressed and in shareable form before it reaches the writer thread, which is the bottleneck.
-struct Append {
+struct PreparedEvent {
     /// `seq` is assigned by the last run of the request.
     event: Arc<Event>,
     dedupe: Dedupe,
-    packed: Packed,
+    compressed: CompressedEvent,
 }
 
-impl From<NewEvent> for Append {
+impl From<NewEvent> for PreparedEvent {
     fn from(new: NewEvent) -> Self {
-        let packed = Packed::new(&new.set.text, &new.original);
+        let compressed = CompressedEvent::new(&new.set.text, &new.original);
         let event = Event {
             seq: EventSeq::default(),
             id: new.id,
@@ -205,18 +204,18 @@ impl From<NewEvent> for Append {
             original: new.original,
             trace: new.trace,
         };
-        Self { event: Arc::new(event), dedupe: new.dedupe, packed }
+        Self { event: Arc::new(event), dedupe: new.dedupe, compressed }
     }
 }
 
-impl Append {
+impl PreparedEvent {
     /// Bytes it occupies in the writer's queue.
     fn bytes(&self) -> usize {
-        self.event.set.text.len() + self.event.original.len() + self.packed.bytes()
+        self.event.set.text.len() + self.event.original.len() + self.compressed.bytes()
     }
 }
 
-fn append_alone(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
+fn append_alone(batch: &mut Batch<'_>, new: &mut PreparedEvent) -> Result<Appended, Error> {
     let appended = append(batch, new)?;
     if let Appended::New(seq) = appended {
         batch.reach.append_left(seq);
@@ -226,12 +225,12 @@ fn append_alone(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Err
 
 fn append_with(
     batch: &mut Batch<'_>,
-    new: &mut Append,
+    new: &mut PreparedEvent,
     deliveries: Option<&mut [NewDelivery]>,
     now: Timestamp,
-) -> Result<Taken, Error> {
+) -> Result<AppendOutcome, Error> {
     let appended = append(batch, new)?;
-    let Appended::New(seq) = appended else { return Ok(Taken { appended, fanned_out: false }) };
+    let Appended::New(seq) = appended else { return Ok(AppendOutcome { appended, fanned_out: false }) };
     let fanned_out = match deliveries {
         Some(deliveries) => fan_out::insert_all(batch, seq, deliveries, now)?,
         None => false,
@@ -241,22 +240,22 @@ fn append_with(
     } else {
         batch.reach.append_left(seq);
     }
-    Ok(Taken { appended, fanned_out })
+    Ok(AppendOutcome { appended, fanned_out })
 }
 
 /// Inserts the event's row. Advancing the fan-out cursor is left to the caller.
-fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
-    let Append { event, dedupe, packed } = new;
+fn append(batch: &mut Batch<'_>, new: &mut PreparedEvent) -> Result<Appended, Error> {
+    let PreparedEvent { event, dedupe, compressed } = new;
     if !batch.snapshot.tenants.contains_key(&event.tenant) {
         return Err(Error::NoTenant(event.tenant.clone()));
     }
     let hash = dedupe::hash(&dedupe.key);
-    if let Some(seen) = seen(batch, event, dedupe, hash)? {
-        return Ok(seen);
+    if let Some(duplicate) = find_duplicate(batch, event, dedupe, hash)? {
+        return Ok(duplicate);
     }
     let insert = batch.statements.get(
         "INSERT INTO event (id, tenant, source, accepted_at, dedupe_hash, dedupe_key, dedupe_body, issued_at, issuer,
-             jti, types, subject, content_type, set_text, original, trace, packed)
+             jti, types, subject, content_type, set_text, original, trace, compressed)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?;
     insert.execute(params![
@@ -273,14 +272,14 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
         Json(&event.set.types),
         event.subject,
         event.content_type,
-        packed.text(&event.set.text),
-        packed.original(&event.original, &event.set.text),
+        compressed.text(&event.set.text),
+        compressed.original(&event.original, &event.set.text),
         event.trace.as_ref().map(TraceContext::to_bytes),
-        packed.packed,
+        compressed.compressed,
     ])?;
     let seq = EventSeq(batch.conn.last_insert_rowid());
     let bytes = stored::of_event(batch.conn, seq)?;
-    batch.effects.stored(&event.tenant, bytes);
+    batch.effects.add_stored_bytes(&event.tenant, bytes);
     // No run, even one that was rolled back, leaves another reference behind, so this never copies.
     Arc::make_mut(event).seq = seq;
     batch.effects.appended(Arc::clone(event));
@@ -289,20 +288,20 @@ fn append(batch: &mut Batch<'_>, new: &mut Append) -> Result<Appended, Error> {
 }
 
 /// Looks up an earlier event with the same dedupe key. `hash` is the hash of that key.
-fn seen(batch: &mut Batch<'_>, event: &Event, dedupe: &Dedupe, hash: i64) -> Result<Option<Appended>, Error> {
+fn find_duplicate(batch: &mut Batch<'_>, event: &Event, dedupe: &Dedupe, hash: i64) -> Result<Option<Appended>, Error> {
     let same_hash = batch.appended.iter().rev().filter(|entry| entry.hash == hash);
     for entry in same_hash {
-        if let Some(seen) = seen_at(&mut batch.statements, entry.seq, event, dedupe)? {
-            return Ok(seen);
+        if let Some(duplicate) = compare_with(&mut batch.statements, entry.seq, event, dedupe)? {
+            return Ok(duplicate);
         }
     }
-    let look = |statements: &mut Statements<'_>, seq| seen_at(statements, seq, event, dedupe);
+    let look = |statements: &mut Statements<'_>, seq| compare_with(statements, seq, event, dedupe);
     Ok(batch.dedupe.find(&mut batch.statements, hash, look)?.flatten())
 }
 
 /// Compares with the event at `seq`. Outer `None` if that event has another key or is deleted, so the search must go
 /// on; inner `None` if it has the same key but its dedupe window is over.
-fn seen_at(
+fn compare_with(
     statements: &mut Statements<'_>,
     seq: EventSeq,
     event: &Event,
@@ -333,7 +332,7 @@ mod tests {
     use crate::tests::{NOW, block_on, copy, event, open, open_at, reopen, with_tenant};
 
     #[test]
-    fn the_same_key_is_taken_once() {
+    fn duplicate_key_is_detected() {
         block_on(async {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_ends() {
+    fn dedupe_window_ends() {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
@@ -377,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_is_there_after_a_crash() {
+    fn acknowledged_events_survive_crash() {
         block_on(async {
             let (folder, ledger) = open();
             with_tenant(&ledger).await;
@@ -399,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_the_set_itself_come_back() {
+    fn original_equal_to_set_round_trips() {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;

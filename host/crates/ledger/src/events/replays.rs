@@ -19,7 +19,7 @@ use crate::history::queries::event_record;
 use crate::schema::sql_types::{FromColumn, Json, ReadColumn, ToColumn, params};
 
 /// Ended replays retained per tenant; older ones are deleted.
-pub const REPLAYS_KEPT_MAX: usize = 100;
+pub const REPLAYS_RETAINED_MAX: usize = 100;
 /// Maximum number of events that [`Replays::events`](crate::Replays::events) returns.
 pub const REPLAY_EVENTS_MAX: usize = 1_000;
 
@@ -42,7 +42,7 @@ pub struct ReplayStep {
 
 /// Result of a step.
 #[derive(Debug, Clone)]
-pub struct Advanced {
+pub struct AdvanceOutcome {
     /// Number of deliveries inserted. Deleted events get none.
     pub made: u64,
     /// The inserted deliveries that are due, for the dispatcher.
@@ -64,11 +64,11 @@ impl Replays {
         self.0
             .queue()
             .write(move |batch| {
-                let begun = begin(batch, replay, running_max)?;
-                if let Some(claim) = claim.filter(|_| begun.is_some()) {
-                    idempotency::write(batch.conn, &claim, at)?;
+                let started = begin(batch, replay, running_max)?;
+                if let Some(claim) = claim.filter(|_| started.is_some()) {
+                    idempotency::insert(batch.conn, &claim, at)?;
                 }
-                Ok(begun)
+                Ok(started)
             })
             .await
     }
@@ -165,7 +165,7 @@ impl Replays {
     /// the replay has ended or is not at the position before the step. Applying a step twice therefore has no effect.
     ///
     /// [`Error::UnknownPlan`] if a plan must be interned again.
-    pub async fn advance(&self, step: ReplayStep) -> Result<Option<Advanced>, Error> {
+    pub async fn advance(&self, step: ReplayStep) -> Result<Option<AdvanceOutcome>, Error> {
         let now = self.0.clock().now();
         self.0.queue().write(move |batch| advance(batch, &step, now)).await
     }
@@ -226,7 +226,7 @@ fn begin(batch: &mut Batch<'_>, replay: Replay, running_max: usize) -> Result<Op
     }
     let ended = before.iter().filter(|one| one.state != ReplayState::Running);
     // The new replay will end too, and then counts.
-    for old in ended.skip(REPLAYS_KEPT_MAX - 1) {
+    for old in ended.skip(REPLAYS_RETAINED_MAX - 1) {
         conn.prepare_cached("DELETE FROM replay WHERE id = ?1")?.execute(params![old.replay.id])?;
     }
     // Not the cursor: events after it may already have their deliveries, and no one else would create those of a new
@@ -243,12 +243,12 @@ fn begin(batch: &mut Batch<'_>, replay: Replay, running_max: usize) -> Result<Op
     find(conn, &replay.tenant, replay.id)
 }
 
-fn advance(batch: &mut Batch<'_>, step: &ReplayStep, now: Timestamp) -> Result<Option<Advanced>, Error> {
+fn advance(batch: &mut Batch<'_>, step: &ReplayStep, now: Timestamp) -> Result<Option<AdvanceOutcome>, Error> {
     let conn = batch.conn;
-    let stands_there = conn
+    let is_at_position = conn
         .prepare_cached("SELECT 1 FROM replay WHERE id = ?1 AND state = 0 AND at = ?2 AND seq = ?3")?
         .exists(params![step.id, step.from.at, step.from.event])?;
-    if !stands_there {
+    if !is_at_position {
         return Ok(None);
     }
     let mut due = Vec::with_capacity(step.deliveries.len());
@@ -272,7 +272,7 @@ fn advance(batch: &mut Batch<'_>, step: &ReplayStep, now: Timestamp) -> Result<O
         state,
         ended_at
     ])?;
-    Ok(Some(Advanced { made: made.cast_unsigned(), due }))
+    Ok(Some(AdvanceOutcome { made: made.cast_unsigned(), due }))
 }
 
 /// The stored number of a state. The partial index in the DDL spells 0 out.
@@ -302,7 +302,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, new_delivery, open, reopen, subscription, with_events, with_tenant};
-    use crate::{Expected, FanOut};
+    use crate::{FanOut, Precondition};
     use setgate_domain::id::Digest;
 
     const RUNNING_MAX: usize = 2;
@@ -342,7 +342,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_replay_goes_on_where_it_was_and_makes_nothing_twice() {
+    fn replay_resumes_without_duplicates() {
         block_on(async {
             let (folder, ledger) = open();
             let plan = with_events(&ledger, 5).await;
@@ -378,7 +378,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_unknown_plan_leaves_the_replay_where_it_was_and_a_lost_event_makes_none() {
+    fn unknown_plan_does_not_advance_replay() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;
@@ -398,7 +398,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn only_so_many_run_and_only_so_many_are_kept() {
+    fn running_and_retained_replays_are_limited() {
         block_on(async {
             let (_folder, ledger) = open();
             with_tenant(&ledger).await;
@@ -420,16 +420,16 @@ pub(crate) mod tests {
             let after = ledger.replays.get(&tenant, replay(1).id).await.unwrap().unwrap();
             assert!(ledger.replays.advance(step(&ledger, &after, 9, Digest([7; 32])).await).await.unwrap().is_none());
 
-            for number in 3..(REPLAYS_KEPT_MAX as u128 + 20) {
+            for number in 3..(REPLAYS_RETAINED_MAX as u128 + 20) {
                 begin(&ledger, number).await;
                 cancel(&tenant, number).await;
             }
             let listed = ledger.replays.list(&tenant, None, 999).await.unwrap();
             // The ended ones, and the one still running.
-            assert_eq!(listed.len(), REPLAYS_KEPT_MAX + 1);
+            assert_eq!(listed.len(), REPLAYS_RETAINED_MAX + 1);
             assert!(listed.is_sorted_by(|newer, older| newer.replay.id > older.replay.id));
             assert!(ledger.replays.list(&stranger, None, 999).await.unwrap().is_empty());
-            ledger.registry.remove_tenant(&tenant, Expected::Any).await.unwrap();
+            ledger.registry.remove_tenant(&tenant, Precondition::Any).await.unwrap();
             assert!(
                 ledger.replays.list(&tenant, None, 999).await.unwrap().is_empty(),
                 "a removed tenant leaves nothing"

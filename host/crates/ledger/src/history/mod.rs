@@ -23,21 +23,21 @@ impl History {
         self.0.queue().write(move |batch| audit::record(batch, &entry)).await
     }
 
-    /// A page of the log, newest first, for all tenants or for one. With `since_made`, rows from before the tenant's
+    /// A page of the log, newest first, for all tenants or for one. With `since_creation`, rows from before the tenant's
     /// creation are left out: they belong to an earlier tenant of the same name. `before` is the position returned with
     /// the previous page; the second value is the next position. `limit` is capped at [`crate::HISTORY_LIMIT_MAX`]; a page
     /// also ends after [`crate::HISTORY_SCAN_ROWS_MAX`] rows.
     pub async fn audit(
         &self,
         tenant: Option<&TenantId>,
-        since_made: bool,
+        since_creation: bool,
         query: Query,
         before: Option<i64>,
         limit: usize,
     ) -> Result<(Vec<Record>, Option<i64>), Error> {
         let readers = self.0.history_readers();
         let of = tenant.cloned();
-        let read = move |conn: &Connection| audit::page(conn, of.as_ref(), since_made, &query, before, limit);
+        let read = move |conn: &Connection| audit::page(conn, of.as_ref(), since_creation, &query, before, limit);
         match tenant {
             Some(tenant) => readers.of(tenant).read(read).await,
             None => readers.read(read).await,

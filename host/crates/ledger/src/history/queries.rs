@@ -100,10 +100,11 @@ impl FromStr for Cursor {
     type Err = Error;
 
     fn from_str(given: &str) -> Result<Self, Error> {
-        let half =
-            |range| given.get(range).and_then(|hex: &str| u64::from_str_radix(hex, 16).ok()).ok_or(Error::Cursor);
+        let half = |range| {
+            given.get(range).and_then(|hex: &str| u64::from_str_radix(hex, 16).ok()).ok_or(Error::InvalidCursor)
+        };
         let cursor = Self { at: Timestamp::from_millis(half(0..16)?.cast_signed()), seq: half(16..32)?.cast_signed() };
-        if cursor.to_string() == given { Ok(cursor) } else { Err(Error::Cursor) }
+        if cursor.to_string() == given { Ok(cursor) } else { Err(Error::InvalidCursor) }
     }
 }
 
@@ -145,7 +146,7 @@ impl History {
     /// A page of the tenant's deliveries in state [`State::Held`] or [`State::Dead`], oldest first, so that redriving
     /// page by page preserves their order. `query.event` is ignored. A row that leaves its state meanwhile does not
     /// shift others across the cursor. `limit` is capped at [`crate::HISTORY_LIMIT_MAX`].
-    pub async fn at_rest(
+    pub async fn resting_deliveries(
         &self,
         tenant: &TenantId,
         state: State,
@@ -154,7 +155,10 @@ impl History {
         limit: usize,
     ) -> Result<Page<DeliveryRecord>, Error> {
         let tenant = tenant.clone();
-        self.0.history_of(&tenant).read(move |conn| at_rest(conn, &tenant, state, &query, cursor, limit)).await
+        self.0
+            .history_of(&tenant)
+            .read(move |conn| resting_deliveries(conn, &tenant, state, &query, cursor, limit))
+            .await
     }
 
     /// The current records of the given deliveries, without those that the tenant does not have.
@@ -219,8 +223,8 @@ impl History {
             .history_of(&tenant)
             .read(move |conn| {
                 let mut statement = conn.prepare_cached(concat!(
-                    "SELECT f.claims, e.packed, e.set_text FROM delivery d JOIN event e ON e.seq = d.event_seq
-                     LEFT JOIN filtered f ON f.delivery = d.seq ",
+                    "SELECT f.claims, e.compressed, e.set_text FROM delivery d JOIN event e ON e.seq = d.event_seq
+                     LEFT JOIN filter_output f ON f.delivery = d.seq ",
                     delivery_by_id!()
                 ))?;
                 let mut rows = statement.query(params![tenant, id.event, id.subscription, id.run])?;
@@ -278,7 +282,7 @@ impl History {
 pub(crate) const DELIVERY_COLUMNS: &str = delivery_columns!();
 pub(crate) const DELIVERIES: &str = concat!(delivery_columns!(), "WHERE d.tenant = ?1", delivery_page!());
 /// SQLite uses the partial index only if its condition is repeated literally.
-pub(crate) const DELIVERIES_AT_REST: &str =
+pub(crate) const RESTING_DELIVERIES: &str =
     concat!(delivery_columns!(), "WHERE d.tenant = ?1 AND d.state IN (3, 4) AND d.state = ?5", delivery_page!());
 const DELIVERIES_OF_EVENT: &str = concat!(
     delivery_columns!(),
@@ -302,7 +306,7 @@ fn deliveries(
             statement.query(params![tenant, from.at, from.seq, since, event])?
         }
         (None, Some(state @ (State::Held | State::Dead))) => {
-            statement = conn.prepare_cached(DELIVERIES_AT_REST)?;
+            statement = conn.prepare_cached(RESTING_DELIVERIES)?;
             statement.query(params![tenant, from.at, from.seq, since, state])?
         }
         (None, _) => {
@@ -310,26 +314,26 @@ fn deliveries(
             statement.query(params![tenant, from.at, from.seq, since])?
         }
     };
-    page_of(rows, limit, |row| read_if_asked_for(conn, query, row))
+    page_of(rows, limit, |row| read_if_matching(conn, query, row))
 }
 
 /// The delivery of the row, if the query matches. Time, tenant and event are filtered by the SQL.
-pub(crate) fn read_if_asked_for(
+pub(crate) fn read_if_matching(
     conn: &Connection,
     query: &DeliveryQuery,
     row: &Row<'_>,
 ) -> Result<Option<DeliveryRecord>, Error> {
-    let asked_for = is(&query.subscription, row, 2)?
+    let matches = is(&query.subscription, row, 2)?
         && is(&query.state, row, 3)?
         && is(&query.source, row, 5)?
         && is(&query.subject, row, 7)?
         && has_type(&query.event_type, row, 6)?;
-    if !asked_for {
+    if !matches {
         return Ok(None);
     }
     if let Some(filter) = &query.filter {
         // A delivery that ended at a fault has it as the last run. Runs stored with an attempt contain no fault.
-        let runs = kept_runs(conn, row.column(1)?)?.unwrap_or_default();
+        let runs = runs_of_own_row(conn, row.column(1)?)?.unwrap_or_default();
         if runs.last().is_none_or(|run| run.fault.is_none() || run.filter != *filter) {
             return Ok(None);
         }
@@ -344,9 +348,9 @@ pub(crate) fn delivery(conn: &Connection, tenant: &TenantId, id: DeliveryId) -> 
 }
 
 /// The filter runs of a delivery, if they are stored in a row of their own.
-fn kept_runs(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Vec<FilterRun>>, Error> {
+fn runs_of_own_row(conn: &Connection, delivery: DeliverySeq) -> Result<Option<Vec<FilterRun>>, Error> {
     let runs = conn
-        .prepare_cached("SELECT runs FROM filtered WHERE delivery = ?1")?
+        .prepare_cached("SELECT runs FROM filter_output WHERE delivery = ?1")?
         .query_row(params![delivery], |row| row.get::<_, Json<_>>(0))
         .optional()?;
     Ok(runs.map(|Json(runs)| runs))
@@ -357,10 +361,10 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
     let state: State = row.column(3)?;
     // Not joined, because a page scans many rows and returns few of them.
     let attempted = row.get::<_, u32>(15)? > 0;
-    let told = if attempted { attempts::runs(conn, seq) } else { Ok(None) };
-    let runs = match told {
+    let stored_with_attempt = if attempted { attempts::runs(conn, seq) } else { Ok(None) };
+    let runs = match stored_with_attempt {
         Ok(Some(runs)) => Some(runs),
-        Ok(None) => kept_runs(conn, seq)?,
+        Ok(None) => runs_of_own_row(conn, seq)?,
         // Reading the attempt itself reports the damage; a list must not end there.
         Err(error) if error.is_damage() => None,
         Err(error) => return Err(error),
@@ -406,11 +410,11 @@ fn events(
     let mut statement = conn.prepare_cached(EVENTS)?;
     let rows = statement.query(params![tenant, from.at, from.seq, since])?;
     page_of(rows, limit, |row| {
-        let asked_for = is(&query.source, row, 3)?
+        let matches = is(&query.source, row, 3)?
             && is(&query.subject, row, 5)?
             && is(&query.jti, row, 6)?
             && has_type(&query.event_type, row, 4)?;
-        if !asked_for {
+        if !matches {
             return Ok(None);
         }
         Ok(Some(event_record(row, tenant)?))
@@ -477,14 +481,14 @@ fn has_type(wanted: &Option<String>, row: &Row<'_>, column: usize) -> Result<boo
 }
 
 /// The state condition is repeated literally so that the partial index applies; both time bounds are index ranges.
-pub(crate) fn oldest_at_rest() -> String {
+pub(crate) fn resting_deliveries_sql() -> String {
     format!(
         "{DELIVERY_COLUMNS} WHERE d.tenant = ?1 AND d.state IN (3, 4) AND d.state = ?2
          AND (d.created_at, d.seq) > (?3, ?4) AND d.created_at < ?5 ORDER BY d.created_at, d.seq"
     )
 }
 
-fn at_rest(
+fn resting_deliveries(
     conn: &Connection,
     tenant: &TenantId,
     state: State,
@@ -496,9 +500,9 @@ fn at_rest(
     // The later bound applies. A cursor points after a row, `since` before the first one.
     let from = cursor.filter(|cursor| cursor.at >= since.at).unwrap_or(since);
     let until = query.until.unwrap_or(Timestamp::from_millis(i64::MAX));
-    let mut statement = conn.prepare_cached(&oldest_at_rest())?;
+    let mut statement = conn.prepare_cached(&resting_deliveries_sql())?;
     let rows = statement.query(params![tenant, state, from.at, from.seq, until])?;
-    page_of(rows, limit, |row| read_if_asked_for(conn, query, row))
+    page_of(rows, limit, |row| read_if_matching(conn, query, row))
 }
 
 #[cfg(test)]
@@ -520,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_stable_while_rows_come() {
+    fn pages_are_stable_during_inserts() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 5).await;
@@ -544,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_say_which() {
+    fn filters_select_rows() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 3).await;

@@ -47,7 +47,7 @@ impl FromStr for SettledPlace {
         let place = part(0..16).zip(part(16..24)).and_then(|(batch, entry)| {
             Some(Self { batch: i64::try_from(batch).ok()?, entry: u32::try_from(entry).ok()? })
         });
-        place.filter(|place| place.to_string() == given).ok_or(Error::Cursor)
+        place.filter(|place| place.to_string() == given).ok_or(Error::InvalidCursor)
     }
 }
 
@@ -115,7 +115,7 @@ impl History {
     /// [`SETTLED_BYTES_MAX`]. Scans at most [`HISTORY_SCAN_ROWS_MAX`] rows, so a page may be empty although more
     /// follow.
     ///
-    /// [`Error::Cursor`] if the position is beyond the end of the log.
+    /// [`Error::InvalidCursor`] if the position is beyond the end of the log.
     pub async fn settlements(
         &self,
         tenant: &TenantId,
@@ -124,7 +124,7 @@ impl History {
         limit: usize,
     ) -> Result<SettledPage, Error> {
         if after.batch > self.settlements_end().batch {
-            return Err(Error::Cursor);
+            return Err(Error::InvalidCursor);
         }
         let tenant = tenant.clone();
         self.0.history_of(&tenant).read(move |conn| page(conn, &tenant, query, after, limit)).await
@@ -329,7 +329,7 @@ mod tests {
             let page = ledger.history.settlements(&stranger, SettledQuery::default(), START, 9).await.unwrap();
             assert!(page.items.is_empty());
             let ahead = SettledPlace { batch: ledger.history.settlements_end().batch + 1, entry: 0 };
-            assert!(matches!(ledger.history.settlements(&tenant(), other, ahead, 9).await, Err(Error::Cursor)));
+            assert!(matches!(ledger.history.settlements(&tenant(), other, ahead, 9).await, Err(Error::InvalidCursor)));
         });
     }
 

@@ -1,7 +1,7 @@
 //! Statistics: counters of attempts and settlements per subscription, for each minute and each hour. Collected while a
 //! batch runs and written at its end, one row per subscription, minute and hour.
 //!
-//! Minutes cover the last hour and are retained for [`MINUTES_KEPT_MS`]; hours are retained for
+//! Minutes cover the last hour and are retained for [`MINUTE_RETENTION_MS`]; hours are retained for
 //! [`crate::Options::statistics_retention_ms`].
 
 use rusqlite::{Connection, OptionalExtension};
@@ -12,16 +12,16 @@ use setgate_domain::time::Timestamp;
 use crate::Error;
 use crate::history::History;
 use crate::schema::sql_types::{Json, ReadColumn, params};
-use crate::state::counters::begin_of;
+use crate::state::counters::bucket_start;
 
 /// How long minute buckets are retained, in milliseconds.
-pub const MINUTES_KEPT_MS: i64 = 2 * HOUR_MS;
+pub const MINUTE_RETENTION_MS: i64 = 2 * HOUR_MS;
 /// Rows that retention deletes per transaction.
 const CHUNK_ROWS: i64 = 2_000;
 
 /// Counters over a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counted {
+pub struct StatisticsWindow {
     /// Start of the period: a bucket boundary, so the period may be longer than requested by part of a bucket.
     pub since: Timestamp,
     /// The counters.
@@ -36,10 +36,10 @@ impl History {
         subscription: Option<SubscriptionId>,
         window: Window,
         now: Timestamp,
-    ) -> Result<Counted, Error> {
+    ) -> Result<StatisticsWindow, Error> {
         let tenant = tenant.clone();
         let bucket_ms = window.bucket_ms();
-        let since = begin_of(now.plus_millis(-window.ms()), bucket_ms);
+        let since = bucket_start(now.plus_millis(-window.ms()), bucket_ms);
         self.0
             .history_of(&tenant)
             .read(move |conn| {
@@ -59,7 +59,7 @@ impl History {
                         statistics.merge(&row.get::<_, Json<Statistics>>(0)?.0);
                     }
                 }
-                Ok(Counted { since, statistics })
+                Ok(StatisticsWindow { since, statistics })
             })
             .await
     }
@@ -88,7 +88,7 @@ impl History {
     /// Deletes expired buckets, in chunks.
     pub(crate) async fn retain_statistics(&self, now: Timestamp) -> Result<(), Error> {
         let hours_ms = self.0.options().statistics_retention_ms.max(0);
-        for (bucket_ms, kept_ms) in [(MINUTE_MS, MINUTES_KEPT_MS), (HOUR_MS, hours_ms)] {
+        for (bucket_ms, kept_ms) in [(MINUTE_MS, MINUTE_RETENTION_MS), (HOUR_MS, hours_ms)] {
             // A bucket expires when all of it is past the retention time.
             let before = now.plus_millis(-kept_ms - bucket_ms);
             while self.0.queue().write(move |batch| delete_past(batch.conn, bucket_ms, before)).await? {}
@@ -131,7 +131,7 @@ mod tests {
     use crate::tests::{
         NOW, TENANT, attempt, block_on, due_one, new_delivery, open, reopen, subscription, with_events,
     };
-    use crate::{Expected, FanOut};
+    use crate::{FanOut, Precondition};
     use setgate_domain::delivery::{Redrive, Settlement, State, Step};
     use setgate_domain::event::EventSeq;
 
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn every_attempt_and_every_end_is_counted_once() {
+    fn attempts_and_outcomes_are_counted_once() {
         block_on(async {
             let (folder, ledger) = open();
             let due = due_one(&ledger).await;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_writes_a_row_for_each_subscription_and_bucket() {
+    fn batch_writes_one_row_per_bucket() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_look_back_and_retention_forgets() {
+    fn windows_and_retention() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;
@@ -231,13 +231,13 @@ mod tests {
             ledger.history.retain_statistics(now).await.unwrap();
             // Two hours, and the one minute that is young enough.
             assert_eq!((dropped(Window::Week).await, rows(&ledger).await), (2, 3));
-            ledger.registry.remove_tenant(&tenant(), Expected::Any).await.unwrap();
+            ledger.registry.remove_tenant(&tenant(), Precondition::Any).await.unwrap();
             assert_eq!(rows(&ledger).await, 0, "a removed tenant leaves nothing");
         });
     }
 
     #[test]
-    fn the_oldest_due_is_that_of_the_subscription_or_of_all() {
+    fn oldest_due_by_subscription_and_tenant() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 1).await;

@@ -13,7 +13,7 @@ use crate::schema::sql_types::params;
 use crate::upkeep::Upkeep;
 
 /// Counter: accepted events that cannot be read and were skipped. No delivery was made for them.
-pub(crate) const PASSED_OVER: &str = "setgate_events_damaged_total";
+pub(crate) const SKIPPED_EVENTS: &str = "setgate_events_damaged_total";
 /// Maximum number of faults reported by one check.
 const FAULTS_MAX: usize = 20;
 /// Maximum number of journal positions read one by one to find the end of the damage.
@@ -21,11 +21,11 @@ const SCAN_MAX: i64 = 10_000;
 /// Key in `meta` of the skipped events: a JSON list of ranges (first and last position).
 const NAME: &str = "damaged events";
 /// Maximum number of ranges stored.
-const RUNS_MAX: usize = 1_000;
+const RANGES_MAX: usize = 1_000;
 
 /// Result of [`Upkeep::check`](crate::Upkeep::check).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Checked {
+pub enum QuickCheck {
     /// The whole file is structurally sound.
     Sound,
     /// The time limit was reached without any fault found so far.
@@ -37,10 +37,10 @@ pub enum Checked {
 impl Upkeep {
     /// Checks the structure of the file for up to `check_ms_max`, concurrently with other work. Changed bytes within a
     /// row that still decode are not detected.
-    pub async fn check(&self) -> Result<Checked, Error> {
+    pub async fn check(&self) -> Result<QuickCheck, Error> {
         let limit = Duration::from_millis(self.0.options().check_ms_max);
         if limit.is_zero() {
-            return Ok(Checked::NotFinished);
+            return Ok(QuickCheck::NotFinished);
         }
         let checked = self
             .0
@@ -53,7 +53,7 @@ impl Upkeep {
                         interrupt.interrupt();
                     }
                 });
-                let said = conn.prepare(&format!("PRAGMA quick_check({FAULTS_MAX})")).and_then(|mut statement| {
+                let lines = conn.prepare(&format!("PRAGMA quick_check({FAULTS_MAX})")).and_then(|mut statement| {
                     statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
                 });
                 drop(running);
@@ -63,20 +63,20 @@ impl Upkeep {
                 // The check read the whole file, so its cached pages are of no further use. A failure only keeps them
                 // in memory.
                 let _kept = conn.execute_batch("PRAGMA shrink_memory");
-                match said {
-                    Ok(said) if said == ["ok"] => Ok(Checked::Sound),
-                    Ok(said) => Ok(Checked::Damaged(said)),
+                match lines {
+                    Ok(lines) if lines == ["ok"] => Ok(QuickCheck::Sound),
+                    Ok(lines) => Ok(QuickCheck::Damaged(lines)),
                     Err(error) => match error.sqlite_error_code() {
-                        Some(ErrorCode::OperationInterrupted) => Ok(Checked::NotFinished),
+                        Some(ErrorCode::OperationInterrupted) => Ok(QuickCheck::NotFinished),
                         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                            Ok(Checked::Damaged(vec![error.to_string()]))
+                            Ok(QuickCheck::Damaged(vec![error.to_string()]))
                         }
                         _ => Err(error.into()),
                     },
                 }
             })
             .await?;
-        if matches!(checked, Checked::Damaged(_)) {
+        if matches!(checked, QuickCheck::Damaged(_)) {
             metrics::gauge!(crate::metric_names::DAMAGED).set(1.0);
         }
         Ok(checked)
@@ -118,33 +118,33 @@ impl Upkeep {
         self.0
             .queue()
             .write(move |batch| {
-                let kept: Option<Vec<u8>> = batch
+                let stored: Option<Vec<u8>> = batch
                     .conn
                     .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
                     .query_row([NAME], |row| row.get(0))
                     .optional()?;
-                let mut runs: Vec<(i64, i64)> =
-                    kept.and_then(|kept| serde_json::from_slice(&kept).ok()).unwrap_or_default();
-                runs.push((cursor.0 + 1, through.0));
-                let over = runs.len().saturating_sub(RUNS_MAX);
-                runs.drain(..over);
-                let kept = serde_json::to_vec(&runs).map_err(|error| Error::corrupt(error.to_string()))?;
+                let mut ranges: Vec<(i64, i64)> =
+                    stored.and_then(|stored| serde_json::from_slice(&stored).ok()).unwrap_or_default();
+                ranges.push((cursor.0 + 1, through.0));
+                let over = ranges.len().saturating_sub(RANGES_MAX);
+                ranges.drain(..over);
+                let stored = serde_json::to_vec(&ranges).map_err(|error| Error::corrupt(error.to_string()))?;
                 batch
                     .conn
                     .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
-                    .execute(params![NAME, kept])?;
+                    .execute(params![NAME, stored])?;
                 batch.reach.through(through);
                 Ok(())
             })
             .await?;
         metrics::gauge!(crate::metric_names::DAMAGED).set(1.0);
-        metrics::counter!(PASSED_OVER).increment(count);
+        metrics::counter!(SKIPPED_EVENTS).increment(count);
         tracing::error!(
             count,
             from = cursor.0 + 1,
             to = through.0,
-            "accepted events cannot be read: the ledger is damaged. They are passed over and not delivered, and stay where they \
-             are; all others go on. Put a backup back, see docs/how-to/storage.md"
+            "accepted events cannot be read, because the ledger is damaged. They are skipped, not delivered and not deleted; \
+             all other events are delivered. Restore a backup, see docs/how-to/storage.md"
         );
         Ok(count)
     }
@@ -156,16 +156,16 @@ mod tests {
     use crate::tests::{block_on, event, open, with_events};
 
     #[test]
-    fn a_sound_file_is_found_sound() {
+    fn intact_file_passes() {
         block_on(async {
             let (_folder, ledger) = open();
             with_events(&ledger, 3).await;
-            assert_eq!(ledger.upkeep.check().await.unwrap(), Checked::Sound);
+            assert_eq!(ledger.upkeep.check().await.unwrap(), QuickCheck::Sound);
         });
     }
 
     #[test]
-    fn events_that_cannot_be_read_are_passed_over_and_stay() {
+    fn unreadable_events_are_skipped_and_retained() {
         block_on(async {
             let (_folder, ledger) = open();
             with_events(&ledger, 4).await;
@@ -176,8 +176,8 @@ mod tests {
             assert_eq!(ledger.events.cursor(), EventSeq(2));
             assert_eq!(ledger.events.events_after(EventSeq(2), 1).await.unwrap()[0].id, event(3).id);
             assert_eq!(ledger.upkeep.skip_damaged().await.unwrap(), 0, "the next one can be read");
-            let kept = ledger.upkeep.meta_get(NAME).await.unwrap().unwrap();
-            assert_eq!(kept, b"[[1,2]]");
+            let stored = ledger.upkeep.meta_get(NAME).await.unwrap().unwrap();
+            assert_eq!(stored, b"[[1,2]]");
         });
     }
 }

@@ -26,7 +26,7 @@ use crate::upkeep::identity;
 use crate::{BackupError, Error, Snapshot};
 
 /// Maximum number of faults of one check that are described; further ones are only counted.
-pub const FAULTS_TOLD_MAX: usize = 20;
+pub const FAULTS_LISTED_MAX: usize = 20;
 
 /// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,12 +35,12 @@ pub struct Check {
     pub name: &'static str,
     /// Number of faults.
     pub faults: u64,
-    /// Descriptions of the first [`FAULTS_TOLD_MAX`] faults.
-    pub told: Vec<String>,
+    /// Descriptions of the first [`FAULTS_LISTED_MAX`] faults.
+    pub details: Vec<String>,
 }
 
 /// Result of [`inspect`].
-pub struct Inspected {
+pub struct Inspection {
     /// All checks, with or without faults.
     pub checks: Vec<Check>,
     /// The documents, if they can be read.
@@ -55,19 +55,19 @@ impl Check {
     /// A check with the given faults.
     pub fn new(name: &'static str, faults: Vec<String>) -> Self {
         let count = faults.len() as u64;
-        Self { name, faults: count, told: faults.into_iter().take(FAULTS_TOLD_MAX).collect() }
+        Self { name, faults: count, details: faults.into_iter().take(FAULTS_LISTED_MAX).collect() }
     }
 
-    fn of(name: &'static str, looked: Result<Vec<String>, Error>) -> Self {
-        Self::new(name, looked.unwrap_or_else(|error| vec![format!("it cannot be looked at: {error}")]))
+    fn of(name: &'static str, result: Result<Vec<String>, Error>) -> Self {
+        Self::new(name, result.unwrap_or_else(|error| vec![format!("the check could not run: {error}")]))
     }
 }
 
 /// Subscriptions with a `tally` that differs from their delivery rows.
 const TALLY: &str = "
-SELECT coalesce(t.tenant, d.tenant) || '/' || lower(hex(coalesce(t.subscription, d.subscription))) || ': the counts are '
+SELECT coalesce(t.tenant, d.tenant) || '/' || lower(hex(coalesce(t.subscription, d.subscription))) || ': `tally` has '
     || concat_ws(' ', coalesce(t.due, 0), coalesce(t.delivered, 0), coalesce(t.dropped, 0), coalesce(t.held, 0), coalesce(t.dead, 0))
-    || ', the rows ' || concat_ws(' ', coalesce(s0, 0), coalesce(s1, 0), coalesce(s2, 0), coalesce(s3, 0), coalesce(s4, 0))
+    || ', the rows have ' || concat_ws(' ', coalesce(s0, 0), coalesce(s1, 0), coalesce(s2, 0), coalesce(s3, 0), coalesce(s4, 0))
 FROM tally t FULL JOIN (
     SELECT tenant, subscription, sum(state = 0) s0, sum(state = 1) s1, sum(state = 2) s2, sum(state = 3) s3, sum(state = 4) s4
     FROM delivery GROUP BY tenant, subscription) d ON t.tenant = d.tenant AND t.subscription = d.subscription
@@ -76,46 +76,46 @@ WHERE (coalesce(t.due, 0), coalesce(t.delivered, 0), coalesce(t.dropped, 0), coa
 
 /// Plans with a `refs` that differs from the number of their deliveries, and deliveries without a plan.
 const REFS: &str = "
-SELECT 'plan ' || lower(hex(p.digest)) || ': refs is ' || p.refs || ', the rows are ' || coalesce(d.n, 0)
+SELECT 'plan ' || lower(hex(p.digest)) || ': `refs` is ' || p.refs || ', but the number of its deliveries is ' || coalesce(d.n, 0)
 FROM plan p LEFT JOIN (SELECT plan, count(*) n FROM delivery GROUP BY plan) d ON d.plan = p.id WHERE p.refs <> coalesce(d.n, 0)
 UNION ALL
-SELECT 'delivery ' || seq || ': its plan is not there' FROM delivery WHERE plan NOT IN (SELECT id FROM plan)";
+SELECT 'delivery ' || seq || ': its plan is missing' FROM delivery WHERE plan NOT IN (SELECT id FROM plan)";
 
-/// Tenants with `stored` bytes that differ from the sum over their rows.
+/// Tenants whose recorded bytes differ from the sum over their rows.
 fn stored_faults(conn: &Connection) -> Result<Vec<String>, Error> {
     let sql = format!(
-        "SELECT coalesce(s.tenant, r.tenant) || ': ' || coalesce(s.bytes, 0) || ' bytes are noted, the rows have '
+        "SELECT coalesce(s.tenant, r.tenant) || ': ' || coalesce(s.bytes, 0) || ' bytes are recorded, but the rows have '
              || coalesce(r.bytes, 0)
-         FROM stored s FULL JOIN ({}) r ON r.tenant = s.tenant WHERE coalesce(s.bytes, 0) <> coalesce(r.bytes, 0)",
+         FROM tenant_usage s FULL JOIN ({}) r ON r.tenant = s.tenant WHERE coalesce(s.bytes, 0) <> coalesce(r.bytes, 0)",
         stored::RECOUNT
     );
     lines(conn, &sql)
 }
 
 /// Rows without their parent row.
-const HANGING: &str = "
-SELECT 'delivery ' || d.seq || ': its event is not there' FROM delivery d LEFT JOIN event e ON e.seq = d.event_seq
+const ORPHANS: &str = "
+SELECT 'delivery ' || d.seq || ': its event is missing' FROM delivery d LEFT JOIN event e ON e.seq = d.event_seq
 WHERE e.seq IS NULL OR e.id <> d.event_id
 UNION ALL
-SELECT 'attempt ' || (a.id & 1048575) || ' of delivery ' || (a.id >> 20) || ': no such delivery' FROM attempt a
+SELECT 'attempt ' || (a.id & 1048575) || ' of delivery ' || (a.id >> 20) || ': its delivery is missing' FROM attempt a
 WHERE a.id >> 20 NOT IN (SELECT seq FROM delivery)
 UNION ALL
-SELECT 'filtered ' || f.delivery || ': no such delivery' FROM filtered f WHERE f.delivery NOT IN (SELECT seq FROM delivery)";
+SELECT 'filter output ' || f.delivery || ': its delivery is missing' FROM filter_output f WHERE f.delivery NOT IN (SELECT seq FROM delivery)";
 
 /// A cursor that is missing or beyond the end of the journal.
 const CURSOR: &str = "
-SELECT 'the cursor ' || m.value || ' lies behind the last event ' || coalesce(s.seq, 0)
+SELECT 'the cursor ' || m.value || ' is beyond the last event ' || coalesce(s.seq, 0)
 FROM mark m LEFT JOIN sqlite_sequence s ON s.name = 'event' WHERE m.name = 'cursor' AND m.value > coalesce(s.seq, 0)
 UNION ALL
-SELECT 'there is no cursor' WHERE NOT EXISTS (SELECT 1 FROM mark WHERE name = 'cursor')";
+SELECT 'the cursor is missing' WHERE NOT EXISTS (SELECT 1 FROM mark WHERE name = 'cursor')";
 
 /// Checks the ledger in a folder, or a backup. Blocks for as long as reading the whole file takes. Meanwhile the WAL of
 /// a running host cannot be reset and grows.
-pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
+pub fn inspect(folder: &Path) -> Result<Inspection, BackupError> {
     if !folder.join(FILE).is_file() {
         return Err(BackupError::NoLedger(folder.to_owned()));
     }
-    let mut found = Inspected { checks: Vec::new(), snapshot: None, plans: Vec::new(), master_key: None };
+    let mut found = Inspection { checks: Vec::new(), snapshot: None, plans: Vec::new(), master_key: None };
     let conn = match open(folder) {
         // Damaged to the point that not even the schema can be read.
         Err(error) if error.is_damage() => {
@@ -125,7 +125,7 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
         opened => opened?,
     };
     let transaction = conn.unchecked_transaction()?;
-    let integrity = lines(&conn, &format!("PRAGMA integrity_check({FAULTS_TOLD_MAX})"))
+    let integrity = lines(&conn, &format!("PRAGMA integrity_check({FAULTS_LISTED_MAX})"))
         .map(|lines| lines.into_iter().filter(|line| line != "ok").collect());
     found.checks.push(Check::of("integrity", integrity));
     let schema = schema_fault(&conn);
@@ -135,21 +135,21 @@ pub fn inspect(folder: &Path) -> Result<Inspected, BackupError> {
         // The following queries are written for the current schema.
         return Ok(found);
     }
-    for (name, sql) in [("tally", TALLY), ("refs", REFS), ("rows", HANGING), ("cursor", CURSOR)] {
+    for (name, sql) in [("tally", TALLY), ("refs", REFS), ("rows", ORPHANS), ("cursor", CURSOR)] {
         found.checks.push(Check::of(name, lines(&conn, sql)));
     }
     found.checks.push(Check::of("stored", stored_faults(&conn)));
-    found.checks.push(Check::of("events", look_at_events(&conn)));
-    found.checks.push(Check::of("dedupe", dedupe::missing(&conn, FAULTS_TOLD_MAX)));
-    found.checks.push(Check::of("attempts", attempts::unreadable(&conn, FAULTS_TOLD_MAX)));
+    found.checks.push(Check::of("events", check_events(&conn)));
+    found.checks.push(Check::of("dedupe", dedupe::faults(&conn, FAULTS_LISTED_MAX)));
+    found.checks.push(Check::of("attempts", attempts::unreadable(&conn, FAULTS_LISTED_MAX)));
     let snapshot = Snapshot::load(&conn, 0);
     let unreadable = snapshot.as_ref().err().map(ToString::to_string);
     found.checks.push(Check::new("documents", unreadable.into_iter().collect()));
     found.snapshot = snapshot.ok();
     let mut plans = Vec::new();
-    found.checks.push(Check::of("plans", look_at_plans(&conn, &mut plans)));
-    found.checks.push(Check::of("blobs", look_at_blobs(&conn, found.snapshot.as_ref(), &plans)));
-    found.checks.push(Check::of("audit", audit::walk(&conn).map(|log| log.fault.into_iter().collect())));
+    found.checks.push(Check::of("plans", check_plans(&conn, &mut plans)));
+    found.checks.push(Check::of("blobs", check_blobs(&conn, found.snapshot.as_ref(), &plans)));
+    found.checks.push(Check::of("audit", audit::verify(&conn).map(|log| log.fault.into_iter().collect())));
     found.plans = plans;
     found.master_key = conn
         .query_row("SELECT value FROM meta WHERE name = 'master key'", [], |row| row.get::<_, Vec<u8>>(0))
@@ -167,7 +167,7 @@ fn open(folder: &Path) -> Result<Connection, Error> {
     let conn = schema::open_reader(folder)?;
     match conn.query_row("PRAGMA user_version", [], |_| Ok(())) {
         Err(error) if !is_in_use(folder) => {
-            tracing::debug!(%error, "the ledger is read without its index");
+            tracing::debug!(%error, "the ledger is read without its shared-memory index");
             identity::open_untouched(folder)
         }
         _ => Ok(conn),
@@ -182,33 +182,33 @@ fn lines(conn: &Connection, sql: &str) -> Result<Vec<String>, Error> {
 
 fn schema_fault(conn: &Connection) -> Result<Vec<String>, Error> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let known = schema::known();
-    if let Err(later) = schema::refuse_later(found) {
+    let known = schema::version();
+    if let Err(later) = schema::check_version(found) {
         return Ok(vec![later.to_string()]);
     }
     let older = (found != known).then(|| {
         format!(
-            "an earlier version of Setgate wrote the ledger: its schema is {found}, and this one's is {known}. Start a host \
-             of this version over it once, which brings it up to date, or check it with the program that wrote it"
+            "an earlier version of Setgate wrote the ledger: its schema version is {found}, and this version's is {known}. \
+             Start a host of this version once to migrate it, or check it with the version that wrote it"
         )
     });
     Ok(older.into_iter().collect())
 }
 
 /// Reads every event, which verifies the checksums of its compressed columns.
-fn look_at_events(conn: &Connection) -> Result<Vec<String>, Error> {
+fn check_events(conn: &Connection) -> Result<Vec<String>, Error> {
     let sql = format!("SELECT {EVENT_COLUMNS} FROM event e");
-    sql_types::unreadable(conn, &sql, read_event, |seq| format!("event {seq}"), FAULTS_TOLD_MAX)
+    sql_types::unreadable(conn, &sql, read_event, |seq| format!("event {seq}"), FAULTS_LISTED_MAX)
 }
 
-fn look_at_plans(conn: &Connection, plans: &mut Vec<Plan>) -> Result<Vec<String>, Error> {
+fn check_plans(conn: &Connection, plans: &mut Vec<Plan>) -> Result<Vec<String>, Error> {
     let mut faults = Vec::new();
     let mut statement = conn.prepare("SELECT digest, doc FROM plan")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let (digest, doc): (Digest, String) = (row.column(0)?, row.get(1)?);
         if sha256(doc.as_bytes()) != digest.0 {
-            faults.push(format!("plan {digest}: its text has another digest"));
+            faults.push(format!("plan {digest}: its text does not match its digest"));
         }
         match plans::parse(&digest, &doc) {
             Ok(plan) => plans.push(plan),
@@ -219,27 +219,31 @@ fn look_at_plans(conn: &Connection, plans: &mut Vec<Plan>) -> Result<Vec<String>
 }
 
 /// Verifies the digest of every blob, and that every blob referred to by filters, tables and plans exists.
-fn look_at_blobs(conn: &Connection, snapshot: Option<&Snapshot>, plans: &[Plan]) -> Result<Vec<String>, Error> {
+fn check_blobs(conn: &Connection, snapshot: Option<&Snapshot>, plans: &[Plan]) -> Result<Vec<String>, Error> {
     let mut faults = Vec::new();
-    let mut there = BTreeSet::new();
+    let mut existing = BTreeSet::new();
     let mut statement = conn.prepare("SELECT digest FROM blob")?;
     let digests = statement.query_map([], |row| row.column::<Digest>(0))?.collect::<Result<Vec<_>, _>>()?;
     for digest in digests {
         if blobs::read(conn, &digest)?.is_none_or(|body| sha256(&body) != digest.0) {
-            faults.push(format!("blob {digest}: its bytes have another digest"));
+            faults.push(format!("blob {digest}: its content does not match its digest"));
         }
-        there.insert(digest);
+        existing.insert(digest);
     }
-    let mut named = BTreeSet::new();
+    let mut referenced = BTreeSet::new();
     for view in snapshot.iter().flat_map(|snapshot| snapshot.tenants.values()) {
-        named.extend(view.filters.values().flat_map(|filter| filter.value.versions.iter().map(|v| v.digest)));
-        named.extend(view.tables.values().flat_map(|table| table.value.digests()));
+        referenced.extend(view.filters.values().flat_map(|filter| filter.value.versions.iter().map(|v| v.digest)));
+        referenced.extend(view.tables.values().flat_map(|table| table.value.digests()));
     }
     for plan in plans {
-        named.extend(plan.steps.iter().map(|step| step.digest));
-        named.extend(plan.tables.values().copied());
+        referenced.extend(plan.steps.iter().map(|step| step.digest));
+        referenced.extend(plan.tables.values().copied());
     }
-    faults.extend(named.difference(&there).map(|digest| format!("blob {digest}: it is named, and not there")));
+    faults.extend(
+        referenced
+            .difference(&existing)
+            .map(|digest| format!("blob {digest}: a filter, table or plan refers to it, but it is missing")),
+    );
     Ok(faults)
 }
 
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_in_use_has_no_faults() {
+    fn open_ledger_has_no_faults() {
         block_on(async {
             let (folder, _ledger) = filled().await;
             let found = inspect(folder.path()).unwrap();
@@ -283,25 +287,29 @@ mod tests {
 
     /// Each invariant, broken by hand, is reported by its own check and no other.
     #[test]
-    fn what_cannot_be_is_found() {
+    fn each_broken_invariant_is_reported() {
         block_on(async {
             let cases: [(&str, &str, &str); 14] = [
-                ("tally", "UPDATE tally SET due = due + 1", "the rows 2"),
-                ("tally", "DELETE FROM tally", "the counts are 0"),
-                ("refs", "UPDATE plan SET refs = 9", "refs is 9"),
-                ("rows", "DELETE FROM event WHERE seq = 1", "its event is not there"),
-                ("stored", "UPDATE stored SET bytes = bytes + 1", "bytes are noted, the rows have"),
-                ("cursor", "UPDATE mark SET value = 99 WHERE name = 'cursor'", "lies behind the last event 3"),
-                ("events", "UPDATE event SET packed = 3 WHERE seq = 2", "event 2: "),
-                ("dedupe", "UPDATE event SET dedupe_hash = 9 WHERE seq = 2", "event 2: its hash"),
-                ("dedupe", "INSERT INTO dedupe_run VALUES (9, 0, 3, 3)", "are not whole"),
+                ("tally", "UPDATE tally SET due = due + 1", "the rows have 2"),
+                ("tally", "DELETE FROM tally", "`tally` has 0"),
+                ("refs", "UPDATE plan SET refs = 9", "`refs` is 9"),
+                ("rows", "DELETE FROM event WHERE seq = 1", "its event is missing"),
+                ("stored", "UPDATE tenant_usage SET bytes = bytes + 1", "bytes are recorded, but the rows have"),
+                ("cursor", "UPDATE mark SET value = 99 WHERE name = 'cursor'", "is beyond the last event 3"),
+                ("events", "UPDATE event SET compressed = 3 WHERE seq = 2", "event 2: "),
+                ("dedupe", "UPDATE event SET dedupe_hash = 9 WHERE seq = 2", "event 2: its dedupe hash"),
+                ("dedupe", "INSERT INTO dedupe_run VALUES (9, 0, 3, 3)", "are incomplete"),
                 ("attempts", "INSERT INTO attempt VALUES (1 << 20 | 1, 0, 0, '{}')", "attempt 1 of delivery 1: "),
-                ("documents", "UPDATE entry SET doc = '{}' WHERE kind = 'tenant'", "tenant"),
-                ("plans", "UPDATE plan SET doc = replace(doc, '{', '{ ')", "another digest"),
-                ("blobs", "UPDATE blob_part SET body = zeroblob(length(body)) WHERE number = 1", "another digest"),
-                ("audit", "UPDATE audit SET doc = replace(doc, '{', '{ ')", "is not what was written"),
+                ("documents", "UPDATE document SET doc = '{}' WHERE kind = 'tenant'", "tenant"),
+                ("plans", "UPDATE plan SET doc = replace(doc, '{', '{ ')", "does not match its digest"),
+                (
+                    "blobs",
+                    "UPDATE blob_part SET body = zeroblob(length(body)) WHERE number = 1",
+                    "does not match its digest",
+                ),
+                ("audit", "UPDATE audit SET doc = replace(doc, '{', '{ ')", "the hash chain does not match"),
             ];
-            for (name, sql, told) in cases {
+            for (name, sql, text) in cases {
                 let (folder, ledger) = filled().await;
                 ledger.shutdown().await;
                 let conn = Connection::open(folder.path().join(FILE)).unwrap();
@@ -313,13 +321,13 @@ mod tests {
                 assert_eq!(found, [name], "{sql}");
                 let found = inspect(folder.path()).unwrap();
                 let check = found.checks.iter().find(|check| check.name == name).unwrap();
-                assert!(check.told[0].contains(told), "{sql}: {:?}", check.told);
+                assert!(check.details[0].contains(text), "{sql}: {:?}", check.details);
             }
         });
     }
 
     #[test]
-    fn a_file_that_is_broken_is_told_and_does_not_stop_the_rest() {
+    fn damaged_page_is_reported() {
         block_on(async {
             let (folder, ledger) = filled().await;
             ledger.shutdown().await;

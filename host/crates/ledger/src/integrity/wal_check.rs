@@ -23,57 +23,60 @@ const MAGIC: u32 = 0x377f_0682;
 
 /// Result of the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Tail {
+struct WalReport {
     /// Frames that SQLite will apply.
-    taken: u64,
+    valid_frames: u64,
     /// Later frames that belong to the current use of the file, not to an earlier one.
-    passed_over: u64,
+    ignored_frames: u64,
     /// Minimum number of acknowledged transactions that are lost.
-    lost: u64,
+    lost_commits: u64,
     /// The header is unreadable, and frames follow it.
-    headless: bool,
+    header_damaged: bool,
 }
 
 /// Checks the WAL in the folder. If commits are lost, logs it and copies the file.
 ///
 /// [`Error::Corrupt`] if a WAL exists but its database file is missing or empty: SQLite would start a new database.
-pub(crate) fn look(folder: &Path) -> Result<(), Error> {
+pub(crate) fn check(folder: &Path) -> Result<(), Error> {
     let wal = folder.join(format!("{}-wal", schema::FILE));
     let length = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
     if length(&wal) == 0 {
         return Ok(());
     }
     if length(&folder.join(schema::FILE)) == 0 {
-        return Err(Error::corrupt(format!("{} is gone or empty, and its WAL is not", schema::FILE)));
+        return Err(Error::corrupt(format!(
+            "{} is missing or empty, but its WAL is not: restore the file or a backup",
+            schema::FILE
+        )));
     }
     let failed = |source| Error::Folder { path: wal.clone(), source };
     let file = BufReader::with_capacity(1 << 20, File::open(&wal).map_err(failed)?);
-    let tail = read(file).map_err(failed)?;
-    if tail.lost > 0 || tail.headless {
+    let report = read(file).map_err(failed)?;
+    if report.lost_commits > 0 || report.header_damaged {
         metrics::gauge!(crate::metric_names::DAMAGED).set(1.0);
-        let aside = put_aside(&wal);
+        let damaged_copy = copy_damaged(&wal);
         tracing::error!(
-            ?tail,
-            ?aside,
-            "the ledger's WAL is damaged: commits that were acknowledged are lost, and no one can tell of what; the host \
-             goes on with the rest. The file is put aside. See the disk's own health, and docs/how-to/storage.md"
+            ?report,
+            ?damaged_copy,
+            "the ledger's WAL is damaged: acknowledged commits are lost and cannot be recovered; the host continues with \
+             the rest. A copy of the file is kept. Check the disk and see docs/how-to/storage.md"
         );
-    } else if tail.passed_over > 0 {
-        tracing::info!(?tail, "the ledger's WAL ends in a commit that was under way when the host ended");
+    } else if report.ignored_frames > 0 {
+        tracing::info!(?report, "the ledger's WAL ends with an unfinished commit, which is discarded");
     }
     Ok(())
 }
 
 /// Copies the file so that data can be salvaged from it. An existing copy is not overwritten.
-fn put_aside(wal: &Path) -> Option<std::path::PathBuf> {
-    let aside = wal.with_extension("db-wal.damaged");
-    if aside.exists() {
-        return Some(aside);
+fn copy_damaged(wal: &Path) -> Option<std::path::PathBuf> {
+    let damaged_copy = wal.with_extension("db-wal.damaged");
+    if damaged_copy.exists() {
+        return Some(damaged_copy);
     }
-    match fs::copy(wal, &aside) {
-        Ok(_) => Some(aside),
+    match fs::copy(wal, &damaged_copy) {
+        Ok(_) => Some(damaged_copy),
         Err(error) => {
-            tracing::error!(%error, "the damaged WAL could not be put aside");
+            tracing::error!(%error, "the damaged WAL could not be copied");
             None
         }
     }
@@ -82,7 +85,7 @@ fn put_aside(wal: &Path) -> Option<std::path::PathBuf> {
 /// A frame as stored.
 struct Frame {
     /// It ends a transaction.
-    commits: bool,
+    is_commit: bool,
     salts: [u8; 8],
     checksum: (u32, u32),
     /// The part of its header that the checksum covers.
@@ -90,47 +93,47 @@ struct Frame {
     page: Vec<u8>,
 }
 
-fn read(mut file: impl Read) -> io::Result<Tail> {
+fn read(mut file: impl Read) -> io::Result<WalReport> {
     let mut header = [0; HEADER_BYTES];
     if !fill(&mut file, &mut header)? {
-        return Ok(Tail::default());
+        return Ok(WalReport::default());
     }
     let little = word(&header, 0) == MAGIC;
     let page_bytes = match word(&header, 8) as usize {
         bytes @ 512..=65_536 if bytes.is_power_of_two() => bytes,
         _ => 4_096,
     };
-    let stands = (word(&header, 24), word(&header, 28));
-    let is_header = word(&header, 0) & !1 == MAGIC & !1 && checksum(little, (0, 0), &header[..24]) == stands;
-    let mut tail = Tail::default();
-    let mut before = stands;
-    let mut broken = !is_header;
+    let header_checksum = (word(&header, 24), word(&header, 28));
+    let is_header = word(&header, 0) & !1 == MAGIC & !1 && checksum(little, (0, 0), &header[..24]) == header_checksum;
+    let mut report = WalReport::default();
+    let mut before = header_checksum;
+    let mut damaged = !is_header;
     // Commit frames after the damage: any later frame was written after they had been acknowledged.
-    let mut commits_behind = 0;
+    let mut commits_after_damage = 0;
     while let Some(frame) = next(&mut file, page_bytes)? {
-        let own = frame.salts == header[16..24];
-        let whole = checksum(little, checksum(little, before, &frame.head), &frame.page) == frame.checksum;
+        let same_use = frame.salts == header[16..24];
+        let is_valid = checksum(little, checksum(little, before, &frame.head), &frame.page) == frame.checksum;
         before = frame.checksum;
         if !is_header {
             // Without a header the byte order of the checksums is unknown too.
-            tail.headless |= frame.commits && frame.salts != [0; 8];
+            report.header_damaged |= frame.is_commit && frame.salts != [0; 8];
             continue;
         }
-        if !broken && own && whole {
-            tail.taken += 1;
+        if !damaged && same_use && is_valid {
+            report.valid_frames += 1;
             continue;
         }
-        broken = true;
-        if !own {
+        damaged = true;
+        if !same_use {
             continue;
         }
-        tail.passed_over += 1;
-        if whole && commits_behind > 0 {
-            tail.lost = commits_behind;
+        report.ignored_frames += 1;
+        if is_valid && commits_after_damage > 0 {
+            report.lost_commits = commits_after_damage;
         }
-        commits_behind += u64::from(frame.commits);
+        commits_after_damage += u64::from(frame.is_commit);
     }
-    Ok(tail)
+    Ok(report)
 }
 
 fn next(file: &mut impl Read, page_bytes: usize) -> io::Result<Option<Frame>> {
@@ -143,7 +146,7 @@ fn next(file: &mut impl Read, page_bytes: usize) -> io::Result<Option<Frame>> {
     let mut salts = [0; 8];
     salts.copy_from_slice(&head[8..16]);
     Ok(Some(Frame {
-        commits: word(&head, 4) != 0,
+        is_commit: word(&head, 4) != 0,
         salts,
         checksum: (word(&head, 16), word(&head, 20)),
         head: [a, b, c, d, e, f, g, h],
@@ -201,52 +204,52 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_file_is_taken_whole() {
+    fn intact_wal_is_valid() {
         let (_folder, bytes, frames) = wal();
-        let tail = read(&bytes[..]).unwrap();
-        assert_eq!(tail, Tail { taken: frames as u64, ..Tail::default() });
+        let report = read(&bytes[..]).unwrap();
+        assert_eq!(report, WalReport { valid_frames: frames as u64, ..WalReport::default() });
         assert!(frames >= 5);
     }
 
     #[test]
-    fn damage_before_a_later_commit_is_a_loss_and_damage_of_the_last_is_not() {
+    fn only_damage_before_a_later_commit_is_a_loss() {
         let (folder, bytes, frames) = wal();
         let mut last = bytes.clone();
         last[frame_at(frames - 1) + 2_000] ^= 1;
-        let tail = read(&last[..]).unwrap();
-        assert_eq!((tail.lost, tail.passed_over), (0, 1));
+        let report = read(&last[..]).unwrap();
+        assert_eq!((report.lost_commits, report.ignored_frames), (0, 1));
 
         let mut early = bytes.clone();
         early[frame_at(0) + 2_000] ^= 1;
-        let tail = read(&early[..]).unwrap();
-        assert_eq!((tail.taken, tail.passed_over), (0, frames as u64));
-        assert!(tail.lost >= 4, "{tail:?}");
+        let report = read(&early[..]).unwrap();
+        assert_eq!((report.valid_frames, report.ignored_frames), (0, frames as u64));
+        assert!(report.lost_commits >= 4, "{report:?}");
 
         // Truncated within a frame: an unfinished commit and an acknowledged one look the same.
-        let tail = read(&bytes[..bytes.len() - 1_000]).unwrap();
-        assert_eq!((tail.taken, tail.lost), (frames as u64 - 1, 0));
+        let report = read(&bytes[..bytes.len() - 1_000]).unwrap();
+        assert_eq!((report.valid_frames, report.lost_commits), (frames as u64 - 1, 0));
 
         let wal = folder.path().join("ledger.db-wal");
         fs::write(&wal, &early).unwrap();
-        look(folder.path()).unwrap();
+        check(folder.path()).unwrap();
         assert_eq!(fs::read(folder.path().join("ledger.db-wal.damaged")).unwrap(), early);
     }
 
     #[test]
-    fn a_header_that_is_gone_is_told() {
+    fn damaged_header_is_reported() {
         let (_folder, mut bytes, _) = wal();
         bytes[..HEADER_BYTES].fill(b'x');
-        assert!(read(&bytes[..]).unwrap().headless);
+        assert!(read(&bytes[..]).unwrap().header_damaged);
         // A file that never had more than its start.
-        assert!(!read(&[0; 5_000][..]).unwrap().headless);
+        assert!(!read(&[0; 5_000][..]).unwrap().header_damaged);
     }
 
     #[test]
-    fn a_wal_without_its_file_is_not_begun_anew() {
+    fn wal_without_database_is_refused() {
         let (folder, _, _) = wal();
         fs::write(folder.path().join("ledger.db"), b"").unwrap();
-        assert!(matches!(look(folder.path()), Err(Error::Corrupt { .. })));
+        assert!(matches!(check(folder.path()), Err(Error::Corrupt { .. })));
         fs::remove_file(folder.path().join("ledger.db")).unwrap();
-        assert!(matches!(look(folder.path()), Err(Error::Corrupt { .. })));
+        assert!(matches!(check(folder.path()), Err(Error::Corrupt { .. })));
     }
 }

@@ -20,7 +20,7 @@ pub(crate) async fn compare(model: &Model, ledger: &Ledger) -> Result<(), TestCa
     };
     prop_assert_eq!(ledger.history.counts(&tenant, None).await.unwrap(), counts);
     prop_assert_eq!(&hours(ledger).await.unwrap(), &model.hours);
-    let lanes = ledger.deliveries.lanes().await.unwrap();
+    let lanes = ledger.deliveries.due_summary().await.unwrap();
     prop_assert_eq!(lanes.iter().map(|lane| lane.deliveries).sum::<u64>(), counts.due);
     let mut due = BTreeMap::new();
     for lane in &lanes {
@@ -99,7 +99,7 @@ async fn violations(ledger: &Ledger) -> Result<Vec<String>, Error> {
         (
             "an attempt or bytes without a delivery",
             "SELECT (SELECT count(*) FROM attempt WHERE id >> 20 NOT IN (SELECT seq FROM delivery))
-                 + (SELECT count(*) FROM filtered WHERE delivery NOT IN (SELECT seq FROM delivery))",
+                 + (SELECT count(*) FROM filter_output WHERE delivery NOT IN (SELECT seq FROM delivery))",
         ),
         ("the file is damaged", "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
     ];

@@ -29,12 +29,12 @@ pub struct Blobs(pub(crate) Arc<Store>);
 
 impl Blobs {
     /// Stores a blob of a tenant (a filter component or table rows), unless it is already stored, and returns its
-    /// digest. It is retained while a filter, table or plan refers to it, and for [`crate::UNUSED_KEPT_MS`] after this
+    /// digest. It is retained while a filter, table or plan refers to it, and for [`crate::UNUSED_RETENTION_MS`] after this
     /// call.
     pub async fn put(&self, tenant: &TenantId, body: Bytes) -> Result<Digest, Error> {
         let digest = Digest(sha256(&body));
         let now = self.0.clock().now();
-        if self.0.queue().write(move |batch| put_again(batch.conn, &digest, now)).await? {
+        if self.0.queue().write(move |batch| refresh(batch.conn, &digest, now)).await? {
             return Ok(digest);
         }
         for (number, at) in (0..body.len()).step_by(BLOB_PART_BYTES).enumerate() {
@@ -47,12 +47,12 @@ impl Blobs {
             .queue()
             .write(move |batch| {
                 end_upload(batch, &digest)?;
-                if !put_again(batch.conn, &digest, now)? {
+                if !refresh(batch.conn, &digest, now)? {
                     batch
                         .conn
-                        .prepare_cached("INSERT INTO blob (digest, put_at, tenant, bytes) VALUES (?1, ?2, ?3, ?4)")?
+                        .prepare_cached("INSERT INTO blob (digest, stored_at, tenant, bytes) VALUES (?1, ?2, ?3, ?4)")?
                         .execute(params![digest, now, tenant, bytes])?;
-                    batch.effects.stored(&tenant, bytes);
+                    batch.effects.add_stored_bytes(&tenant, bytes);
                 }
                 Ok(digest)
             })
@@ -90,7 +90,7 @@ impl Blobs {
                 match (parts.failed, found) {
                     (Some(error), _) => Err(error),
                     (None, Ok(found)) if found == digest.0 => Ok(Some(parts.bytes)),
-                    (None, _) => Err(Error::corrupt(format!("blob {digest}"))),
+                    (None, _) => Err(Error::corrupt(format!("the content of blob {digest} does not match its digest"))),
                 }
             })
             .await
@@ -108,16 +108,18 @@ impl Blobs {
         let digest = *digest;
         let body = self.0.readers().of(tenant).read(move |conn| read(conn, &digest)).await?;
         match body {
-            Some(body) if sha256(&body) != digest.0 => Err(Error::corrupt(format!("blob {digest}"))),
+            Some(body) if sha256(&body) != digest.0 => {
+                Err(Error::corrupt(format!("the content of blob {digest} does not match its digest")))
+            }
             body => Ok(body.map(Bytes::from)),
         }
     }
 }
 
 /// Returns whether the blob exists, and if so refreshes its time of storage.
-fn put_again(conn: &Connection, digest: &Digest, now: Timestamp) -> Result<bool, Error> {
+fn refresh(conn: &Connection, digest: &Digest, now: Timestamp) -> Result<bool, Error> {
     let rows = conn
-        .prepare_cached("UPDATE blob SET put_at = max(put_at, ?2) WHERE digest = ?1")?
+        .prepare_cached("UPDATE blob SET stored_at = max(stored_at, ?2) WHERE digest = ?1")?
         .execute(params![digest, now])?;
     Ok(rows > 0)
 }
@@ -132,12 +134,12 @@ fn put_part(
     let conn = batch.conn;
     // An abandoned upload may have left this part; refresh its time so that it is not swept.
     let there = conn
-        .prepare_cached("UPDATE blob_part SET put_at = max(put_at, ?3) WHERE digest = ?1 AND number = ?2")?
+        .prepare_cached("UPDATE blob_part SET stored_at = max(stored_at, ?3) WHERE digest = ?1 AND number = ?2")?
         .execute(params![digest, number, now])?;
     if there > 0 {
         return Ok(());
     }
-    conn.prepare_cached("INSERT INTO blob_part (digest, number, put_at, body) VALUES (?1, ?2, ?3, ?4)")?
+    conn.prepare_cached("INSERT INTO blob_part (digest, number, stored_at, body) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![digest, number, now, part])?;
     // Another upload of the same bytes may have finished meanwhile, and its tenant is charged for all of them.
     let is_whole = conn.prepare_cached("SELECT 1 FROM blob WHERE digest = ?1")?.exists(params![digest])?;
@@ -148,7 +150,7 @@ fn put_part(
              ON CONFLICT (digest, tenant) DO UPDATE SET bytes = bytes + ?3",
         )?
         .execute(params![digest, tenant, bytes])?;
-        batch.effects.stored(tenant, bytes);
+        batch.effects.add_stored_bytes(tenant, bytes);
     }
     Ok(())
 }
@@ -161,7 +163,7 @@ fn end_upload(batch: &mut Batch<'_>, digest: &Digest) -> Result<(), Error> {
         .query_map(params![digest], |row| Ok((row.column(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     for (tenant, bytes) in charged {
-        batch.effects.stored(&tenant, -bytes);
+        batch.effects.add_stored_bytes(&tenant, -bytes);
     }
     Ok(())
 }
@@ -231,23 +233,23 @@ pub(crate) fn delete(batch: &mut Batch<'_>, digest: &Digest) -> Result<(), Error
         .query_row(params![digest], |row| Ok((row.column(0)?, row.get(1)?)))
         .optional()?;
     if let Some((tenant, bytes)) = owner {
-        batch.effects.stored(&tenant, -bytes);
+        batch.effects.add_stored_bytes(&tenant, -bytes);
     }
     conn.execute("DELETE FROM blob_part WHERE digest = ?1", params![digest])?;
     Ok(())
 }
 
 /// Deletes the parts of uploads abandoned before `before`: none of their parts was stored since.
-pub(crate) fn sweep_unfinished(batch: &mut Batch<'_>, before: Timestamp) -> Result<(), Error> {
-    let broken_off: Vec<Digest> = batch
+pub(crate) fn delete_abandoned_uploads(batch: &mut Batch<'_>, before: Timestamp) -> Result<(), Error> {
+    let abandoned: Vec<Digest> = batch
         .conn
         .prepare_cached(
             "SELECT digest FROM blob_part WHERE digest NOT IN (SELECT digest FROM blob)
-             GROUP BY digest HAVING max(put_at) < ?1",
+             GROUP BY digest HAVING max(stored_at) < ?1",
         )?
         .query_map(params![before], |row| row.column(0))?
         .collect::<Result<_, _>>()?;
-    for digest in &broken_off {
+    for digest in &abandoned {
         batch.conn.prepare_cached("DELETE FROM blob_part WHERE digest = ?1")?.execute(params![digest])?;
         end_upload(batch, digest)?;
     }
@@ -258,12 +260,12 @@ pub(crate) fn sweep_unfinished(batch: &mut Batch<'_>, before: Timestamp) -> Resu
 mod tests {
     use super::*;
     use crate::Ledger;
-    use crate::UNUSED_KEPT_MS;
+    use crate::UNUSED_RETENTION_MS;
     use crate::inspect;
     use crate::tests::{NOW, block_on, open, reopen, tenant};
 
     #[test]
-    fn a_blob_is_named_by_its_content_whatever_its_size() {
+    fn blob_round_trips_at_any_size() {
         block_on(async {
             let (_folder, ledger) = open();
             for bytes in [0, 4, BLOB_PART_BYTES - 1, BLOB_PART_BYTES, BLOB_PART_BYTES * 2 + 5] {
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_is_damaged_is_found_before_any_of_it_is_sent() {
+    fn damaged_blob_is_detected() {
         block_on(async {
             let (_folder, ledger) = open();
             let name = ledger.blobs.put(&tenant().id, Bytes::from(vec![7; BLOB_PART_BYTES + 5])).await.unwrap();
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_that_is_broken_off_is_charged_until_it_is_swept_or_another_ends() {
+    fn abandoned_upload_is_charged_until_deleted_or_completed() {
         block_on(async {
             let (folder, ledger) = open();
             let (ours, theirs) = (tenant().id, "another".parse::<TenantId>().unwrap());
@@ -328,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_an_upload_that_was_broken_off_are_swept() {
+    fn abandoned_upload_is_deleted() {
         block_on(async {
             let (_folder, ledger) = open();
             let digest = Digest([5; 32]);
@@ -345,9 +347,9 @@ mod tests {
                 let count = |conn: &Connection| Ok(conn.query_row("SELECT count(*) FROM blob_part", [], |r| r.get(0))?);
                 ledger.store.readers().read::<i64>(count).await.unwrap()
             };
-            ledger.upkeep.retain(NOW.plus_millis(UNUSED_KEPT_MS + 4)).await.unwrap();
+            ledger.upkeep.retain(NOW.plus_millis(UNUSED_RETENTION_MS + 4)).await.unwrap();
             assert_eq!(parts().await, 2, "it may still go on");
-            ledger.upkeep.retain(NOW.plus_millis(UNUSED_KEPT_MS + 6)).await.unwrap();
+            ledger.upkeep.retain(NOW.plus_millis(UNUSED_RETENTION_MS + 6)).await.unwrap();
             assert_eq!(parts().await, 0);
             assert_eq!(ledger.usage.stored(&tenant().id), before);
         });

@@ -11,28 +11,25 @@ use crate::Error;
 use crate::schema::sql_types::params;
 
 /// Records the first failed attempt of a streak.
-pub(crate) fn begins(
+pub(crate) fn start(
     conn: &Connection,
     tenant: &TenantId,
     subscription: SubscriptionId,
     at: Timestamp,
 ) -> Result<(), Error> {
-    conn.prepare_cached("INSERT INTO failing (subscription, tenant, since) VALUES (?1, ?2, ?3)")?.execute(params![
-        subscription,
-        tenant,
-        at
-    ])?;
+    conn.prepare_cached("INSERT INTO failure_streak (subscription, tenant, since) VALUES (?1, ?2, ?3)")?
+        .execute(params![subscription, tenant, at])?;
     Ok(())
 }
 
 /// Ends a streak after a success or a change of the subscription.
-pub(crate) fn over(conn: &Connection, subscription: SubscriptionId) -> Result<(), Error> {
-    conn.prepare_cached("DELETE FROM failing WHERE subscription = ?1")?.execute(params![subscription])?;
+pub(crate) fn end(conn: &Connection, subscription: SubscriptionId) -> Result<(), Error> {
+    conn.prepare_cached("DELETE FROM failure_streak WHERE subscription = ?1")?.execute(params![subscription])?;
     Ok(())
 }
 
-pub(crate) fn forget(conn: &Connection, tenant: &TenantId) -> Result<(), Error> {
-    conn.prepare_cached("DELETE FROM failing WHERE tenant = ?1")?.execute(params![tenant])?;
+pub(crate) fn delete_tenant(conn: &Connection, tenant: &TenantId) -> Result<(), Error> {
+    conn.prepare_cached("DELETE FROM failure_streak WHERE tenant = ?1")?.execute(params![tenant])?;
     Ok(())
 }
 
@@ -42,7 +39,7 @@ mod tests {
     use setgate_domain::delivery::{Settlement, Step};
 
     #[test]
-    fn failure_is_counted_from_the_first_one_until_a_success() {
+    fn streak_lasts_from_first_failure_to_success() {
         block_on(async {
             let (folder, ledger) = open();
             let due = due_one(&ledger).await;
@@ -67,7 +64,7 @@ mod tests {
             let rows: i64 = ledger
                 .store
                 .history_readers()
-                .read(|conn| Ok(conn.query_row("SELECT count(*) FROM failing", [], |row| row.get(0))?))
+                .read(|conn| Ok(conn.query_row("SELECT count(*) FROM failure_streak", [], |row| row.get(0))?))
                 .await
                 .unwrap();
             assert_eq!(rows, 0);

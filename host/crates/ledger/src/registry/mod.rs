@@ -26,7 +26,7 @@ use crate::store::Store;
 
 /// Precondition of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
+pub enum Precondition {
     /// No precondition.
     Any,
     /// No document with that name exists.
@@ -35,7 +35,7 @@ pub enum Expected {
     Version(u64),
 }
 
-impl Expected {
+impl Precondition {
     fn check(self, current: Option<u64>) -> Result<(), Error> {
         let met = match self {
             Self::Any => true,
@@ -48,23 +48,23 @@ impl Expected {
 
 /// Precondition of a change, and its audit entry.
 #[derive(Debug, Clone)]
-pub struct Intent {
+pub struct WriteContext {
     /// The precondition.
-    pub expected: Expected,
+    pub precondition: Precondition,
     /// Actor and action, for the audit log.
     pub audit: AuditAction,
 }
 
 /// A change by the host itself.
-impl From<Expected> for Intent {
-    fn from(expected: Expected) -> Self {
-        Self { expected, audit: AuditAction::UNNAMED }
+impl From<Precondition> for WriteContext {
+    fn from(precondition: Precondition) -> Self {
+        Self { precondition, audit: AuditAction::UNNAMED }
     }
 }
 
-impl From<(Expected, AuditAction)> for Intent {
-    fn from((expected, audit): (Expected, AuditAction)) -> Self {
-        Self { expected, audit }
+impl From<(Precondition, AuditAction)> for WriteContext {
+    fn from((precondition, audit): (Precondition, AuditAction)) -> Self {
+        Self { precondition, audit }
     }
 }
 
@@ -87,48 +87,52 @@ impl Registry {
     }
 
     /// Creates or replaces a tenant. [`Error::Purging`] while an earlier tenant with that name is still being removed.
-    pub async fn put_tenant(&self, tenant: Tenant, intent: impl Into<Intent>) -> Result<u64, Error> {
-        self.put(Doc::Tenant(tenant), intent).await
+    pub async fn put_tenant(&self, tenant: Tenant, context: impl Into<WriteContext>) -> Result<u64, Error> {
+        self.put(Doc::Tenant(tenant), context).await
     }
 
     /// Creates or replaces a source.
-    pub async fn put_source(&self, source: Source, intent: impl Into<Intent>) -> Result<u64, Error> {
-        self.put(Doc::Source(source), intent).await
+    pub async fn put_source(&self, source: Source, context: impl Into<WriteContext>) -> Result<u64, Error> {
+        self.put(Doc::Source(source), context).await
     }
 
     /// Creates or replaces a filter. The components of its versions must be stored first ([`Blobs::put`](crate::Blobs::put)).
-    pub async fn put_filter(&self, filter: Filter, intent: impl Into<Intent>) -> Result<u64, Error> {
-        self.put(Doc::Filter(filter), intent).await
+    pub async fn put_filter(&self, filter: Filter, context: impl Into<WriteContext>) -> Result<u64, Error> {
+        self.put(Doc::Filter(filter), context).await
     }
 
-    /// Creates or replaces a subscription. [`Error::Unbound`] if its chain names a filter that does not exist or has no
+    /// Creates or replaces a subscription. [`Error::FilterNotActive`] if its chain names a filter that does not exist or has no
     /// active version.
-    pub async fn put_subscription(&self, subscription: Subscription, intent: impl Into<Intent>) -> Result<u64, Error> {
-        self.put(Doc::Subscription(Box::new(subscription)), intent).await
+    pub async fn put_subscription(
+        &self,
+        subscription: Subscription,
+        context: impl Into<WriteContext>,
+    ) -> Result<u64, Error> {
+        self.put(Doc::Subscription(Box::new(subscription)), context).await
     }
 
     /// Creates or replaces a table. Its rows must be stored first ([`Blobs::put`](crate::Blobs::put)).
-    pub async fn put_table(&self, table: Table, intent: impl Into<Intent>) -> Result<u64, Error> {
-        self.put(Doc::Table(table), intent).await
+    pub async fn put_table(&self, table: Table, context: impl Into<WriteContext>) -> Result<u64, Error> {
+        self.put(Doc::Table(table), context).await
     }
 
     /// Creates or replaces an API key.
-    pub async fn put_key(&self, key: ApiKey, intent: impl Into<Intent>) -> Result<u64, Error> {
-        self.put(Doc::Key(key), intent).await
+    pub async fn put_key(&self, key: ApiKey, context: impl Into<WriteContext>) -> Result<u64, Error> {
+        self.put(Doc::Key(key), context).await
     }
 
-    /// Adds a key and updates the key it replaces, in one transaction with one audit row. `intent` applies to the old
+    /// Adds a key and updates the key it replaces, in one transaction with one audit row. `context` applies to the old
     /// key; the new one must not exist. Returns the version of the new one.
-    pub async fn rotate_key(&self, old: ApiKey, new: ApiKey, intent: impl Into<Intent>) -> Result<u64, Error> {
-        let (mut intent, at) = (intent.into(), self.0.clock().now());
-        intent.audit = intent.audit.note(format!("in its place: {}", new.id));
+    pub async fn rotate_key(&self, old: ApiKey, new: ApiKey, context: impl Into<WriteContext>) -> Result<u64, Error> {
+        let (mut context, at) = (context.into(), self.0.clock().now());
+        context.audit = context.audit.note(format!("replaced by {}", new.id));
         let quota = self.0.options().quota.clone();
         self.0
             .queue()
             .write(move |batch| {
                 // A leaked key can be replaced regardless of quotas; the number of keys has a limit of its own.
-                let made = write::put_silently(batch, Doc::Key(new), Expected::Absent, None)?;
-                write::put(batch, Doc::Key(old), intent, &quota, at)?;
+                let made = write::put_without_audit(batch, Doc::Key(new), Precondition::Absent, None)?;
+                write::put(batch, Doc::Key(old), context, &quota, at)?;
                 Ok(made.version)
             })
             .await
@@ -139,9 +143,9 @@ impl Registry {
         &self,
         tenant: &TenantId,
         name: &SourceName,
-        intent: impl Into<Intent>,
+        context: impl Into<WriteContext>,
     ) -> Result<bool, Error> {
-        self.remove(Name::Source(tenant.clone(), name.clone()), intent).await
+        self.remove(Name::Source(tenant.clone(), name.clone()), context).await
     }
 
     /// Removes a filter. [`Error::InUse`] if a subscription binds it. Deliveries that pinned a version of it keep that
@@ -150,9 +154,9 @@ impl Registry {
         &self,
         tenant: &TenantId,
         name: &FilterName,
-        intent: impl Into<Intent>,
+        context: impl Into<WriteContext>,
     ) -> Result<bool, Error> {
-        self.remove(Name::Filter(tenant.clone(), name.clone()), intent).await
+        self.remove(Name::Filter(tenant.clone(), name.clone()), context).await
     }
 
     /// Removes a subscription. Its deliveries remain unchanged; settling the due ones is up to the caller.
@@ -160,9 +164,9 @@ impl Registry {
         &self,
         tenant: &TenantId,
         id: SubscriptionId,
-        intent: impl Into<Intent>,
+        context: impl Into<WriteContext>,
     ) -> Result<bool, Error> {
-        self.remove(Name::Subscription(tenant.clone(), id), intent).await
+        self.remove(Name::Subscription(tenant.clone(), id), context).await
     }
 
     /// Removes a table. Deliveries that pinned its rows keep them.
@@ -170,25 +174,25 @@ impl Registry {
         &self,
         tenant: &TenantId,
         name: &TableName,
-        intent: impl Into<Intent>,
+        context: impl Into<WriteContext>,
     ) -> Result<bool, Error> {
-        self.remove(Name::Table(tenant.clone(), name.clone()), intent).await
+        self.remove(Name::Table(tenant.clone(), name.clone()), context).await
     }
 
     /// Removes an API key.
-    pub async fn remove_key(&self, id: KeyId, intent: impl Into<Intent>) -> Result<bool, Error> {
-        self.remove(Name::Key(id), intent).await
+    pub async fn remove_key(&self, id: KeyId, context: impl Into<WriteContext>) -> Result<bool, Error> {
+        self.remove(Name::Key(id), context).await
     }
 
-    async fn put(&self, doc: Doc, intent: impl Into<Intent>) -> Result<u64, Error> {
-        let (intent, at) = (intent.into(), self.0.clock().now());
+    async fn put(&self, doc: Doc, context: impl Into<WriteContext>) -> Result<u64, Error> {
+        let (context, at) = (context.into(), self.0.clock().now());
         let quota = self.0.options().quota.clone();
-        self.0.queue().write(move |batch| write::put(batch, doc, intent, &quota, at)).await
+        self.0.queue().write(move |batch| write::put(batch, doc, context, &quota, at)).await
     }
 
-    pub(crate) async fn remove(&self, name: Name, intent: impl Into<Intent>) -> Result<bool, Error> {
-        let (intent, at) = (intent.into(), self.0.clock().now());
-        self.0.queue().write(move |batch| write::remove(batch, name, intent, at)).await
+    pub(crate) async fn remove(&self, name: Name, context: impl Into<WriteContext>) -> Result<bool, Error> {
+        let (context, at) = (context.into(), self.0.clock().now());
+        self.0.queue().write(move |batch| write::remove(batch, name, context, at)).await
     }
 }
 
@@ -197,8 +201,8 @@ impl Registry {
     pub async fn executed_request(
         &self,
         claim: &Claim,
-    ) -> Result<(Option<idempotency::CarriedOut>, idempotency::AnswersStored), Error> {
-        let (asked, since) = (claim.clone(), self.0.clock().now().plus_millis(-idempotency::ANSWERS_KEPT_MS));
+    ) -> Result<(Option<idempotency::ExecutedRequest>, idempotency::StoredResponses), Error> {
+        let (asked, since) = (claim.clone(), self.0.clock().now().plus_millis(-idempotency::IDEMPOTENCY_RETENTION_MS));
         let read = move |conn: &Connection| idempotency::find(conn, &asked, since);
         match &claim.tenant {
             Some(tenant) => self.0.readers().of(tenant).read(read).await,
@@ -207,19 +211,19 @@ impl Registry {
     }
 
     /// Stores the response of an executed request. A request that changed nothing has no row: it gets one if
-    /// `in_any_case` is set, and otherwise nothing is stored.
-    pub async fn store_response(&self, claim: &Claim, answer: Sealed, in_any_case: bool) -> Result<(), Error> {
+    /// `insert_missing` is set, and otherwise nothing is stored.
+    pub async fn store_response(&self, claim: &Claim, response: Sealed, insert_missing: bool) -> Result<(), Error> {
         let (claim, at) = (claim.clone(), self.0.clock().now());
         self.0
             .queue()
             .write(move |batch| {
-                if in_any_case {
-                    idempotency::write(batch.conn, &claim, at)?;
+                if insert_missing {
+                    idempotency::insert(batch.conn, &claim, at)?;
                 }
                 batch
                     .conn
-                    .prepare_cached("UPDATE idempotency SET answer = ?2, bytes = ?3 WHERE claim = ?1")?
-                    .execute(params![claim.id, answer.0, answer.0.len() as i64])?;
+                    .prepare_cached("UPDATE idempotency SET response = ?2, bytes = ?3 WHERE claim = ?1")?
+                    .execute(params![claim.id, response.0, response.0.len() as i64])?;
                 Ok(())
             })
             .await

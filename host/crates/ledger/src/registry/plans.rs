@@ -21,7 +21,7 @@ use crate::store::Store;
 pub type VersionsInUse = BTreeMap<String, BTreeMap<Digest, u64>>;
 
 /// Number of plan rows cached per batch. A longer linear search would not be faster than the index.
-const PLANS_KNOWN_MAX: usize = 64;
+const PLAN_ROWS_CACHED_MAX: usize = 64;
 
 /// Filter chains that deliveries pin, stored once per content.
 #[derive(Clone)]
@@ -29,9 +29,9 @@ pub struct Plans(pub(crate) Arc<Store>);
 
 impl Plans {
     /// Stores a plan, unless it is already stored, and returns its digest. It is retained while a delivery uses it, and
-    /// for [`crate::UNUSED_KEPT_MS`] after this call and after its first use by a delivery.
+    /// for [`crate::UNUSED_RETENTION_MS`] after this call and after its first use by a delivery.
     pub async fn intern(&self, plan: &Plan) -> Result<Digest, Error> {
-        let (digest, doc) = named(plan)?;
+        let (digest, doc) = serialize(plan)?;
         self.write(HashMap::from([(digest, (plan.tenant.clone(), doc))])).await?;
         Ok(digest)
     }
@@ -39,10 +39,11 @@ impl Plans {
     /// Like [`Plans::intern`](crate::Plans::intern) for several plans at once. Returns their digests in the same order; equal plans are
     /// stored once.
     pub async fn intern_all(&self, plans: &[Plan]) -> Result<Vec<Digest>, Error> {
-        let named = plans.iter().map(named).collect::<Result<Vec<_>, _>>()?;
-        let digests = named.iter().map(|(digest, _)| *digest).collect();
+        let serialized = plans.iter().map(serialize).collect::<Result<Vec<_>, _>>()?;
+        let digests = serialized.iter().map(|(digest, _)| *digest).collect();
         let of = plans.iter().map(|plan| plan.tenant.clone());
-        self.write(named.into_iter().zip(of).map(|((digest, doc), tenant)| (digest, (tenant, doc))).collect()).await?;
+        self.write(serialized.into_iter().zip(of).map(|((digest, doc), tenant)| (digest, (tenant, doc))).collect())
+            .await?;
         Ok(digests)
     }
 
@@ -62,7 +63,7 @@ impl Plans {
                     }
                     new.execute(params![digest, now, doc])?;
                     if let Some(tenant) = tenant {
-                        batch.effects.stored(tenant, stored::bytes(doc.len()));
+                        batch.effects.add_stored_bytes(tenant, stored::bytes(doc.len()));
                     }
                 }
                 Ok(())
@@ -95,7 +96,12 @@ impl Plans {
 
     /// Whether an existing delivery of the tenant pinned that version of the filter. Scans all plans, so it is meant
     /// for digests that are no longer a version of the filter.
-    pub async fn ran_filter(&self, tenant: &TenantId, filter: &FilterName, digest: Digest) -> Result<bool, Error> {
+    pub async fn is_filter_version_in_use(
+        &self,
+        tenant: &TenantId,
+        filter: &FilterName,
+        digest: Digest,
+    ) -> Result<bool, Error> {
         let (tenant, filter) = (tenant.clone(), filter.clone());
         self.0
             .history_of(&tenant)
@@ -123,8 +129,13 @@ impl Plans {
         self.0.history_of(&tenant).read(move |conn| in_use(conn, TABLE_VERSIONS_IN_USE, &tenant)).await
     }
 
-    /// Like [`Plans::ran_filter`](crate::Plans::ran_filter), for a version of a table.
-    pub async fn saw_table(&self, tenant: &TenantId, table: &TableName, digest: Digest) -> Result<bool, Error> {
+    /// Like [`Plans::is_filter_version_in_use`](crate::Plans::is_filter_version_in_use), for a version of a table.
+    pub async fn is_table_version_in_use(
+        &self,
+        tenant: &TenantId,
+        table: &TableName,
+        digest: Digest,
+    ) -> Result<bool, Error> {
         let (tenant, table) = (tenant.clone(), table.clone());
         self.0.history_of(&tenant)
             .read(move |conn| {
@@ -159,8 +170,9 @@ fn in_use(conn: &Connection, sql: &str, tenant: &TenantId) -> Result<VersionsInU
     let mut used = VersionsInUse::new();
     while let Some(row) = rows.next()? {
         let digest = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
-        let digest: Digest =
-            digest.parse().map_err(|_| Error::corrupt(format!("a plan names the version {digest}")))?;
+        let digest: Digest = digest
+            .parse()
+            .map_err(|_| Error::corrupt(format!("a plan refers to a version with the malformed digest {digest}")))?;
         *used.entry(row.get(0)?).or_default().entry(digest).or_default() += row.get::<_, i64>(2)?.cast_unsigned();
     }
     Ok(used)
@@ -170,11 +182,11 @@ fn in_use(conn: &Connection, sql: &str, tenant: &TenantId) -> Result<VersionsInU
 ///
 /// # Errors
 /// If the plan cannot be serialised.
-pub fn plan_name(plan: &Plan) -> Result<Digest, Error> {
-    named(plan).map(|(digest, _)| digest)
+pub fn plan_digest(plan: &Plan) -> Result<Digest, Error> {
+    serialize(plan).map(|(digest, _)| digest)
 }
 
-fn named(plan: &Plan) -> Result<(Digest, String), Error> {
+fn serialize(plan: &Plan) -> Result<(Digest, String), Error> {
     let doc =
         serde_json::to_string(plan).map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
     Ok((Digest(sha256(doc.as_bytes())), doc))
@@ -197,14 +209,14 @@ pub(crate) fn plan_row(batch: &mut Batch<'_>, digest: &Digest, now: Timestamp) -
     if refs == 0 && interned_at < now {
         conn.prepare_cached("UPDATE plan SET interned_at = ?2 WHERE id = ?1")?.execute(params![id, now])?;
     }
-    if batch.plans.len() < PLANS_KNOWN_MAX {
+    if batch.plans.len() < PLAN_ROWS_CACHED_MAX {
         batch.plans.push((*digest, id));
     }
     Ok(id)
 }
 
 /// Deletes plans and blobs that are unreferenced and were last stored before `before`. Returns how many of each.
-pub(crate) fn sweep(batch: &mut Batch<'_>, before: Timestamp) -> Result<(u64, u64), Error> {
+pub(crate) fn delete_unused(batch: &mut Batch<'_>, before: Timestamp) -> Result<(u64, u64), Error> {
     let (conn, snapshot) = (batch.conn, batch.snapshot);
     let swept: Vec<(Option<TenantId>, i64)> = conn
         .prepare_cached(
@@ -215,10 +227,10 @@ pub(crate) fn sweep(batch: &mut Batch<'_>, before: Timestamp) -> Result<(u64, u6
         .collect::<Result<_, _>>()?;
     let plans = swept.len();
     for (tenant, bytes) in swept {
-        tenant.iter().for_each(|tenant| batch.effects.stored(tenant, -bytes));
+        tenant.iter().for_each(|tenant| batch.effects.add_stored_bytes(tenant, -bytes));
     }
     let mut unused: Vec<Digest> = conn
-        .prepare_cached("SELECT digest FROM blob WHERE put_at < ?1")?
+        .prepare_cached("SELECT digest FROM blob WHERE stored_at < ?1")?
         .query_map(params![before], |row| row.column(0))?
         .collect::<Result<_, _>>()?;
     let mut used: std::collections::BTreeSet<Digest> = snapshot
@@ -243,12 +255,12 @@ pub(crate) fn sweep(batch: &mut Batch<'_>, before: Timestamp) -> Result<(u64, u6
     for digest in &unused {
         blobs::delete(batch, digest)?;
     }
-    blobs::sweep_unfinished(batch, before)?;
+    blobs::delete_abandoned_uploads(batch, before)?;
     Ok((plans as u64, unused.len() as u64))
 }
 
 pub(crate) fn parse(digest: &Digest, doc: &str) -> Result<Plan, Error> {
-    serde_json::from_str(doc).map_err(|e| Error::corrupt(format!("plan {digest}: {e}")))
+    serde_json::from_str(doc).map_err(|e| Error::corrupt(format!("plan {digest} cannot be decoded: {e}")))
 }
 
 #[cfg(test)]
@@ -257,7 +269,7 @@ mod tests {
     use crate::tests::{block_on, open, tenant};
 
     #[test]
-    fn plans_are_named_by_their_content() {
+    fn plans_are_stored_once() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = Plan::default();
@@ -269,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kept_delivery_was_made_with_is_its_owners_alone() {
+    fn versions_in_use_are_per_tenant() {
         use crate::FanOut;
         use crate::tests::{TENANT, event, new_delivery, with_events};
         use setgate_domain::event::EventSeq;
@@ -295,10 +307,18 @@ mod tests {
             };
             let plan = ledger.plans.intern(&plan).await.unwrap();
             let ran = async |tenant: &str, filter: &str, digest| {
-                ledger.plans.ran_filter(&tenant.parse().unwrap(), &filter.parse().unwrap(), digest).await.unwrap()
+                ledger
+                    .plans
+                    .is_filter_version_in_use(&tenant.parse().unwrap(), &filter.parse().unwrap(), digest)
+                    .await
+                    .unwrap()
             };
             let saw = async |tenant: &str, table: &str, digest| {
-                ledger.plans.saw_table(&tenant.parse().unwrap(), &table.parse().unwrap(), digest).await.unwrap()
+                ledger
+                    .plans
+                    .is_table_version_in_use(&tenant.parse().unwrap(), &table.parse().unwrap(), digest)
+                    .await
+                    .unwrap()
             };
             assert!(!ran(TENANT, "redact", component).await, "a plan that no delivery runs opens nothing");
             let deliveries = vec![new_delivery(1, 1, plan)];

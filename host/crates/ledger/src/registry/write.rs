@@ -7,19 +7,19 @@ use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 
-use super::{Expected, Intent};
+use super::{Precondition, WriteContext};
 use crate::Error;
 use crate::audit;
 use crate::audit::idempotency;
 use crate::commit::queue::Batch;
 use crate::registry::failure_streak;
 use crate::schema::sql_types::params;
+use crate::state::document_usage::{DOCUMENT_BYTES_MAX, DocumentUsage};
 use crate::state::snapshot::{Change, Doc, Name};
-use crate::state::weight::{DOCUMENT_BYTES_MAX, Weight};
 
 /// Verbs exempt from quotas: they stop or repair something, so they must always work, and none adds more than a bounded
 /// text or key.
-const UNWEIGHED: [&str; 12] = [
+const QUOTA_EXEMPT_VERBS: [&str; 12] = [
     "activate",
     "end",
     "label",
@@ -35,13 +35,19 @@ const UNWEIGHED: [&str; 12] = [
 ];
 
 /// Writes a document and its audit row. The quota applies unless the host itself makes the change.
-pub(crate) fn put(batch: &mut Batch<'_>, doc: Doc, intent: Intent, host: &Quota, at: Timestamp) -> Result<u64, Error> {
-    let Intent { expected, audit } = intent;
+pub(crate) fn put(
+    batch: &mut Batch<'_>,
+    doc: Doc,
+    context: WriteContext,
+    host: &Quota,
+    at: Timestamp,
+) -> Result<u64, Error> {
+    let WriteContext { precondition, audit } = context;
     let (name, tenant) = (doc.name(), doc.owner());
     let paused = doc.paused().map(str::to_owned);
     let verb = audit.action.and_then(|action| action.split_once('.')).map(|(_, verb)| verb);
-    let weighed = audit.actor.by != By::Host && !verb.is_some_and(|verb| UNWEIGHED.contains(&verb));
-    let Put { before, after, version } = put_silently(batch, doc, expected, weighed.then_some(host))?;
+    let has_quota = audit.actor.by != By::Host && !verb.is_some_and(|verb| QUOTA_EXEMPT_VERBS.contains(&verb));
+    let Put { before, after, version } = put_without_audit(batch, doc, precondition, has_quota.then_some(host))?;
     let changed = before.as_ref().map(|(_, text)| differing(text, &after)).unwrap_or_default();
     let (kind, ..) = name.columns();
     let named = audit.action.is_some();
@@ -72,10 +78,10 @@ pub(crate) struct Put {
 }
 
 /// Writes a document without an audit row. `host` is the default quota, or `None` if no quota applies.
-pub(crate) fn put_silently(
+pub(crate) fn put_without_audit(
     batch: &mut Batch<'_>,
     doc: Doc,
-    expected: Expected,
+    precondition: Precondition,
     host: Option<&Quota>,
 ) -> Result<Put, Error> {
     let conn = batch.conn;
@@ -92,24 +98,26 @@ pub(crate) fn put_silently(
     }
     let name = doc.name();
     let before = stored(conn, &name)?;
-    expected.check(before.as_ref().map(|(version, _)| *version))?;
+    precondition.check(before.as_ref().map(|(version, _)| *version))?;
     if let Doc::Subscription(subscription) = &doc {
         check_chain(conn, subscription)?;
         check_name(conn, subscription)?;
-        failure_streak::over(conn, subscription.id)?;
+        failure_streak::end(conn, subscription.id)?;
     }
     let version = next_revision(conn)?;
     let (kind, tenant, id) = name.columns();
     let after = doc.text().map_err(|e| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
-    weigh(batch, &doc, before.as_ref().map(|(_, text)| text.as_str()), after.len(), host)?;
-    conn.prepare_cached("INSERT OR REPLACE INTO entry (kind, tenant, id, version, doc) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![kind, tenant, id, version.cast_signed(), after])?;
+    check_quota(batch, &doc, before.as_ref().map(|(_, text)| text.as_str()), after.len(), host)?;
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO document (kind, tenant, id, version, doc) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![kind, tenant, id, version.cast_signed(), after])?;
     batch.effects.change(Change::Put(Box::new(doc), version, after.len()));
     Ok(Put { before, after, version })
 }
 
-/// Adds the weight of the change to the batch. Fails if the change makes the tenant exceed its quota.
-fn weigh(
+/// Adds the size of the change to the batch. Fails if the change makes the tenant exceed its quota.
+fn check_quota(
     batch: &mut Batch<'_>,
     doc: &Doc,
     before: Option<&str>,
@@ -117,36 +125,36 @@ fn weigh(
     host: Option<&Quota>,
 ) -> Result<(), Error> {
     let Some(tenant) = doc.owner() else { return Ok(()) };
-    let mut added = doc.weight(bytes);
+    let mut added = doc.document_usage(bytes);
     if let Some(text) = before {
         let (kind, ..) = doc.name().columns();
         let before = Doc::parse(kind, text).ok().flatten();
-        added -= before.map(|before| before.weight(text.len())).unwrap_or_default();
+        added -= before.map(|before| before.document_usage(text.len())).unwrap_or_default();
     }
     if let Some(host) = host.filter(|_| !matches!(doc, Doc::Tenant(_))) {
         let view = batch.snapshot.tenant(&tenant);
         let quota = view.map_or(host, |view| view.tenant.value.quota_or(host));
-        let mut sum = view.map(|view| view.weight).unwrap_or_default();
+        let mut sum = view.map(|view| view.document_usage).unwrap_or_default();
         // Changes of the same batch are not in the snapshot yet.
-        batch.weighed.iter().filter(|(of, _)| *of == tenant).for_each(|(_, added)| sum += *added);
+        batch.document_usage.iter().filter(|(of, _)| *of == tenant).for_each(|(_, added)| sum += *added);
         sum += added;
         if bytes > DOCUMENT_BYTES_MAX && added.documents_bytes > 0 {
-            return Err(Error::TooLong { bytes, max: DOCUMENT_BYTES_MAX });
+            return Err(Error::DocumentTooLarge { bytes, max: DOCUMENT_BYTES_MAX });
         }
-        if let Some((quota, sum, max)) = sum.over(&added, quota) {
-            return Err(Error::TooHeavy { quota, sum: sum.unsigned_abs(), max });
+        if let Some((quota, sum, max)) = sum.exceeded_quota(&added, quota) {
+            return Err(Error::QuotaExceeded { quota, sum: sum.unsigned_abs(), max });
         }
     }
-    batch.weighed.push((tenant, added));
+    batch.document_usage.push((tenant, added));
     Ok(())
 }
 
 /// Removes a document and records it in the audit log.
-pub(crate) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Timestamp) -> Result<bool, Error> {
-    let Intent { expected, audit } = intent;
+pub(crate) fn remove(batch: &mut Batch<'_>, name: Name, context: WriteContext, at: Timestamp) -> Result<bool, Error> {
+    let WriteContext { precondition, audit } = context;
     let conn = batch.conn;
     let found = stored(conn, &name)?;
-    expected.check(found.as_ref().map(|(version, _)| *version))?;
+    precondition.check(found.as_ref().map(|(version, _)| *version))?;
     let Some((before, text)) = found else { return Ok(false) };
     if let Name::Filter(tenant, filter) = &name {
         check_unbound(conn, tenant, filter)?;
@@ -154,21 +162,21 @@ pub(crate) fn remove(batch: &mut Batch<'_>, name: Name, intent: Intent, at: Time
     let version = next_revision(conn)?;
     let (kind, tenant, id) = name.columns();
     if let (Some(owner), Ok(Some(doc))) = (name.owner(&text), Doc::parse(kind, &text)) {
-        let mut freed = Weight::default();
-        freed -= doc.weight(text.len());
-        batch.weighed.push((owner, freed));
+        let mut freed = DocumentUsage::default();
+        freed -= doc.document_usage(text.len());
+        batch.document_usage.push((owner, freed));
     }
     if let Name::Subscription(_, subscription) = &name {
-        failure_streak::over(conn, *subscription)?;
+        failure_streak::end(conn, *subscription)?;
     }
     if let Name::Tenant(tenant) = &name {
-        failure_streak::forget(conn, tenant)?;
-        idempotency::forget(conn, tenant)?;
-        conn.execute("DELETE FROM entry WHERE tenant = ?1", params![tenant])?;
-        conn.execute("DELETE FROM entry WHERE kind = 'key' AND doc ->> 'tenant' = ?1", params![tenant])?;
+        failure_streak::delete_tenant(conn, tenant)?;
+        idempotency::delete_tenant(conn, tenant)?;
+        conn.execute("DELETE FROM document WHERE tenant = ?1", params![tenant])?;
+        conn.execute("DELETE FROM document WHERE kind = 'key' AND doc ->> 'tenant' = ?1", params![tenant])?;
         conn.execute("INSERT OR IGNORE INTO purge VALUES (?1)", params![tenant])?;
     } else {
-        conn.prepare_cached("DELETE FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
+        conn.prepare_cached("DELETE FROM document WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
             .execute(params![kind, tenant, id])?;
     }
     let named = audit.action.is_some();
@@ -199,24 +207,24 @@ fn check_chain(conn: &Connection, subscription: &Subscription) -> Result<(), Err
         let (kind, tenant, id) = name.columns();
         let active = conn
             .prepare_cached(
-                "SELECT 1 FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3 AND doc ->> 'active' IS NOT NULL",
+                "SELECT 1 FROM document WHERE kind = ?1 AND tenant = ?2 AND id = ?3 AND doc ->> 'active' IS NOT NULL",
             )?
             .exists(params![kind, tenant, id])?;
         if !active {
-            return Err(Error::Unbound(binding.filter.clone()));
+            return Err(Error::FilterNotActive(binding.filter.clone()));
         }
     }
     Ok(())
 }
 
-/// Finds the subscriptions of a tenant by name, through the index `entry_name`.
-pub(crate) const NAMED: &str = "SELECT id FROM entry WHERE kind = 'subscription' AND tenant = ?1 AND doc ->> '$.name' = ?2 AND doc ->> '$.name' IS NOT NULL";
+/// Finds the subscriptions of a tenant by name, through the index `document_name`.
+pub(crate) const SUBSCRIPTION_BY_NAME: &str = "SELECT id FROM document WHERE kind = 'subscription' AND tenant = ?1 AND doc ->> '$.name' = ?2 AND doc ->> '$.name' IS NOT NULL";
 
 /// Checks that no other subscription of the tenant has its name. Reads the rows, as in [`check_chain`].
 fn check_name(conn: &Connection, subscription: &Subscription) -> Result<(), Error> {
     let Some(name) = &subscription.name else { return Ok(()) };
     let id = subscription.id.to_string();
-    let mut statement = conn.prepare_cached(NAMED)?;
+    let mut statement = conn.prepare_cached(SUBSCRIPTION_BY_NAME)?;
     let mut others = statement.query_map(params![subscription.tenant, name.as_str()], |row| row.get::<_, String>(0))?;
     match others.find(|other| !matches!(other, Ok(other) if *other == id)) {
         None => Ok(()),
@@ -229,7 +237,7 @@ fn check_name(conn: &Connection, subscription: &Subscription) -> Result<(), Erro
 fn check_unbound(conn: &Connection, tenant: &TenantId, filter: &FilterName) -> Result<(), Error> {
     let subscription = conn
         .prepare_cached(
-            "SELECT id FROM entry WHERE kind = 'subscription' AND tenant = ?1
+            "SELECT id FROM document WHERE kind = 'subscription' AND tenant = ?1
                  AND EXISTS (SELECT 1 FROM json_each(doc, '$.chain') b WHERE b.value ->> 'filter' = ?2) LIMIT 1",
         )?
         .query_row(params![tenant, filter.as_str()], |row| row.get::<_, String>(0))
@@ -244,7 +252,7 @@ fn check_unbound(conn: &Connection, tenant: &TenantId, filter: &FilterName) -> R
 fn stored(conn: &Connection, name: &Name) -> Result<Option<(u64, String)>, Error> {
     let (kind, tenant, id) = name.columns();
     let found = conn
-        .prepare_cached("SELECT version, doc FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
+        .prepare_cached("SELECT version, doc FROM document WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
         .query_row(params![kind, tenant, id], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))
         .optional()?;
     Ok(found)
@@ -253,7 +261,7 @@ fn stored(conn: &Connection, name: &Name) -> Result<Option<(u64, String)>, Error
 fn current(conn: &Connection, name: &Name) -> Result<Option<u64>, Error> {
     let (kind, tenant, id) = name.columns();
     let version = conn
-        .prepare_cached("SELECT version FROM entry WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
+        .prepare_cached("SELECT version FROM document WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?
         .query_row(params![kind, tenant, id], |row| row.get::<_, i64>(0))
         .optional()?;
     Ok(version.map(i64::cast_unsigned))

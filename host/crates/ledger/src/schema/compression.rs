@@ -13,24 +13,24 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 use crate::Error;
 
-/// Bit of `event.packed`: the SET's text is a block.
+/// Bit of `event.compressed`: the SET's text is a block.
 const TEXT: i64 = 1;
-/// Bit of `event.packed`: the original is a block, with the SET's text as the dictionary.
+/// Bit of `event.compressed`: the original is a block, with the SET's text as the dictionary.
 const ORIGINAL: i64 = 2;
 
 /// Minimum size of a text to compress, in bytes: shorter ones gain next to nothing.
 const TEXT_BYTES_MIN: usize = 512;
 /// Maximum bytes of text and original together that are compressed on the async thread: a tenth of a millisecond.
-const ON_THE_SPOT_BYTES_MAX: usize = 32 << 10;
+const INLINE_BYTES_MAX: usize = 32 << 10;
 /// Bytes of a block before its LZ4 data.
 const HEAD_BYTES: usize = 8;
 /// Maximum expansion of LZ4 (block format: a length continues in bytes of at most 255 each).
 const EXPANSION_MAX: usize = 255;
 
-/// Values of the columns `packed`, `set_text` and `original` of an event.
-pub(crate) struct Packed {
+/// Values of the columns `compressed`, `set_text` and `original` of an event.
+pub(crate) struct CompressedEvent {
     /// See [`TEXT`] and [`ORIGINAL`].
-    pub(crate) packed: i64,
+    pub(crate) compressed: i64,
     /// `None` if stored uncompressed.
     text: Option<Vec<u8>>,
     /// `None` if stored uncompressed.
@@ -46,14 +46,14 @@ impl ToSql for Column<'_> {
     }
 }
 
-impl Packed {
+impl CompressedEvent {
     /// Compresses an event's bytes as far as it is worthwhile. Large ones are compressed with `block_in_place`, so that
     /// no other task waits for the thread.
     pub(crate) fn new(text: &str, original: &[u8]) -> Self {
-        if text.len() + original.len() > ON_THE_SPOT_BYTES_MAX {
-            tokio::task::block_in_place(|| Self::pack(text, original))
+        if text.len() + original.len() > INLINE_BYTES_MAX {
+            tokio::task::block_in_place(|| Self::compress_now(text, original))
         } else {
-            Self::pack(text, original)
+            Self::compress_now(text, original)
         }
     }
 
@@ -62,11 +62,11 @@ impl Packed {
         self.text.as_ref().map_or(0, Vec::len) + self.original.as_ref().map_or(0, Vec::len)
     }
 
-    fn pack(text: &str, original: &[u8]) -> Self {
-        let original = if original == text.as_bytes() { None } else { block(original, text) };
-        let text = if text.len() < TEXT_BYTES_MIN { None } else { block(text.as_bytes(), "") };
-        let packed = if text.is_some() { TEXT } else { 0 } | if original.is_some() { ORIGINAL } else { 0 };
-        Self { packed, text, original }
+    fn compress_now(text: &str, original: &[u8]) -> Self {
+        let original = if original == text.as_bytes() { None } else { compress(original, text) };
+        let text = if text.len() < TEXT_BYTES_MIN { None } else { compress(text.as_bytes(), "") };
+        let compressed = if text.is_some() { TEXT } else { 0 } | if original.is_some() { ORIGINAL } else { 0 };
+        Self { compressed, text, original }
     }
 
     /// Value of the column `set_text`.
@@ -86,14 +86,14 @@ impl Packed {
 
 /// Compresses bytes into a block: their length and their CRC-32 (4 bytes each, little-endian), then an LZ4 block.
 /// `None` if that saves less than an eighth. Takes microseconds per kilobyte.
-pub(crate) fn block(plain: &[u8], dictionary: &str) -> Option<Vec<u8>> {
+pub(crate) fn compress(plain: &[u8], dictionary: &str) -> Option<Vec<u8>> {
     let length = u32::try_from(plain.len()).ok()?;
     let mut block = vec![0; HEAD_BYTES + get_maximum_output_size(plain.len())];
     let (head, room) = block.split_at_mut(HEAD_BYTES);
     head[..4].copy_from_slice(&length.to_le_bytes());
     head[4..].copy_from_slice(&crc32fast::hash(plain).to_le_bytes());
-    let packed = compress_into_with_dict(plain, room, dictionary.as_bytes()).ok()?;
-    block.truncate(HEAD_BYTES + packed);
+    let compressed = compress_into_with_dict(plain, room, dictionary.as_bytes()).ok()?;
+    block.truncate(HEAD_BYTES + compressed);
     (block.len() <= plain.len() - plain.len() / 8).then(|| {
         // The request queue is accounted by length, so excess capacity would go uncounted.
         block.shrink_to_fit();
@@ -101,46 +101,46 @@ pub(crate) fn block(plain: &[u8], dictionary: &str) -> Option<Vec<u8>> {
     })
 }
 
-/// The SET's text from the columns `packed` and `set_text`.
-pub(crate) fn text_of(packed: i64, column: ValueRef<'_>) -> Result<String, Error> {
-    let plain = if packed & TEXT != 0 {
-        Cow::from(unpacked(column.as_blob().map_err(damaged)?, "")?)
+/// The SET's text from the columns `compressed` and `set_text`.
+pub(crate) fn text_of(compressed: i64, column: ValueRef<'_>) -> Result<String, Error> {
+    let plain = if compressed & TEXT != 0 {
+        Cow::from(decompress(column.as_blob().map_err(damaged)?, "")?)
     } else {
         Cow::from(column.as_bytes().map_err(damaged)?)
     };
     String::from_utf8(plain.into_owned()).map_err(damaged)
 }
 
-/// The original bytes from the columns `packed` and `original` and the SET's text.
-pub(crate) fn original_of(packed: i64, column: ValueRef<'_>, text: &str) -> Result<Bytes, Error> {
+/// The original bytes from the columns `compressed` and `original` and the SET's text.
+pub(crate) fn original_of(compressed: i64, column: ValueRef<'_>, text: &str) -> Result<Bytes, Error> {
     let Some(column) = column.as_blob_or_null().map_err(damaged)? else {
         return Ok(Bytes::copy_from_slice(text.as_bytes()));
     };
-    if packed & ORIGINAL == 0 {
+    if compressed & ORIGINAL == 0 {
         return Ok(Bytes::copy_from_slice(column));
     }
-    unpacked(column, text).map(Bytes::from)
+    decompress(column, text).map(Bytes::from)
 }
 
 /// Decompresses a block. A changed byte could decompress to other, plausible text, which the checksum detects.
-pub(crate) fn unpacked(block: &[u8], dictionary: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn decompress(block: &[u8], dictionary: &str) -> Result<Vec<u8>, Error> {
     let head = block.split_first_chunk().and_then(|(length, rest)| Some((length, rest.split_first_chunk()?)));
-    let Some((length, (sum, rest))) = head else { return Err(damaged("a block is cut")) };
+    let Some((length, (sum, rest))) = head else { return Err(damaged("a block is truncated")) };
     let length = u32::from_le_bytes(*length) as usize;
     // The length determines the allocation, so it must be plausible.
     if length > rest.len().saturating_mul(EXPANSION_MAX) {
-        return Err(damaged(format!("a block of {} bytes is said to hold {length}", rest.len())));
+        return Err(damaged(format!("a block of {} bytes claims to contain {length}", rest.len())));
     }
     let plain = decompress_with_dict(rest, length, dictionary.as_bytes()).map_err(damaged)?;
     if plain.len() == length && crc32fast::hash(&plain) == u32::from_le_bytes(*sum) {
         Ok(plain)
     } else {
-        Err(damaged("a block is not what was written"))
+        Err(damaged("the checksum of a block does not match"))
     }
 }
 
 fn damaged(why: impl std::fmt::Display) -> Error {
-    Error::corrupt(format!("packed bytes cannot be read: {why}"))
+    Error::corrupt(format!("compressed data cannot be decoded: {why}"))
 }
 
 #[cfg(test)]
@@ -155,11 +155,11 @@ mod tests {
     }
 
     /// Compresses and decompresses; returns the bytes stored.
-    fn there_and_back(text: &str, original: &[u8]) -> usize {
-        let packed = Packed::pack(text, original);
-        let (of_text, of_original) = (packed.text(text), packed.original(original, text));
-        assert_eq!(text_of(packed.packed, column(&of_text)).unwrap(), text);
-        assert_eq!(original_of(packed.packed, column(&of_original), text).unwrap(), original);
+    fn round_trip(text: &str, original: &[u8]) -> usize {
+        let compressed = CompressedEvent::compress_now(text, original);
+        let (of_text, of_original) = (compressed.text(text), compressed.original(original, text));
+        assert_eq!(text_of(compressed.compressed, column(&of_text)).unwrap(), text);
+        assert_eq!(original_of(compressed.compressed, column(&of_original), text).unwrap(), original);
         let bytes = |column: ValueRef<'_>| column.as_bytes_or_null().unwrap().map_or(0, <[u8]>::len);
         bytes(column(&of_text)) + bytes(column(&of_original))
     }
@@ -178,42 +178,42 @@ mod tests {
     }
 
     #[test]
-    fn what_came_takes_next_to_nothing_beside_its_set() {
+    fn original_compresses_against_set() {
         let (set, came) = login();
-        let alone = there_and_back(&set, set.as_bytes());
+        let alone = round_trip(&set, set.as_bytes());
         assert!(alone < set.len() / 2, "{alone} of {}", set.len());
-        let beside = there_and_back(&set, came.as_bytes()) - alone;
+        let beside = round_trip(&set, came.as_bytes()) - alone;
         assert!(beside < 40, "{beside} of {}", came.len());
     }
 
     #[test]
-    fn small_and_unlike_bytes_stay_as_they_are() {
-        let packed = Packed::new(r#"{"jti":"1"}"#, b"original 1");
-        assert_eq!(packed.packed, 0);
+    fn small_or_random_bytes_are_not_compressed() {
+        let compressed = CompressedEvent::new(r#"{"jti":"1"}"#, b"original 1");
+        assert_eq!(compressed.compressed, 0);
         let noise = noise(600, 1);
-        assert_eq!(Packed::new("{}", &noise).packed, 0);
+        assert_eq!(CompressedEvent::new("{}", &noise).compressed, 0);
         for (text, original) in [("", &b""[..]), ("{}", b""), ("{}", b"{}"), ("", b"x"), ("{}", &noise)] {
-            there_and_back(text, original);
+            round_trip(text, original);
         }
     }
 
     /// The format on disk must stay readable.
     #[test]
-    fn a_block_is_length_sum_and_lz4() {
+    fn block_format_is_stable() {
         let block = [&5_u32.to_le_bytes()[..], &0x3610_a686_u32.to_le_bytes(), b"\x50hello"].concat();
-        assert_eq!(unpacked(&block, "").unwrap(), b"hello");
+        assert_eq!(decompress(&block, "").unwrap(), b"hello");
         // Five literals, then a match of nine bytes at distance 15, the start of the dictionary.
         let sum = crc32fast::hash(b"hellodictionar").to_le_bytes();
         let block = [&14_u32.to_le_bytes()[..], &sum, b"\x55hello\x0f\x00\x00"].concat();
-        assert_eq!(unpacked(&block, "dictionary").unwrap(), b"hellodictionar");
+        assert_eq!(decompress(&block, "dictionary").unwrap(), b"hellodictionar");
     }
 
     #[test]
-    fn a_damaged_block_is_told_and_takes_no_room() {
+    fn damaged_block_is_refused() {
         let (set, came) = login();
-        let packed = Packed::new(&set, came.as_bytes());
-        let of_text = packed.text(&set);
-        let ValueRef::Blob(block) = column(&of_text) else { panic!("it is packed") };
+        let compressed = CompressedEvent::new(&set, came.as_bytes());
+        let of_text = compressed.text(&set);
+        let ValueRef::Blob(block) = column(&of_text) else { panic!("it is compressed") };
         for at in 0..block.len() {
             let mut damaged = block.to_vec();
             damaged[at] ^= 0x80;
@@ -227,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_packed_comes_back(
+        fn any_bytes_round_trip(
             parts in prop::collection::vec("[ -~]{0,60}", 0..40),
             picked in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
             noise in prop::collection::vec(any::<u8>(), 0..200),
@@ -239,13 +239,13 @@ mod tests {
                     original.extend_from_slice(part.as_bytes());
                 }
             }
-            there_and_back(&text, &original);
+            round_trip(&text, &original);
             // Longer than the LZ4 window.
             let (text, original) = (text.repeat(40), original.repeat(40));
-            let packed = Packed::pack(&text, &original);
-            prop_assert_eq!(text_of(packed.packed, column(&packed.text(&text))).unwrap(), text.as_str());
-            let of_original = packed.original(&original, &text);
-            prop_assert_eq!(original_of(packed.packed, column(&of_original), &text).unwrap(), original);
+            let compressed = CompressedEvent::compress_now(&text, &original);
+            prop_assert_eq!(text_of(compressed.compressed, column(&compressed.text(&text))).unwrap(), text.as_str());
+            let of_original = compressed.original(&original, &text);
+            prop_assert_eq!(original_of(compressed.compressed, column(&of_original), &text).unwrap(), original);
         }
     }
 }

@@ -10,13 +10,13 @@ use crate::schema::compression;
 use crate::schema::sql_types::{Json, ReadColumn};
 
 pub(crate) const EVENT_COLUMNS: &str = "e.seq, e.id, e.tenant, e.source, e.accepted_at, e.issued_at, e.issuer, e.jti, \
-     e.types, e.subject, e.content_type, e.set_text, e.original, e.trace, e.packed";
+     e.types, e.subject, e.content_type, e.set_text, e.original, e.trace, e.compressed";
 
 /// Reads [`EVENT_COLUMNS`] from the start of the row.
 pub(crate) fn read_event(row: &Row<'_>) -> Result<Event, Error> {
-    let packed = row.get(14)?;
-    let text = compression::text_of(packed, row.get_ref(11)?)?;
-    let original = compression::original_of(packed, row.get_ref(12)?, &text)?;
+    let compressed = row.get(14)?;
+    let text = compression::text_of(compressed, row.get_ref(11)?)?;
+    let original = compression::original_of(compressed, row.get_ref(12)?, &text)?;
     Ok(Event {
         seq: row.column(0)?,
         id: row.column(1)?,

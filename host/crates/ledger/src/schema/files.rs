@@ -17,10 +17,10 @@ const OTHERS_WRITE: u32 = 0o022;
 
 /// Refuses a folder that its group or others may write to, because they could replace the ledger. A missing folder is
 /// accepted.
-pub fn refuse_shared(folder: &Path) -> Result<(), Error> {
+pub fn check_folder_mode(folder: &Path) -> Result<(), Error> {
     match fs::metadata(folder) {
         Ok(meta) if meta.permissions().mode() & OTHERS_WRITE != 0 => {
-            Err(Error::Shared { path: folder.to_owned(), mode: meta.permissions().mode() & 0o7777 })
+            Err(Error::WritableByOthers { path: folder.to_owned(), mode: meta.permissions().mode() & 0o7777 })
         }
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -29,7 +29,7 @@ pub fn refuse_shared(folder: &Path) -> Result<(), Error> {
 }
 
 /// Removes the permissions of group and others from the files in a folder. Earlier versions left them to the umask.
-pub(crate) fn make_private(folder: &Path) -> Result<(), Error> {
+pub(crate) fn restrict_file_modes(folder: &Path) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Folder { path, source }
@@ -46,7 +46,7 @@ pub(crate) fn make_private(folder: &Path) -> Result<(), Error> {
 
 /// Creates an empty file with mode 0600 if it is missing. SQLite gives the WAL and its index the mode of the database
 /// file, whose own mode would otherwise depend on the umask.
-pub(crate) fn begin_private(path: &Path) -> io::Result<()> {
+pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(PRIVATE).open(path).map(drop)
 }
 
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_of_a_ledger_or_a_backup_is_for_others() {
+    fn files_are_private() {
         block_on(async {
             let place = tempfile::tempdir().unwrap();
             let (folder, backup) = (place.path().join("ledger"), place.path().join("backup"));
@@ -98,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_may_write_to_is_refused() {
+    fn folder_writable_by_others_is_refused() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("ledger");
         fs::create_dir(&folder).unwrap();
         for mode in [0o770, 0o702, 0o777, 0o1777, 0o2775] {
             fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
             let refused = Ledger::open(Options::new(&folder), Clock::manual(NOW)).err().unwrap();
-            assert!(matches!(refused, Error::Shared { .. }), "{mode:o}: {refused}");
+            assert!(matches!(refused, Error::WritableByOthers { .. }), "{mode:o}: {refused}");
             assert!(refused.to_string().contains("chmod go-w"), "{refused}");
             assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "nothing is written");
         }

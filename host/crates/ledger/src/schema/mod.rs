@@ -27,13 +27,13 @@ const PAGE_BYTES: u64 = 4096;
 pub(crate) const FILE: &str = "ledger.db";
 
 /// Schema version written by this build.
-pub(crate) fn known() -> i64 {
+pub(crate) fn version() -> i64 {
     MIGRATIONS.len() as i64
 }
 
 /// Refuses a ledger written by a later version.
-pub(crate) fn refuse_later(found: i64) -> Result<(), Error> {
-    let known = known();
+pub(crate) fn check_version(found: i64) -> Result<(), Error> {
+    let known = version();
     if found > known { Err(Error::Schema { found, known }) } else { Ok(()) }
 }
 
@@ -46,16 +46,16 @@ pub(crate) fn open_writer(options: &Options) -> Result<Connection, Error> {
     let conn = connect_writer(options)?;
     migrate(&conn)?;
     expect(&conn, "auto_vacuum", "auto_vacuum", "2")?;
-    move_the_wal(&conn)?;
+    checkpoint_at_start(&conn)?;
     Ok(conn)
 }
 
 fn connect_writer(options: &Options) -> Result<Connection, Error> {
     let file = options.path.join(FILE);
-    files::begin_private(&file).map_err(|source| Error::Folder { path: file.clone(), source })?;
+    files::create_private(&file).map_err(|source| Error::Folder { path: file.clone(), source })?;
     let conn = Connection::open(file)?;
-    leave_the_wal(&conn)?;
-    plan_once(&conn)?;
+    disable_checkpoint_on_close(&conn)?;
+    fix_query_plans(&conn)?;
     conn.set_prepared_statement_cache_capacity(128);
     // Only a checkpoint or a recovery by our own connections can make it wait: no other process holds the lock file.
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -82,10 +82,10 @@ fn connect_writer(options: &Options) -> Result<Connection, Error> {
 /// Checkpoints the recovered WAL into the file and starts a new one. After a crash the WAL may hold frames that were
 /// never synced, or that a failed fsync lost although the page cache still shows them: no new frames may follow those.
 /// A full disk cannot cause this, so it must not prevent the start.
-fn move_the_wal(conn: &Connection) -> Result<(), Error> {
+fn checkpoint_at_start(conn: &Connection) -> Result<(), Error> {
     match conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
-            tracing::warn!(%error, "the ledger's WAL could not be moved into its file at the start; it is tried again");
+            tracing::warn!(%error, "the checkpoint at the start failed because the disk is full; it is retried");
             Ok(())
         }
         other => Ok(other?),
@@ -95,8 +95,8 @@ fn move_the_wal(conn: &Connection) -> Result<(), Error> {
 pub(crate) fn open_reader(folder: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(folder.join(FILE), flags)?;
-    leave_the_wal(&conn)?;
-    plan_once(&conn)?;
+    disable_checkpoint_on_close(&conn)?;
+    fix_query_plans(&conn)?;
     conn.set_prepared_statement_cache_capacity(64);
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
     // Each commit of the writer invalidates the cached pages, so a larger cache would only waste memory.
@@ -111,14 +111,14 @@ pub(crate) fn open_reader(folder: &Path) -> Result<Connection, Error> {
 pub(crate) fn open_checkpointer(folder: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(folder.join(FILE), flags)?;
-    leave_the_wal(&conn)?;
+    disable_checkpoint_on_close(&conn)?;
     conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA wal_autocheckpoint = 0;")?;
     Ok(conn)
 }
 
 /// Disables the checkpoint when the last connection closes: after a failed fsync the pages it would copy cannot be
 /// trusted (`disk.rs`). The writer checkpoints explicitly if the disk is healthy.
-pub(crate) fn leave_the_wal(conn: &Connection) -> Result<(), Error> {
+pub(crate) fn disable_checkpoint_on_close(conn: &Connection) -> Result<(), Error> {
     conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(())
 }
@@ -126,7 +126,7 @@ pub(crate) fn leave_the_wal(conn: &Connection) -> Result<(), Error> {
 /// Plans a statement once, when it is prepared. Otherwise SQLite prepares it again whenever a parameter value might
 /// favour another plan, which never applies to lookups by key: this cost a tenth of the writer's time and nine tenths
 /// of reading a delivery. Queries that need a partial index therefore write the state as a literal.
-fn plan_once(conn: &Connection) -> Result<(), Error> {
+fn fix_query_plans(conn: &Connection) -> Result<(), Error> {
     conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
@@ -145,13 +145,13 @@ fn expect(conn: &Connection, pragma: &str, name: &'static str, wanted: &str) -> 
             other => other.as_str().unwrap_or_default().to_owned(),
         })
     })?;
-    if found == wanted { Ok(()) } else { Err(Error::Setting { name, found }) }
+    if found == wanted { Ok(()) } else { Err(Error::PragmaRefused { name, found }) }
 }
 
 fn migrate(conn: &Connection) -> Result<(), Error> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let Some(steps) = usize::try_from(found).ok().and_then(|from| MIGRATIONS.get(from..)) else {
-        return Err(Error::Schema { found, known: known() });
+        return Err(Error::Schema { found, known: version() });
     };
     for (step, to) in steps.iter().zip(found + 1..) {
         let transaction = conn.unchecked_transaction()?;
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_a_ledger_of_a_later_schema() {
+    fn later_schema_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let options = Options::new(folder.path());
         open_writer(&options).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
@@ -183,17 +183,17 @@ mod tests {
         let conn = open_writer(&Options::new(folder.path())).unwrap();
         for (sql, index) in [
             (crate::deliveries::outbox::DUE, "delivery_due"),
-            (crate::deliveries::outbox::LANES, "delivery_due"),
+            (crate::deliveries::outbox::DUE_SUMMARY, "delivery_due"),
             (crate::deliveries::outbox::DUE, "delivery_order"),
-            (crate::deliveries::fifo::LINE, "delivery_order"),
+            (crate::deliveries::fifo::NEXT_IN_FIFO, "delivery_order"),
             (crate::history::queries::DELIVERIES, "delivery_history"),
-            (crate::history::queries::DELIVERIES_AT_REST, "delivery_rest"),
-            (&crate::history::queries::oldest_at_rest(), "delivery_rest"),
+            (crate::history::queries::RESTING_DELIVERIES, "delivery_rest"),
+            (&crate::history::queries::resting_deliveries_sql(), "delivery_rest"),
             (crate::history::queries::EVENTS, "event_history"),
             (crate::events::replays::REPLAY_EVENTS, "event_history"),
             (crate::history::settlement_log::SETTLED, "PRIMARY KEY"),
             (crate::audit::OF_TENANT, "audit_tenant"),
-            (crate::registry::write::NAMED, "entry_name"),
+            (crate::registry::write::SUBSCRIPTION_BY_NAME, "document_name"),
         ] {
             let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let count = statement.parameter_count();

@@ -21,7 +21,7 @@ pub(crate) struct Readers {
     size: u32,
     /// Fair scheduling between tenants: a tenant's hundred searches queue behind each other, not in front of every
     /// other tenant's next one.
-    turns: FairSemaphore,
+    fair_share: FairSemaphore,
 }
 
 /// The pool, on behalf of one tenant.
@@ -35,7 +35,7 @@ impl Readers {
         let size = size.max(1);
         let idle = (0..size).map(|_| schema::open_reader(folder)).collect::<Result<_, _>>()?;
         let (idle, permits) = (Arc::new(Mutex::new(idle)), Arc::new(Semaphore::new(size as usize)));
-        let turns = FairSemaphore::new(Bounds {
+        let fair_share = FairSemaphore::new(Bounds {
             permits: size as usize,
             // One connection is left to other tenants if there are several.
             per_tenant_max: (size as usize - 1).max(1),
@@ -44,7 +44,7 @@ impl Readers {
             waiting_per_tenant_max: usize::MAX,
             cost: 1,
         });
-        Ok(Self { folder: folder.to_owned(), idle, permits, size, turns })
+        Ok(Self { folder: folder.to_owned(), idle, permits, size, fair_share })
     }
 
     /// The pool on behalf of a tenant, limited to its fair share.
@@ -64,7 +64,7 @@ impl Readers {
             let waiting = lock(&idle).pop();
             let conn = match waiting {
                 Some(conn) => conn,
-                // The connections have been closed since (`let_go`).
+                // The connections have been closed since (`close_connections`).
                 None => schema::open_reader(&folder)?,
             };
             // Returns the connection even if `read` panics, and before the permit is released.
@@ -84,7 +84,7 @@ impl Readers {
 
     /// Waits for running reads and closes all connections; for a thread without a runtime. New reads wait until the
     /// returned permit is dropped, then open new connections. `None` if the pool is closed.
-    pub(crate) fn let_go(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn close_connections(&self) -> Option<OwnedSemaphorePermit> {
         let all = Arc::clone(&self.permits).acquire_many_owned(self.size);
         let all = tokio::runtime::Builder::new_current_thread().build().ok()?.block_on(all).ok()?;
         lock(&self.idle).clear();
@@ -107,7 +107,7 @@ impl ReadersOf<'_> {
         self,
         read: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let place = self.readers.turns.acquire(&self.tenant).await.map_err(|_| Error::Closed)?;
+        let place = self.readers.fair_share.acquire(&self.tenant).await.map_err(|_| Error::Closed)?;
         self.readers
             .read(move |conn| {
                 // Held by the read itself, which runs to its end even if the caller has been cancelled.
@@ -200,7 +200,7 @@ mod tests {
                 tokio::spawn(async move { readers.of(&busy).read(wait).await })
             })
             .collect();
-        while !readers.turns.has_waiters() {
+        while !readers.fair_share.has_waiters() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         for _ in 0..20 {
@@ -225,14 +225,14 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn reads_for_the_deliveries_of_one_tenant_leave_a_connection_to_others() {
+    async fn data_plane_reads_leave_a_connection_to_other_tenants() {
         let (_folder, ledger) = open();
         assert_eq!(ledger.store.readers().size, READERS_MAX);
         one_is_left(ledger.store.readers(), &ledger, data_plane).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn searches_of_one_tenant_leave_a_connection_to_others() {
+    async fn history_reads_leave_a_connection_to_other_tenants() {
         let (_folder, ledger) = open();
         one_is_left(ledger.store.history_readers(), &ledger, history).await;
     }

@@ -65,7 +65,7 @@ macro_rules! params {
 }
 pub(crate) use params;
 
-macro_rules! as_rusqlite_does {
+macro_rules! delegate_to_rusqlite {
     ($($type:ty),*) => {$(
         impl ToColumn for $type {
             fn to_column(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -75,7 +75,19 @@ macro_rules! as_rusqlite_does {
     )*};
 }
 
-as_rusqlite_does!(bool, i64, u32, rusqlite::types::Value, str, String, [u8], Vec<u8>, [u8; 32], [u8; 16], Column<'_>);
+delegate_to_rusqlite!(
+    bool,
+    i64,
+    u32,
+    rusqlite::types::Value,
+    str,
+    String,
+    [u8],
+    Vec<u8>,
+    [u8; 32],
+    [u8; 16],
+    Column<'_>
+);
 
 impl FromColumn for String {
     fn from_column(value: ValueRef<'_>) -> FromSqlResult<Self> {
@@ -243,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn state_numbers_are_the_order_of_all() {
+    fn state_numbers_match_order() {
         for (number, state) in (0_i64..).zip(State::ALL) {
             assert_eq!(state_number(state), number);
         }

@@ -19,7 +19,7 @@ macro_rules! dedupe_tables {
             entries INTEGER NOT NULL
         );
         CREATE TABLE dedupe_part (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
-        CREATE TABLE dedupe_head (id INTEGER PRIMARY KEY, body BLOB NOT NULL);"
+        CREATE TABLE dedupe_header (id INTEGER PRIMARY KEY, body BLOB NOT NULL);"
     };
 }
 
@@ -28,7 +28,7 @@ pub(crate) const DEDUPE_TABLES: &str = dedupe_tables!();
 
 const V1: &str = concat!(
     r"
--- Accepted events. `packed` has a bit for each compressed column (`compression.rs`). `trace` is the trace context, 25
+-- Accepted events. `compressed` has a bit for each compressed column (`compression.rs`). `trace` is the trace context, 25
 -- bytes and a `tracestate`; null costs one byte at the end of the row.
 CREATE TABLE event (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -48,7 +48,7 @@ CREATE TABLE event (
     set_text TEXT NOT NULL,
     original BLOB,
     trace BLOB,
-    packed INTEGER NOT NULL
+    compressed INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX event_id ON event (id);
 CREATE INDEX event_history ON event (tenant, accepted_at);
@@ -88,7 +88,7 @@ CREATE INDEX delivery_rest ON delivery (tenant, state, created_at) WHERE state I
 CREATE INDEX delivery_history ON delivery (tenant, created_at);
 CREATE INDEX delivery_order ON delivery (subscription, order_key, seq) WHERE order_key IS NOT NULL AND state IN (0, 3);
 
-CREATE TABLE filtered (
+CREATE TABLE filter_output (
     delivery INTEGER PRIMARY KEY,
     claims TEXT,
     runs TEXT NOT NULL
@@ -100,7 +100,7 @@ CREATE TABLE attempt (
     id INTEGER PRIMARY KEY,
     at INTEGER NOT NULL,
     latency_us INTEGER NOT NULL,
-    told NOT NULL
+    doc NOT NULL
 );
 
 CREATE TABLE tally (
@@ -115,7 +115,7 @@ CREATE TABLE tally (
 ) WITHOUT ROWID;
 
 -- Failure streaks of subscriptions.
-CREATE TABLE failing (subscription BLOB PRIMARY KEY, tenant TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE failure_streak (subscription BLOB PRIMARY KEY, tenant TEXT NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 
 -- Counters per minute and hour. Only the first write of a bucket changes the index; later updates do not.
 CREATE TABLE statistic (
@@ -128,7 +128,7 @@ CREATE TABLE statistic (
 ) WITHOUT ROWID;
 CREATE INDEX statistic_age ON statistic (bucket_ms, at);
 
-CREATE TABLE entry (
+CREATE TABLE document (
     kind TEXT NOT NULL,
     tenant TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -136,13 +136,13 @@ CREATE TABLE entry (
     doc TEXT NOT NULL,
     PRIMARY KEY (kind, tenant, id)
 ) WITHOUT ROWID;
-CREATE INDEX entry_name ON entry (tenant, doc ->> '$.name') WHERE kind = 'subscription' AND doc ->> '$.name' IS NOT NULL;
+CREATE INDEX document_name ON document (tenant, doc ->> '$.name') WHERE kind = 'subscription' AND doc ->> '$.name' IS NOT NULL;
 
 -- A blob is charged to the tenant that stored it first. Its bytes are in its parts.
 CREATE TABLE blob (
     id INTEGER PRIMARY KEY,
     digest BLOB NOT NULL UNIQUE,
-    put_at INTEGER NOT NULL,
+    stored_at INTEGER NOT NULL,
     tenant TEXT NOT NULL,
     bytes INTEGER NOT NULL
 );
@@ -150,13 +150,13 @@ CREATE TABLE blob_part (
     id INTEGER PRIMARY KEY,
     digest BLOB NOT NULL,
     number INTEGER NOT NULL,
-    put_at INTEGER NOT NULL,
+    stored_at INTEGER NOT NULL,
     body BLOB NOT NULL
 );
 CREATE UNIQUE INDEX blob_part_of ON blob_part (digest, number);
 
 -- Bytes stored per tenant, and bytes of unfinished uploads per tenant (`stored.rs`).
-CREATE TABLE stored (tenant TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE tenant_usage (tenant TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE upload (
     digest BLOB NOT NULL,
     tenant TEXT NOT NULL,
@@ -199,7 +199,7 @@ CREATE TABLE audit (
     action TEXT AS (doc ->> '$.action')
 );
 CREATE INDEX audit_tenant ON audit (tenant);
-CREATE INDEX audit_made ON audit (tenant) WHERE action = 'tenant.create';
+CREATE INDEX audit_created ON audit (tenant) WHERE action = 'tenant.create';
 
 -- Requests with an `Idempotency-Key` header (`idempotency.rs`).
 CREATE TABLE idempotency (
@@ -209,7 +209,7 @@ CREATE TABLE idempotency (
     at INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
     request BLOB NOT NULL,
-    answer TEXT
+    response TEXT
 );
 CREATE INDEX idempotency_tenant ON idempotency (tenant, bytes);
 CREATE INDEX idempotency_at ON idempotency (at);

@@ -30,5 +30,5 @@ pub struct Content {
     /// See [`DueDelivery::attempts_before`](setgate_domain::delivery::DueDelivery::attempts_before); as of the read.
     pub attempts_before: u32,
     /// Whether an earlier delivery with the same order key must end first, as of the read.
-    pub kept_back: bool,
+    pub blocked: bool,
 }

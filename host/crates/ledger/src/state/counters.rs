@@ -12,39 +12,39 @@ use crate::Error;
 use crate::schema::sql_types::{Json, params};
 
 /// Capacity of the cache of rows.
-const KNOWN_MAX: usize = 1_024;
+const CACHED_ROWS_MAX: usize = 1_024;
 
 /// Counters of a batch, by subscription and minute.
 #[derive(Default)]
-pub(crate) struct Gathered(BTreeMap<(TenantId, SubscriptionId, Timestamp), Statistics>);
+pub(crate) struct BatchCounters(BTreeMap<(TenantId, SubscriptionId, Timestamp), Statistics>);
 
-impl Gathered {
+impl BatchCounters {
     /// Counters of the minute that contains `at`.
     pub(crate) fn of(&mut self, tenant: &TenantId, subscription: SubscriptionId, at: Timestamp) -> &mut Statistics {
-        self.0.entry((tenant.clone(), subscription, begin_of(at, MINUTE_MS))).or_default()
+        self.0.entry((tenant.clone(), subscription, bucket_start(at, MINUTE_MS))).or_default()
     }
 
-    pub(crate) fn absorb(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         for (key, counted) in other.0 {
             self.0.entry(key).or_default().merge(&counted);
         }
     }
 
-    pub(crate) fn store(&self, conn: &Connection, known: &mut Known) -> Result<(), Error> {
+    pub(crate) fn store(&self, conn: &Connection, cache: &mut StatisticsCache) -> Result<(), Error> {
         let mut hours: BTreeMap<(&TenantId, SubscriptionId, Timestamp), Statistics> = BTreeMap::new();
         for ((tenant, subscription, minute), counted) in &self.0 {
-            known.add(conn, (tenant.clone(), *subscription, MINUTE_MS, *minute), counted)?;
-            hours.entry((tenant, *subscription, begin_of(*minute, HOUR_MS))).or_default().merge(counted);
+            cache.add(conn, (tenant.clone(), *subscription, MINUTE_MS, *minute), counted)?;
+            hours.entry((tenant, *subscription, bucket_start(*minute, HOUR_MS))).or_default().merge(counted);
         }
         for ((tenant, subscription, hour), counted) in &hours {
-            known.add(conn, ((*tenant).clone(), *subscription, HOUR_MS, *hour), counted)?;
+            cache.add(conn, ((*tenant).clone(), *subscription, HOUR_MS, *hour), counted)?;
         }
         Ok(())
     }
 }
 
 /// Start of the bucket that contains an instant.
-pub(crate) fn begin_of(at: Timestamp, bucket_ms: i64) -> Timestamp {
+pub(crate) fn bucket_start(at: Timestamp, bucket_ms: i64) -> Timestamp {
     Timestamp::from_millis(at.as_millis().div_euclid(bucket_ms).saturating_mul(bucket_ms))
 }
 
@@ -53,20 +53,20 @@ type Key = (TenantId, SubscriptionId, i64, Timestamp);
 
 /// Write-through cache of rows, so that adding to one need not read it. Invalid after a batch that was not committed.
 #[derive(Default)]
-pub(crate) struct Known(HashMap<Key, Statistics>);
+pub(crate) struct StatisticsCache(HashMap<Key, Statistics>);
 
-impl Known {
-    pub(crate) fn forget(&mut self) {
+impl StatisticsCache {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
     fn add(&mut self, conn: &Connection, key: Key, counted: &Statistics) -> Result<(), Error> {
-        if self.0.len() >= KNOWN_MAX && !self.0.contains_key(&key) {
+        if self.0.len() >= CACHED_ROWS_MAX && !self.0.contains_key(&key) {
             self.0.clear();
         }
         let (tenant, subscription, bucket_ms, at) = key.clone();
         let sum = match self.0.entry(key) {
-            Entry::Occupied(known) => known.into_mut(),
+            Entry::Occupied(cached) => cached.into_mut(),
             Entry::Vacant(place) => {
                 let before = conn
                     .prepare_cached(

@@ -48,7 +48,7 @@ impl Cause {
 }
 
 /// Minimum time between two log lines about the same outage.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// File written after a failure to get the operating system's own error, which SQLite does not pass on.
 const PROBE: &str = "ledger.probe";
 
@@ -58,9 +58,9 @@ pub(crate) struct Disk {
     failing: AtomicBool,
     suspect: AtomicBool,
     cause: Mutex<Option<Cause>>,
-    told: LogThrottle,
+    log_throttle: LogThrottle,
     /// Throttles log lines about failed checkpoints.
-    pub(crate) checkpoints_told: LogThrottle,
+    pub(crate) checkpoint_log_throttle: LogThrottle,
 }
 
 impl Disk {
@@ -70,25 +70,28 @@ impl Disk {
             failing: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
             cause: Mutex::new(None),
-            told: LogThrottle::new(TELL_EVERY),
-            checkpoints_told: LogThrottle::new(TELL_EVERY),
+            log_throttle: LogThrottle::new(LOG_INTERVAL),
+            checkpoint_log_throttle: LogThrottle::new(LOG_INTERVAL),
         }
     }
 
     /// Records that a write failed during `doing`.
     pub(crate) fn failed(&self, doing: &str, error: &dyn std::fmt::Display) {
         let first = !self.failing.swap(true, Ordering::AcqRel);
-        if let Some(unsaid) = self.told.allow() {
-            let system = probe(&self.folder).err();
-            let cause = match &system {
-                Some(system) => Cause::of(system),
+        if let Some(suppressed) = self.log_throttle.allow() {
+            let os_error = probe(&self.folder).err();
+            let cause = match &os_error {
+                Some(os_error) => Cause::of(os_error),
                 None if error.to_string().contains("full") => Cause::Full,
                 None => Cause::Fails,
             };
             self.set_cause(Some(cause));
-            let system = system.map_or_else(|| "a file beside it can be written".to_owned(), |error| error.to_string());
-            tracing::error!(%error, doing, system, unsaid, "the ledger cannot write: {}; nothing is accepted before it \
-                can, what was accepted stays, and it is tried again each second", cause.as_str());
+            let os_error = os_error.map_or_else(
+                || "none: a probe file in the same folder could be written".to_owned(),
+                |error| error.to_string(),
+            );
+            tracing::error!(%error, doing, os_error, suppressed, "the ledger cannot write: {}; events are refused until it \
+                can, accepted events are safe, and a write is retried every second", cause.as_str());
         } else if first {
             // An outage was logged a moment ago; this one may have another cause.
             self.set_cause(Some(probe(&self.folder).err().map_or(Cause::Fails, |error| Cause::of(&error))));
@@ -104,7 +107,7 @@ impl Disk {
     }
 
     /// Records an I/O error in a checkpoint; see the module documentation.
-    pub(crate) fn suspect(&self) {
+    pub(crate) fn set_suspect(&self) {
         self.suspect.store(true, Ordering::Release);
     }
 
@@ -113,7 +116,7 @@ impl Disk {
     }
 
     /// Called after the files have been reopened.
-    pub(crate) fn is_trusted_again(&self) {
+    pub(crate) fn clear_suspect(&self) {
         self.suspect.store(false, Ordering::Release);
     }
 
@@ -138,7 +141,7 @@ pub(crate) fn is_io(error: &rusqlite::Error) -> bool {
 
 fn probe(folder: &Path) -> io::Result<()> {
     let probe = folder.join(PROBE);
-    crate::schema::files::begin_private(&probe)?;
+    crate::schema::files::create_private(&probe)?;
     let mut file = std::fs::File::create(probe)?;
     file.write_all(&[0; 4096])?;
     file.sync_all()

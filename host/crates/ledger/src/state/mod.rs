@@ -3,6 +3,7 @@
 pub(crate) mod content;
 pub(crate) mod counters;
 pub(crate) mod disk;
+pub(crate) mod document_usage;
 pub(crate) mod fanout_cursor;
 pub(crate) mod handoff;
 pub(crate) mod recent_writes;
@@ -10,4 +11,3 @@ pub(crate) mod settlements;
 pub(crate) mod snapshot;
 pub(crate) mod space;
 pub(crate) mod stored;
-pub(crate) mod weight;

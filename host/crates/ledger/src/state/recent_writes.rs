@@ -75,7 +75,7 @@ impl Hot {
             filter_tries: 0,
             plan: due.plan,
             attempts_before: 0,
-            kept_back: false,
+            blocked: false,
         })
     }
 
@@ -178,7 +178,7 @@ fn weight(event: &Event) -> usize {
 mod tests {
     use super::*;
     use crate::tests::{NOW, attempt, block_on, event, new_delivery, open, open_at, tenant, with_events};
-    use crate::{FanOut, Ledger, Options, Redriven};
+    use crate::{FanOut, Ledger, Options, RedriveOutcome};
     use setgate_base::clock::Clock;
     use setgate_domain::delivery::{Redrive, Settlement, Step};
 
@@ -239,7 +239,7 @@ mod tests {
             ledger.deliveries.settle(Settlement::new(due[0].seq, NOW, dead)).await.unwrap();
             // A manual decision may change any row.
             let again = ledger.deliveries.redrive(&due[0].tenant, due[0].id, Redrive::Again, NOW).await.unwrap();
-            assert!(matches!(again, Some(Redriven::Due(_))));
+            assert!(matches!(again, Some(RedriveOutcome::Due(_))));
             assert!(!is_hot(&ledger, due[0].seq) && !is_hot(&ledger, due[1].seq));
             assert_eq!(ledger.deliveries.load(&tenant().id, due[0].seq).await.unwrap().unwrap().attempts, 1);
         });

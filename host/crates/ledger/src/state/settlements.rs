@@ -35,7 +35,7 @@ impl Log {
     }
 
     /// Appends the entries of a later request of the batch.
-    pub(crate) fn absorb(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         for (tenant, entries) in other.0 {
             self.0.entry(tenant).or_default().extend(entries);
         }

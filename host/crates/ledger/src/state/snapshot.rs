@@ -14,7 +14,7 @@ use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::{ApiKey, Incarnation, Tenant};
 
 use crate::Error;
-use crate::state::weight::{Weighed, Weight};
+use crate::state::document_usage::{DocumentUsage, MeasuredDocument};
 
 /// A document with its version. Versions increase across the whole ledger and are never reused, so a document recreated
 /// under an old name does not match an old version.
@@ -45,8 +45,8 @@ pub struct Snapshot {
 pub struct TenantView {
     /// The tenant itself.
     pub tenant: Arc<Versioned<Tenant>>,
-    /// Total weight of its documents, including its keys.
-    pub weight: Weight,
+    /// Memory used by its documents, including its keys.
+    pub document_usage: DocumentUsage,
     /// Sources by name.
     pub sources: BTreeMap<SourceName, Arc<Versioned<Source>>>,
     /// Filters by name.
@@ -76,7 +76,7 @@ impl Snapshot {
         // sorting.
         for of in ["kind = 'tenant'", "kind <> 'tenant'"] {
             let mut statement = conn.prepare(&format!(
-                "SELECT kind, tenant, id, version, doc FROM entry WHERE {of} ORDER BY kind, tenant, id"
+                "SELECT kind, tenant, id, version, doc FROM document WHERE {of} ORDER BY kind, tenant, id"
             ))?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
@@ -88,7 +88,7 @@ impl Snapshot {
                 let text = text(4)?;
                 let doc = Doc::parse(kind, text)
                     .map_err(|e| corrupt(e.to_string()))?
-                    .ok_or_else(|| corrupt("an unknown kind of document".into()))?;
+                    .ok_or_else(|| corrupt("the kind of document is unknown".into()))?;
                 snapshot.put(doc, version, text.len());
             }
         }
@@ -109,7 +109,7 @@ impl Snapshot {
     }
 
     fn put(&mut self, mut doc: Doc, version: u64, bytes: usize) {
-        doc.fit();
+        doc.shrink();
         match doc {
             Doc::Tenant(value) => {
                 let id = value.id.clone();
@@ -117,12 +117,12 @@ impl Snapshot {
                 match self.tenants.get_mut(&id) {
                     Some(view) => {
                         let view = Arc::make_mut(view);
-                        view.weight += tenant.weight();
-                        view.weight -= std::mem::replace(&mut view.tenant, tenant).weight();
+                        view.document_usage += tenant.document_usage();
+                        view.document_usage -= std::mem::replace(&mut view.tenant, tenant).document_usage();
                     }
                     None => {
                         let view = TenantView {
-                            weight: tenant.weight(),
+                            document_usage: tenant.document_usage(),
                             tenant,
                             sources: BTreeMap::new(),
                             filters: BTreeMap::new(),
@@ -133,21 +133,21 @@ impl Snapshot {
                     }
                 }
             }
-            Doc::Source(value) => self.under(&value.tenant.clone(), |view| {
+            Doc::Source(value) => self.update_tenant(&value.tenant.clone(), |view| {
                 let (name, new) = (value.name.clone(), Versioned { version, bytes, value });
-                replace(&mut view.weight, &mut view.sources, name, Some(new));
+                replace(&mut view.document_usage, &mut view.sources, name, Some(new));
             }),
-            Doc::Filter(value) => self.under(&value.tenant.clone(), |view| {
+            Doc::Filter(value) => self.update_tenant(&value.tenant.clone(), |view| {
                 let (name, new) = (value.name.clone(), Versioned { version, bytes, value });
-                replace(&mut view.weight, &mut view.filters, name, Some(new));
+                replace(&mut view.document_usage, &mut view.filters, name, Some(new));
             }),
-            Doc::Subscription(value) => self.under(&value.tenant.clone(), |view| {
+            Doc::Subscription(value) => self.update_tenant(&value.tenant.clone(), |view| {
                 let (id, new) = (value.id, Versioned { version, bytes, value: *value });
-                replace(&mut view.weight, &mut view.subscriptions, id, Some(new));
+                replace(&mut view.document_usage, &mut view.subscriptions, id, Some(new));
             }),
-            Doc::Table(value) => self.under(&value.tenant.clone(), |view| {
+            Doc::Table(value) => self.update_tenant(&value.tenant.clone(), |view| {
                 let (name, new) = (value.name.clone(), Versioned { version, bytes, value });
-                replace(&mut view.weight, &mut view.tables, name, Some(new));
+                replace(&mut view.document_usage, &mut view.tables, name, Some(new));
             }),
             Doc::Key(value) => {
                 let (id, tenant) = (value.id, value.tenant.clone());
@@ -163,16 +163,24 @@ impl Snapshot {
                 self.keys.retain(|_, key| key.value.tenant.as_ref() != Some(tenant));
             }
             Name::Source(tenant, name) => {
-                self.under(tenant, |view| replace(&mut view.weight, &mut view.sources, name.clone(), None));
+                self.update_tenant(tenant, |view| {
+                    replace(&mut view.document_usage, &mut view.sources, name.clone(), None)
+                });
             }
             Name::Filter(tenant, name) => {
-                self.under(tenant, |view| replace(&mut view.weight, &mut view.filters, name.clone(), None));
+                self.update_tenant(tenant, |view| {
+                    replace(&mut view.document_usage, &mut view.filters, name.clone(), None)
+                });
             }
             Name::Subscription(tenant, id) => {
-                self.under(tenant, |view| replace(&mut view.weight, &mut view.subscriptions, *id, None));
+                self.update_tenant(tenant, |view| {
+                    replace(&mut view.document_usage, &mut view.subscriptions, *id, None)
+                });
             }
             Name::Table(tenant, name) => {
-                self.under(tenant, |view| replace(&mut view.weight, &mut view.tables, name.clone(), None));
+                self.update_tenant(tenant, |view| {
+                    replace(&mut view.document_usage, &mut view.tables, name.clone(), None)
+                });
             }
             Name::Key(id) => {
                 let tenant = self.keys.get(id).and_then(|key| key.value.tenant.clone());
@@ -182,16 +190,16 @@ impl Snapshot {
     }
 
     /// Keys are stored outside the tenants, because they are looked up by id alone, but count towards their tenant's
-    /// weight.
+    /// documents.
     fn replace_key(&mut self, id: KeyId, tenant: Option<TenantId>, new: Option<Versioned<ApiKey>>) {
-        let mut weight = Weight::default();
-        replace(&mut weight, &mut self.keys, id, new);
+        let mut usage = DocumentUsage::default();
+        replace(&mut usage, &mut self.keys, id, new);
         if let Some(tenant) = tenant {
-            self.under(&tenant, |view| view.weight += weight);
+            self.update_tenant(&tenant, |view| view.document_usage += usage);
         }
     }
 
-    fn under(&mut self, tenant: &TenantId, change: impl FnOnce(&mut TenantView)) {
+    fn update_tenant(&mut self, tenant: &TenantId, change: impl FnOnce(&mut TenantView)) {
         // A document is never written without its tenant; a leftover one would have no reader.
         if let Some(view) = self.tenants.get_mut(tenant) {
             change(Arc::make_mut(view));
@@ -199,24 +207,24 @@ impl Snapshot {
     }
 }
 
-/// Replaces or removes a document and updates the weight accordingly.
+/// Replaces or removes a document and updates the tenant's usage.
 fn replace<K: Ord, T>(
-    weight: &mut Weight,
+    usage: &mut DocumentUsage,
     documents: &mut BTreeMap<K, Arc<Versioned<T>>>,
     key: K,
     new: Option<Versioned<T>>,
 ) where
-    Versioned<T>: Weighed,
+    Versioned<T>: MeasuredDocument,
 {
     let before = match new {
         Some(new) => {
-            *weight += new.weight();
+            *usage += new.document_usage();
             documents.insert(key, Arc::new(new))
         }
         None => documents.remove(&key),
     };
     if let Some(before) = before {
-        *weight -= before.weight();
+        *usage -= before.document_usage();
     }
 }
 
@@ -251,7 +259,7 @@ impl Doc {
 
     /// Releases the spare capacity of its lists. A list of one element read from JSON has capacity for four, and
     /// documents stay in memory for as long as the host runs.
-    pub(crate) fn fit(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         match self {
             Self::Tenant(_) | Self::Table(_) | Self::Key(_) => {}
             Self::Source(s) => {

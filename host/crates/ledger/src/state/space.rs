@@ -13,13 +13,13 @@ pub(crate) const DISK_FREE_BYTES: &str = "setgate_disk_free_bytes";
 /// Gauge: bytes of the ledger's file in use, limited by `data.ledger_bytes_max`.
 pub(crate) const USED_BYTES: &str = "setgate_ledger_used_bytes";
 /// Gauge: 1 while new data is refused for lack of space.
-pub(crate) const SHORT: &str = "setgate_ledger_short_of_space";
+pub(crate) const SHORT_OF_SPACE: &str = "setgate_ledger_short_of_space";
 
 /// Reason why new data is refused. Deliveries, settlements and retention continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Shortage {
     /// The disk is nearly full.
-    #[error("{free} bytes are free on the host's disk, and `data.disk_free_bytes_min` is {min}")]
+    #[error("the disk has {free} free bytes, less than `data.disk_free_bytes_min` ({min})")]
     Disk {
         /// Free bytes.
         free: u64,
@@ -28,8 +28,8 @@ pub enum Shortage {
     },
     /// Space is getting short, and the tenant stores more than an equal share.
     #[error(
-        "the host is short of space, and this tenant has stored {stored} bytes: tenants with more than {share}, an equal \
-         share, are refused first"
+        "the host is short of space, and tenants that store more than an equal share ({share} bytes) are refused first: this \
+         tenant stores {stored} bytes"
     )]
     Share {
         /// Bytes stored by the tenant.
@@ -38,7 +38,7 @@ pub enum Shortage {
         share: u64,
     },
     /// The ledger has reached its maximum size, and nothing in it may be deleted yet.
-    #[error("the ledger has {used} bytes, and `data.ledger_bytes_max` is {max}")]
+    #[error("the ledger uses {used} bytes and has reached `data.ledger_bytes_max` ({max})")]
     Ledger {
         /// Bytes in use.
         used: u64,
@@ -69,7 +69,7 @@ pub(crate) struct Space {
     disk_low: AtomicBool,
     ledger_full: AtomicBool,
     /// Wakes the retention task.
-    pub(crate) pressed: Notify,
+    pub(crate) pressure_started: Notify,
 }
 
 impl Space {
@@ -83,7 +83,7 @@ impl Space {
             written: AtomicU64::new(0),
             disk_low: AtomicBool::new(false),
             ledger_full: AtomicBool::new(false),
-            pressed: Notify::new(),
+            pressure_started: Notify::new(),
         }
     }
 
@@ -91,8 +91,8 @@ impl Space {
     pub(crate) fn set_limits(&self, options: &Options) {
         self.free_min.store(options.disk_free_bytes_min, Ordering::Relaxed);
         self.ledger_max.store(options.ledger_bytes_max, Ordering::Relaxed);
-        self.disk_has(self.free.load(Ordering::Relaxed));
-        self.ledger_has(self.used());
+        self.set_disk_free(self.free.load(Ordering::Relaxed));
+        self.set_ledger_used(self.used());
     }
 
     fn free_min(&self) -> u64 {
@@ -104,21 +104,21 @@ impl Space {
     }
 
     /// Queries the file system. On an error the previous figures stay.
-    pub(crate) fn look(&self) {
+    pub(crate) fn measure(&self) {
         match free_bytes(&self.folder) {
-            Ok(free) => self.disk_has(free),
-            Err(error) => tracing::debug!(%error, "the free space of the disk cannot be learned"),
+            Ok(free) => self.set_disk_free(free),
+            Err(error) => tracing::debug!(%error, "the free disk space cannot be read"),
         }
         #[expect(clippy::cast_precision_loss, reason = "a gauge may be off by a byte in 2^52")]
         {
             metrics::gauge!(DISK_FREE_BYTES).set(self.free.load(Ordering::Relaxed) as f64);
             metrics::gauge!(USED_BYTES).set(self.used() as f64);
         }
-        metrics::gauge!(SHORT).set(if self.shortage().is_some() { 1.0 } else { 0.0 });
+        metrics::gauge!(SHORT_OF_SPACE).set(if self.shortage().is_some() { 1.0 } else { 0.0 });
     }
 
     /// Adds stored bytes. They count twice, since they are written to the WAL and later to the file.
-    pub(crate) fn wrote(&self, bytes: u64) {
+    pub(crate) fn add_written(&self, bytes: u64) {
         self.written.fetch_add(bytes.saturating_mul(2), Ordering::Relaxed);
     }
 
@@ -130,7 +130,7 @@ impl Space {
         free < self.free_min().saturating_mul(2) || (max > 0 && self.used() > max - max / 20)
     }
 
-    fn disk_has(&self, free: u64) {
+    fn set_disk_free(&self, free: u64) {
         self.free.store(free, Ordering::Relaxed);
         self.written.store(0, Ordering::Relaxed);
         let was = self.disk_low.load(Ordering::Relaxed);
@@ -141,22 +141,22 @@ impl Space {
             tracing::error!(
                 free,
                 min,
-                "the disk is nearly full: no event is taken in before there is space again; \
-                deliveries and retention go on. Make room, or lower `data.disk_free_bytes_min`"
+                "the disk is nearly full: events are refused until space is free again; \
+                deliveries and retention continue. Free disk space, or lower `data.disk_free_bytes_min`"
             );
-            self.pressed.notify_one();
+            self.pressure_started.notify_one();
         }
         if was && !low {
-            tracing::info!(free, min, "there is space on the disk again: events are taken in");
+            tracing::info!(free, min, "disk space is available again: events are accepted");
         }
     }
 
     /// Updates the bytes in use of the ledger's file.
-    pub(crate) fn ledger_has(&self, used: u64) {
+    pub(crate) fn set_ledger_used(&self, used: u64) {
         self.used.store(used, Ordering::Relaxed);
         let max = self.ledger_max();
-        if max > 0 && used > pressed_from(max) {
-            self.pressed.notify_one();
+        if max > 0 && used > pressure_starts_at(max) {
+            self.pressure_started.notify_one();
         }
         let was = self.ledger_full.load(Ordering::Relaxed);
         let full = max > 0 && is_full(was, used, max);
@@ -165,12 +165,12 @@ impl Space {
             tracing::error!(
                 used,
                 max,
-                "the ledger has its size: no event is taken in before something in it is at rest \
-                and older than `data.retention_min_s`. Raise `data.ledger_bytes_max`, or see what is due or held"
+                "the ledger has reached its maximum size: events are refused until older ones can be deleted. \
+                Raise `data.ledger_bytes_max`, lower `data.retention_min_s`, or resolve due and held deliveries"
             );
         }
         if was && !full {
-            tracing::info!(used, max, "the ledger has room again: events are taken in");
+            tracing::info!(used, max, "the ledger is below its limit again: events are accepted");
         }
     }
 
@@ -181,7 +181,7 @@ impl Space {
     /// Target size in bytes for early deletion, or `None` if the ledger is small enough.
     pub(crate) fn pressure(&self) -> Option<u64> {
         let max = self.ledger_max();
-        (max > 0 && self.used() > pressed_from(max)).then(|| pressed_to(max))
+        (max > 0 && self.used() > pressure_starts_at(max)).then(|| pressure_ends_at(max))
     }
 
     pub(crate) fn shortage(&self) -> Option<Shortage> {
@@ -204,18 +204,18 @@ fn is_full(was: bool, used: u64, max: u64) -> bool {
 }
 
 /// Nine tenths of the maximum: early deletion starts.
-fn pressed_from(max: u64) -> u64 {
+fn pressure_starts_at(max: u64) -> u64 {
     max - max / 10
 }
 
 /// Eight tenths of the maximum: early deletion stops.
-fn pressed_to(max: u64) -> u64 {
+fn pressure_ends_at(max: u64) -> u64 {
     max - max / 5
 }
 
 fn free_bytes(folder: &Path) -> std::io::Result<u64> {
-    let about = rustix::fs::statvfs(folder)?;
-    Ok(about.f_bavail.saturating_mul(about.f_frsize))
+    let stat = rustix::fs::statvfs(folder)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 #[cfg(test)]
@@ -227,19 +227,19 @@ mod tests {
     }
 
     #[test]
-    fn ingest_is_shut_below_the_bound_and_opened_well_above() {
+    fn low_disk_has_hysteresis() {
         let space = space(800, 0);
         for (free, short) in [(900, false), (800, false), (799, true), (899, true), (900, false), (899, false)] {
-            space.disk_has(free);
+            space.set_disk_free(free);
             let expected = short.then_some(Shortage::Disk { free, min: 800 });
             assert_eq!(space.shortage(), expected, "{free} bytes free");
         }
-        space.ledger_has(u64::MAX);
+        space.set_ledger_used(u64::MAX);
         assert_eq!(space.shortage(), None, "0 is no bound");
     }
 
     #[test]
-    fn a_ledger_of_its_size_is_full_until_some_of_it_is_gone() {
+    fn full_ledger_has_hysteresis() {
         let space = space(0, 1_000);
         for (used, short, down_to) in [
             (900, false, None),
@@ -248,34 +248,34 @@ mod tests {
             (951, true, Some(800)),
             (950, false, Some(800)),
         ] {
-            space.ledger_has(used);
+            space.set_ledger_used(used);
             let expected = short.then_some(Shortage::Ledger { used, max: 1_000 });
             assert_eq!((space.shortage(), space.pressure()), (expected, down_to), "{used} bytes used");
         }
     }
 
     #[test]
-    fn room_is_tight_before_it_is_out() {
+    fn space_is_tight_before_short() {
         let space = space(800, 1_000);
         assert!(!space.is_tight());
-        space.disk_has(1_600);
+        space.set_disk_free(1_600);
         assert!(!space.is_tight());
-        space.wrote(1);
+        space.add_written(1);
         assert!(space.is_tight(), "what was written since the look is taken off, for the WAL and for the file");
-        space.disk_has(1_599);
+        space.set_disk_free(1_599);
         assert!(space.is_tight() && space.shortage().is_none());
-        space.disk_has(1_600);
-        space.ledger_has(951);
+        space.set_disk_free(1_600);
+        space.set_ledger_used(951);
         assert!(space.is_tight() && space.shortage().is_none());
-        space.ledger_has(950);
+        space.set_ledger_used(950);
         assert!(!space.is_tight());
     }
 
     #[test]
-    fn other_bounds_hold_at_once() {
+    fn new_limits_apply_at_once() {
         let space = space(0, 1_000);
-        space.disk_has(500);
-        space.ledger_has(1_000);
+        space.set_disk_free(500);
+        space.set_ledger_used(1_000);
         let bound = |disk_free_bytes_min, ledger_bytes_max| {
             space.set_limits(&Options { disk_free_bytes_min, ledger_bytes_max, ..Options::new("/") });
             (space.shortage(), space.pressure())
@@ -287,10 +287,10 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_of_this_test_has_a_size() {
+    fn free_bytes_are_measured() {
         assert!(free_bytes(&std::env::temp_dir()).is_ok_and(|free| free > 0));
         let space = space(u64::MAX, 0);
-        space.look();
+        space.measure();
         assert!(matches!(space.shortage(), Some(Shortage::Disk { .. })));
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes stored by each tenant: events, deliveries, attempts, filter output, plans, blobs and unfinished uploads. Tenants
 //! share a disk, and row counts say little about its use.
 //!
-//! The table `stored` has one row per tenant. Each write or delete of a row reports the change
+//! The table `tenant_usage` has one row per tenant. Each write or delete of a row reports the change
 //! ([`crate::commit::effects::Effects::stored`]), and the sums are written in the same transaction, so they are exact after a
 //! crash. [`RECOUNT`] defines the sums, and `admin check` compares the two. Lengths are those of the compressed columns
 //! on disk, which SQLite reads from the row header. The overhead of a row, including its index entries, is a constant
@@ -47,8 +47,8 @@ pub(crate) const RECOUNT: &str = concat!(
         UNION ALL SELECT tenant, 300 + coalesce(octet_length(reason), 0) FROM delivery
         UNION ALL SELECT d.tenant, ",
     filtered_bytes!(),
-    " FROM filtered f JOIN delivery d ON d.seq = f.delivery
-        UNION ALL SELECT d.tenant, 32 + octet_length(told) FROM attempt a JOIN delivery d ON d.seq = a.id >> 20
+    " FROM filter_output f JOIN delivery d ON d.seq = f.delivery
+        UNION ALL SELECT d.tenant, 32 + octet_length(a.doc) FROM attempt a JOIN delivery d ON d.seq = a.id >> 20
         UNION ALL SELECT doc ->> '$.tenant', octet_length(doc) FROM plan WHERE json_valid(doc) AND doc ->> '$.tenant' IS NOT NULL
         UNION ALL SELECT tenant, bytes FROM blob
         UNION ALL SELECT tenant, bytes FROM upload
@@ -64,7 +64,7 @@ pub(crate) fn of_event(conn: &Connection, event: EventSeq) -> Result<i64, Error>
 
 /// Bytes of a delivery's filter output.
 pub(crate) fn of_filtered(conn: &Connection, delivery: DeliverySeq) -> Result<i64, Error> {
-    let sql = concat!("SELECT ", filtered_bytes!(), " FROM filtered WHERE delivery = ?1");
+    let sql = concat!("SELECT ", filtered_bytes!(), " FROM filter_output WHERE delivery = ?1");
     let bytes = conn.prepare_cached(sql)?.query_row(params![delivery], |row| row.get(0)).optional()?;
     Ok(bytes.unwrap_or(0))
 }
@@ -76,7 +76,9 @@ pub(crate) fn of_delivery(conn: &Connection, delivery: DeliverySeq) -> Result<i6
         .query_row(params![delivery], |row| row.get(0))
         .optional()?;
     let attempts: i64 = conn
-        .prepare_cached("SELECT coalesce(sum(32 + octet_length(told)), 0) FROM attempt WHERE id >= ?1 << 20 AND id < (?1 + 1) << 20")?
+        .prepare_cached(
+            "SELECT coalesce(sum(32 + octet_length(doc)), 0) FROM attempt WHERE id >= ?1 << 20 AND id < (?1 + 1) << 20",
+        )?
         .query_row(params![delivery], |row| row.get(0))?;
     Ok(row.unwrap_or(0) + attempts + of_filtered(conn, delivery)?)
 }
@@ -94,7 +96,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     pub(crate) fn load(conn: &Connection) -> Result<Self, Error> {
-        let mut statement = conn.prepare("SELECT tenant, bytes FROM stored WHERE bytes <> 0")?;
+        let mut statement = conn.prepare("SELECT tenant, bytes FROM tenant_usage WHERE bytes <> 0")?;
         let of =
             statement.query_map([], |row| Ok((row.column(0)?, row.get(1)?)))?.collect::<Result<HashMap<_, _>, _>>()?;
         let stored = Self { of: RwLock::default(), total: AtomicI64::new(0) };
@@ -138,14 +140,14 @@ impl Stored {
 mod tests {
     use crate::inspect;
     use crate::tests::{NOW, TENANT, attempt, block_on, due_one, event, open, reopen, run, tenant};
-    use crate::{Expected, Ledger};
+    use crate::{Ledger, Precondition};
     use setgate_domain::delivery::{Redrive, Settlement, Step};
 
     /// Checks that the sums match the rows.
     fn assert_exact(folder: &tempfile::TempDir, after: &str) {
         let found = inspect(folder.path()).unwrap();
         let stored = found.checks.iter().find(|check| check.name == "stored").unwrap();
-        assert_eq!(stored.faults, 0, "after {after}: {:?}", stored.told);
+        assert_eq!(stored.faults, 0, "after {after}: {:?}", stored.details);
     }
 
     fn of(ledger: &Ledger) -> u64 {
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_row_that_is_written_changed_or_deleted_is_in_the_sum() {
+    fn sum_matches_rows_after_every_change() {
         block_on(async {
             let (folder, ledger) = open();
             let due = due_one(&ledger).await;
@@ -189,13 +191,13 @@ mod tests {
             assert!(full > 300 << 10);
             let ledger = reopen(&folder, ledger).await;
             assert_eq!(of(&ledger), full, "a restart knows the same");
-            assert_eq!(ledger.usage.stored_of_all(), [(tenant().id, full)]);
+            assert_eq!(ledger.usage.stored_by_tenant(), [(tenant().id, full)]);
 
             ledger.events.append(event(9)).await.unwrap();
             ledger.upkeep.retain(NOW.plus_millis(40 * 24 * 3_600_000)).await.unwrap();
             assert_exact(&folder, "retention");
             assert!(of(&ledger) < full / 100, "{} of {full} are left", of(&ledger));
-            ledger.registry.remove_tenant(&tenant().id, Expected::Any).await.unwrap();
+            ledger.registry.remove_tenant(&tenant().id, Precondition::Any).await.unwrap();
             ledger.upkeep.retain(NOW.plus_millis(80 * 24 * 3_600_000)).await.unwrap();
             assert_exact(&folder, "its tenant was removed");
             assert_eq!(of(&ledger), 0);

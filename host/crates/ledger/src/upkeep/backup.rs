@@ -22,7 +22,7 @@ use crate::Error;
 use crate::schema;
 use crate::schema::FILE;
 use crate::schema::files;
-use crate::schema::folder::{LOCK, hold, sync_folder};
+use crate::schema::folder::{LOCK, lock_folder, sync_folder};
 use crate::schema::sql_types::ReadColumn;
 
 const MANIFEST: &str = "backup.json";
@@ -60,10 +60,10 @@ pub enum BackupError {
     #[error("there is no ledger in {}: name the data folder with --data, or the configuration with --config", .0.display())]
     NoLedger(PathBuf),
     /// A folder that must be new or empty is not.
-    #[error("{} is not empty: nothing is ever written over; name another folder, or move it away", .0.display())]
+    #[error("{} is not empty, and nothing is overwritten: name another folder, or move its content away", .0.display())]
     NotEmpty(PathBuf),
     /// The manifest is missing or invalid.
-    #[error("{} is no backup: its {MANIFEST} {why}", path.display())]
+    #[error("{} is not a backup: its {MANIFEST} {why}", path.display())]
     Manifest {
         /// The folder.
         path: PathBuf,
@@ -104,7 +104,7 @@ pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, Bac
     if !source.is_file() {
         return Err(BackupError::NoLedger(ledger.to_owned()));
     }
-    files::refuse_shared(to)?;
+    files::check_folder_mode(to)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(failed(to))?;
     if !is_empty(to)? {
         return Err(BackupError::NotEmpty(to.to_owned()));
@@ -114,11 +114,11 @@ pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, Bac
     // A reader connection of the host would not do, because it may not write any file.
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(&source, flags)?;
-    schema::leave_the_wal(&conn)?;
+    schema::disable_checkpoint_on_close(&conn)?;
     conn.busy_timeout(std::time::Duration::from_secs(5))?;
-    schema::refuse_later(conn.query_row("PRAGMA user_version", [], |row| row.get(0))?)?;
+    schema::check_version(conn.query_row("PRAGMA user_version", [], |row| row.get(0))?)?;
     // SQLite accepts an existing empty file and keeps its mode.
-    files::begin_private(&draft).map_err(failed(&draft))?;
+    files::create_private(&draft).map_err(failed(&draft))?;
     conn.execute("VACUUM INTO ?1", [draft.to_string_lossy()])?;
     drop(conn);
     // `VACUUM INTO` does not sync the file it wrote.
@@ -135,17 +135,17 @@ pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, Bac
 /// folder.
 pub fn restore(from: &Path, ledger: &Path) -> Result<Manifest, BackupError> {
     let manifest = manifest(from)?;
-    schema::refuse_later(manifest.schema)?;
+    schema::check_version(manifest.schema)?;
     let copy = from.join(FILE);
     let damaged = |why: String| BackupError::Damaged { path: copy.clone(), why };
     let bytes = fs::metadata(&copy).map_err(failed(&copy))?.len();
     if bytes != manifest.bytes {
-        return Err(damaged(format!("it has {bytes} bytes, and had {}", manifest.bytes)));
+        return Err(damaged(format!("it has {bytes} bytes, but the manifest says {}", manifest.bytes)));
     }
     if digest(&copy)? != manifest.sha256 {
-        return Err(damaged("its bytes are not those that were written".to_owned()));
+        return Err(damaged("its digest does not match the manifest".to_owned()));
     }
-    let _lock = hold(ledger)?;
+    let _lock = lock_folder(ledger)?;
     let place = ledger.join(FILE);
     if place.exists() {
         return Err(BackupError::NotEmpty(ledger.to_owned()));
@@ -155,7 +155,10 @@ pub fn restore(from: &Path, ledger: &Path) -> Result<Manifest, BackupError> {
     fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).map_err(failed(&draft))?;
     File::open(&draft).and_then(|file| file.sync_all()).map_err(failed(&draft))?;
     if digest(&draft)? != manifest.sha256 {
-        return Err(BackupError::Damaged { path: draft, why: "the disk gives back other bytes".to_owned() });
+        return Err(BackupError::Damaged {
+            path: draft,
+            why: "the disk returns different bytes than were written".to_owned(),
+        });
     }
     fs::rename(&draft, &place).map_err(failed(&place))?;
     sync_folder(ledger)?;
@@ -177,9 +180,12 @@ pub fn manifest(from: &Path) -> Result<Manifest, BackupError> {
         return Err(wrong(format!("has {bytes} bytes")));
     }
     let text = fs::read(&path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| wrong(format!("is not one: {error}")))?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| wrong(format!("is not valid: {error}")))?;
     if manifest.format != FORMAT {
-        return Err(wrong(format!("has format {}; this Setgate knows {FORMAT}", manifest.format)));
+        return Err(wrong(format!(
+            "has format {}, but this version of Setgate supports only {FORMAT}",
+            manifest.format
+        )));
     }
     Ok(manifest)
 }
@@ -197,7 +203,7 @@ fn describe(copy: &Path, now: Timestamp) -> Result<Manifest, BackupError> {
         return Err(damaged(found));
     }
     let schema: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    schema::refuse_later(schema)?;
+    schema::check_version(schema)?;
     let key: Option<Vec<u8>> =
         conn.query_row("SELECT value FROM meta WHERE name = 'master key'", [], |row| row.get(0)).optional()?;
     Ok(Manifest {
@@ -229,7 +235,7 @@ mod tests {
     use setgate_base::clock::Clock;
 
     #[test]
-    fn a_backup_is_the_ledger_as_it_was() {
+    fn backup_round_trips() {
         block_on(async {
             let (folder, ledger) = open();
             with_events(&ledger, 3).await;
@@ -237,7 +243,7 @@ mod tests {
             let to = place.path().join("backup");
             // While the ledger is open.
             let made = back_up(folder.path(), &to, NOW).unwrap();
-            assert_eq!((made.last, made.cursor, made.schema), (EventSeq(3), EventSeq(0), schema::known()));
+            assert_eq!((made.last, made.cursor, made.schema), (EventSeq(3), EventSeq(0), schema::version()));
             assert_eq!(manifest(&to).unwrap(), made);
             let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(&to), mode(&to.join(FILE)), mode(&to.join(MANIFEST))), (0o700, 0o600, 0o600));
@@ -255,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_over() {
+    fn existing_files_are_not_overwritten() {
         block_on(async {
             let (folder, ledger) = open();
             let place = tempfile::tempdir().unwrap();
@@ -272,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_was_touched_is_not_restored() {
+    fn changed_copy_is_not_restored() {
         block_on(async {
             let (folder, _ledger) = open();
             let place = tempfile::tempdir().unwrap();

@@ -26,10 +26,10 @@ pub struct Identity {
 /// Reads the identity of the ledger in a folder. `None` if there is no ledger, or one that was never written to.
 ///
 /// # Errors
-/// [`Error::Shared`] if others may write to the folder, [`Error::Locked`] if a process has it open, [`Error::Schema`]
+/// [`Error::WritableByOthers`] if others may write to the folder, [`Error::Locked`] if a process has it open, [`Error::Schema`]
 /// if a later version wrote it, and any error that prevents reading it.
 pub fn identity(folder: &Path) -> Result<Option<Identity>, Error> {
-    files::refuse_shared(folder)?;
+    files::check_folder_mode(folder)?;
     let length = |name: &str| fs::metadata(folder.join(name)).map_or(0, |meta| meta.len());
     if length(FILE) == 0 {
         // A WAL without its file is damage, which opening the ledger reports.
@@ -40,7 +40,7 @@ pub fn identity(folder: &Path) -> Result<Option<Identity>, Error> {
     }
     let conn = open_untouched(folder)?;
     let schema: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    schema::refuse_later(schema)?;
+    schema::check_version(schema)?;
     if schema == 0 {
         // The first start was interrupted before it created the tables.
         return Ok(None);
@@ -68,7 +68,7 @@ fn open(folder: &Path, parameter: &str) -> Result<Connection, Error> {
     let path = utf8_percent_encode(&path.to_string_lossy(), NOT_IN_A_PATH).to_string();
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let conn = Connection::open_with_flags(format!("file:{path}?mode=ro&{parameter}"), flags)?;
-    schema::leave_the_wal(&conn)?;
+    schema::disable_checkpoint_on_close(&conn)?;
     conn.execute_batch("PRAGMA query_only = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;")?;
     Ok(conn)
 }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_names_its_key_and_is_not_touched() {
+    fn identity_changes_no_file() {
         block_on(async {
             let (folder, ledger) = open();
             ledger.upkeep.meta_put("master key", b"0123456789abcdef").await.unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn no_ledger_and_an_empty_one_are_none_and_a_later_one_is_refused() {
+    fn missing_empty_and_later_ledgers() {
         block_on(async {
             let place = tempfile::tempdir().unwrap();
             assert_eq!(identity(&place.path().join("nowhere")).unwrap(), None);

@@ -56,7 +56,7 @@ impl Upkeep {
     }
 
     /// Applies new limits from the next round of retention and the next disk check on: `retention_ms`,
-    /// `retention_min_ms`, `statistics_retention_ms`, `tail_retention_ms`, `gap_ms_min`, `ledger_bytes_max`,
+    /// `retention_min_ms`, `statistics_retention_ms`, `tail_retention_ms`, `downtime_ms_min`, `ledger_bytes_max`,
     /// `disk_free_bytes_min` and `quota`. All other options are fixed when the ledger is opened.
     pub fn apply_limits(&self, other: &Options) {
         let kept = Options {
@@ -64,7 +64,7 @@ impl Upkeep {
             retention_min_ms: other.retention_min_ms,
             statistics_retention_ms: other.statistics_retention_ms,
             tail_retention_ms: other.tail_retention_ms,
-            gap_ms_min: other.gap_ms_min,
+            downtime_ms_min: other.downtime_ms_min,
             ledger_bytes_max: other.ledger_bytes_max,
             disk_free_bytes_min: other.disk_free_bytes_min,
             quota: other.quota.clone(),
@@ -76,7 +76,7 @@ impl Upkeep {
 
     /// Waits until [`Upkeep::retain`](crate::Upkeep::retain) should run early because the disk or the ledger is filling up.
     pub async fn space_pressure(&self) {
-        self.0.shared().space.pressed.notified().await;
+        self.0.shared().space.pressure_started.notified().await;
     }
 
     /// Deletes entries older than `before` in chunks, from the beginning up to the first younger one. Returns their

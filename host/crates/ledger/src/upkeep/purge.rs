@@ -5,7 +5,7 @@ use setgate_domain::id::TenantId;
 
 use crate::Error;
 use crate::commit::queue::Batch;
-use crate::registry::{Intent, Registry};
+use crate::registry::{Registry, WriteContext};
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::state::snapshot::Name;
 use crate::store::Store;
@@ -14,8 +14,8 @@ use crate::upkeep::retention::{CHUNK_ROWS, delete_event};
 impl Registry {
     /// Removes a tenant: its documents and keys at once, then its events and deliveries in chunks. Returns when
     /// everything is deleted. If it is interrupted, [`Upkeep::retain`](crate::Upkeep::retain) finishes the removal.
-    pub async fn remove_tenant(&self, tenant: &TenantId, intent: impl Into<Intent>) -> Result<bool, Error> {
-        let removed = self.remove(Name::Tenant(tenant.clone()), intent).await?;
+    pub async fn remove_tenant(&self, tenant: &TenantId, context: impl Into<WriteContext>) -> Result<bool, Error> {
+        let removed = self.remove(Name::Tenant(tenant.clone()), context).await?;
         if removed {
             purge_all(&self.0, tenant).await?;
         }

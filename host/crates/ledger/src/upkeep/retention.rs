@@ -20,10 +20,10 @@ use crate::registry::plans;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::schema::used_bytes;
 use crate::state::stored;
-use crate::upkeep::expiry::{is_kept, past, past_beside_damage};
-use crate::upkeep::uptime::Lived;
+use crate::upkeep::expiry::{expired, expired_skipping_damage, is_retained};
+use crate::upkeep::uptime::Uptime;
 use crate::upkeep::{Upkeep, purge};
-use crate::{Error, UNUSED_KEPT_MS};
+use crate::{Error, UNUSED_RETENTION_MS};
 
 /// Events and deliveries deleted per transaction. The attempts of a delivery, a few at most, are not counted.
 pub(crate) const CHUNK_ROWS: usize = 500;
@@ -32,23 +32,23 @@ const CHUNK_EVENTS_BY_SIZE: usize = 100;
 /// Pages returned to the file system per transaction.
 const VACUUM_PAGES: u32 = 500;
 /// Free pages left in the file, so that it does not shrink and grow continually.
-const FREE_PAGES_KEPT: i64 = 1_024;
+const FREE_PAGES_MIN: i64 = 1_024;
 
 /// Counter: events deleted before the end of their retention time because of `data.ledger_bytes_max`.
-pub(crate) const BY_SIZE: &str = "setgate_ledger_retained_by_size_total";
+pub(crate) const EARLY_DELETIONS: &str = "setgate_ledger_retained_by_size_total";
 /// Minimum time between two log lines about it.
-const TELL_EVERY: std::time::Duration = std::time::Duration::from_secs(600);
-static TOLD: LogThrottle = LogThrottle::new(TELL_EVERY);
+const LOG_INTERVAL: std::time::Duration = std::time::Duration::from_secs(600);
+static LOG_THROTTLE: LogThrottle = LogThrottle::new(LOG_INTERVAL);
 
 /// Result of [`Upkeep::retain`](crate::Upkeep::retain).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Retained {
+pub struct RetentionReport {
     /// Events deleted.
     pub events: u64,
     /// Deliveries deleted.
     pub deliveries: u64,
     /// Number of `events` that were deleted before their retention time because the ledger was too large.
-    pub by_size: u64,
+    pub deleted_early: u64,
     /// Plans deleted.
     pub plans: u64,
     /// Blobs deleted.
@@ -60,7 +60,7 @@ pub(crate) struct Deleted {
     pub(crate) events: u64,
     pub(crate) deliveries: u64,
     /// More of the event is left to delete.
-    more: bool,
+    has_more: bool,
 }
 
 impl Upkeep {
@@ -74,31 +74,37 @@ impl Upkeep {
     /// Downtime of the host does not count, see `uptime.rs`.
     ///
     /// Call this every few minutes and whenever [`Upkeep::space_pressure`](crate::Upkeep::space_pressure) returns, from one task only.
-    pub async fn retain(&self, now: Timestamp) -> Result<Retained, Error> {
-        let mut retained = Retained::default();
-        let lived = self.live(now).await?;
-        let before = lived.ago(now, self.0.options().retention_ms.max(0));
-        self.remove_past(before, None, None, &mut retained).await?;
+    pub async fn retain(&self, now: Timestamp) -> Result<RetentionReport, Error> {
+        let mut retained = RetentionReport::default();
+        let uptime = self.record_uptime(now).await?;
+        let before = uptime.cutoff(now, self.0.options().retention_ms.max(0));
+        self.delete_expired(before, None, None, &mut retained).await?;
         if let Some(down_to) = self.0.shared().space.pressure() {
-            let of_age = retained.events;
+            let events_before = retained.events;
             let least = self.0.options().retention_min_ms.clamp(0, self.0.options().retention_ms.max(0));
             // A tenant that fills the ledger loses its own history first.
-            if let Some(heavy) = self.0.shared().all_over_share() {
-                self.remove_past(lived.ago(now, least), Some(down_to), Some(Arc::new(heavy)), &mut retained).await?;
+            if let Some(over_share) = self.0.shared().tenants_over_share() {
+                self.delete_expired(
+                    uptime.cutoff(now, least),
+                    Some(down_to),
+                    Some(Arc::new(over_share)),
+                    &mut retained,
+                )
+                .await?;
             }
-            self.remove_past(lived.ago(now, least), Some(down_to), None, &mut retained).await?;
-            retained.by_size = retained.events - of_age;
-            metrics::counter!(BY_SIZE).increment(retained.by_size);
-            if retained.by_size > 0
-                && let Some(unsaid) = TOLD.allow()
+            self.delete_expired(uptime.cutoff(now, least), Some(down_to), None, &mut retained).await?;
+            retained.deleted_early = retained.events - events_before;
+            metrics::counter!(EARLY_DELETIONS).increment(retained.deleted_early);
+            if retained.deleted_early > 0
+                && let Some(suppressed) = LOG_THROTTLE.allow()
             {
-                let (removed, used) = (retained.by_size, self.0.shared().space.used());
+                let (removed, used) = (retained.deleted_early, self.0.shared().space.used());
                 tracing::warn!(
                     removed,
                     used,
-                    unsaid,
-                    "events were removed before `data.retention_s`: the ledger is near \
-                    `data.ledger_bytes_max`. Their history is gone, and a second copy of one is taken for a new event"
+                    suppressed,
+                    "events were deleted before `data.retention_s`, because the ledger is near \
+                    `data.ledger_bytes_max`. A duplicate of such an event is accepted as a new event"
                 );
             }
         }
@@ -116,7 +122,7 @@ impl Upkeep {
         }
         History(Arc::clone(&self.0)).retain_statistics(now).await?;
         History(Arc::clone(&self.0)).retain_settled(now).await?;
-        let unused = now.plus_millis(-UNUSED_KEPT_MS);
+        let unused = now.plus_millis(-UNUSED_RETENTION_MS);
         (retained.plans, retained.blobs) = self
             .0
             .queue()
@@ -125,9 +131,9 @@ impl Upkeep {
                     "DELETE FROM tally WHERE due = 0 AND delivered = 0 AND dropped = 0 AND held = 0 AND dead = 0",
                     [],
                 )?;
-                idempotency::sweep(batch.conn, now)?;
-                batch.conn.execute("DELETE FROM stored WHERE bytes = 0", [])?;
-                plans::sweep(batch, unused)
+                idempotency::delete_expired(batch.conn, now)?;
+                batch.conn.execute("DELETE FROM tenant_usage WHERE bytes = 0", [])?;
+                plans::delete_unused(batch, unused)
             })
             .await?;
         while self.0.queue().write(|batch| vacuum(batch.conn)).await? {}
@@ -136,40 +142,40 @@ impl Upkeep {
 
     /// Deletes events at rest since before `before`, with their deliveries, oldest first. With `down_to`, stops when no
     /// more than that many bytes of the file are in use. With `of`, only deletes events of these tenants.
-    async fn remove_past(
+    async fn delete_expired(
         &self,
         before: Timestamp,
         down_to: Option<u64>,
         of: Option<Arc<HashSet<TenantId>>>,
-        retained: &mut Retained,
+        report: &mut RetentionReport,
     ) -> Result<(), Error> {
         let space = &self.0.shared().space;
         let enough = || down_to.is_some_and(|bytes| space.used() <= bytes);
         let mut after = EventSeq::default();
         loop {
-            let (past, last) = self.past(after, before, of.clone()).await?;
-            for chunk in past.chunks(if down_to.is_some() { CHUNK_EVENTS_BY_SIZE } else { CHUNK_ROWS }) {
+            let (expired, last) = self.expired(after, before, of.clone()).await?;
+            for chunk in expired.chunks(if down_to.is_some() { CHUNK_EVENTS_BY_SIZE } else { CHUNK_ROWS }) {
                 let mut rest = chunk.to_vec();
                 while !rest.is_empty() && !enough() {
                     let (deleted, left, used) = self
                         .0
                         .queue()
                         .write(move |batch| {
-                            let (deleted, left) = delete_past(batch, rest, before)?;
+                            let (deleted, left) = delete_expired_chunk(batch, rest, before)?;
                             Ok((deleted, left, used_bytes(batch.conn)?))
                         })
                         .await?;
-                    retained.events += deleted.events;
-                    retained.deliveries += deleted.deliveries;
+                    report.events += deleted.events;
+                    report.deliveries += deleted.deliveries;
                     rest = left;
-                    space.ledger_has(used);
+                    space.set_ledger_used(used);
                 }
             }
             match last {
                 Some(last) if !enough() => {
                     // Only a pass over all tenants has examined every event.
                     if of.is_none() {
-                        self.0.shared().looked_through.fetch_max(last.0, Ordering::Relaxed);
+                        self.0.shared().retention_watermark.fetch_max(last.0, Ordering::Relaxed);
                     }
                     after = last;
                 }
@@ -179,18 +185,18 @@ impl Upkeep {
     }
 
     /// Records that the host is running, and returns its uptime history.
-    async fn live(&self, now: Timestamp) -> Result<Lived, Error> {
-        let gap_ms_min = self.0.options().gap_ms_min;
-        self.0.queue().write(move |batch| Lived::note(batch.conn, now, gap_ms_min)).await
+    async fn record_uptime(&self, now: Timestamp) -> Result<Uptime, Error> {
+        let downtime_ms_min = self.0.options().downtime_ms_min;
+        self.0.queue().write(move |batch| Uptime::record(batch.conn, now, downtime_ms_min)).await
     }
 
     /// The instant that lies `ms` of uptime before `now` (`uptime.rs`). For deadlines that give a person time to react.
     pub async fn uptime_cutoff(&self, now: Timestamp, ms: i64) -> Result<Timestamp, Error> {
-        Ok(self.live(now).await?.ago(now, ms))
+        Ok(self.record_uptime(now).await?.cutoff(now, ms))
     }
 
     /// Deletable events after `after`, and the position to continue from. `None` if all later events are too young.
-    async fn past(
+    async fn expired(
         &self,
         after: EventSeq,
         before: Timestamp,
@@ -199,10 +205,10 @@ impl Upkeep {
         let cursor = self.0.shared().reach.borrow().cursor();
         self.0
             .readers()
-            .read(move |conn| match past(conn, after, cursor, before, of.as_deref()) {
+            .read(move |conn| match expired(conn, after, cursor, before, of.as_deref()) {
                 // The later pass over all tenants steps around the damage.
                 Err(error) if error.is_damage() && of.is_some() => Ok((Vec::new(), None)),
-                Err(error) if error.is_damage() => Ok(past_beside_damage(conn, after, cursor, before)),
+                Err(error) if error.is_damage() => Ok(expired_skipping_damage(conn, after, cursor, before)),
                 found => found,
             })
             .await
@@ -210,7 +216,7 @@ impl Upkeep {
 }
 
 /// Deletes events up to one chunk and returns the remaining ones.
-fn delete_past(
+fn delete_expired_chunk(
     batch: &mut Batch<'_>,
     events: Vec<EventSeq>,
     before: Timestamp,
@@ -222,14 +228,14 @@ fn delete_past(
             return Ok((sum, events[index..].to_vec()));
         }
         // A redrive or a replay may have been committed since the events were read.
-        if is_kept(batch.conn, *event, before)? {
+        if is_retained(batch.conn, *event, before)? {
             continue;
         }
         let deleted = delete_event(batch, *event, CHUNK_ROWS - rows)?;
         rows += (deleted.events + deleted.deliveries) as usize;
         sum.events += deleted.events;
         sum.deliveries += deleted.deliveries;
-        if deleted.more {
+        if deleted.has_more {
             return Ok((sum, events[index..].to_vec()));
         }
     }
@@ -245,18 +251,18 @@ pub(crate) fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usi
             Ok((row.column(0)?, row.column(1)?, row.column(2)?, row.column(3)?, row.get(4)?))
         })?
         .collect::<Result<_, _>>()?;
-    let more = deliveries.len() > rows_max;
+    let has_more = deliveries.len() > rows_max;
     deliveries.truncate(rows_max);
     for (seq, tenant, subscription, state, plan) in &deliveries {
-        batch.effects.stored(tenant, -stored::of_delivery(conn, *seq)?);
+        batch.effects.add_stored_bytes(tenant, -stored::of_delivery(conn, *seq)?);
         attempts::delete(conn, *seq)?;
-        conn.prepare_cached("DELETE FROM filtered WHERE delivery = ?1")?.execute(params![seq])?;
+        conn.prepare_cached("DELETE FROM filter_output WHERE delivery = ?1")?.execute(params![seq])?;
         conn.prepare_cached("DELETE FROM delivery WHERE seq = ?1")?.execute(params![seq])?;
         batch.effects.count(tenant, *subscription, *state, -1);
-        batch.effects.refer(*plan, -1);
+        batch.effects.add_plan_ref(*plan, -1);
     }
-    let events = if more { 0 } else { delete_row(batch, event)? };
-    Ok(Deleted { events: events as u64, deliveries: deliveries.len() as u64, more })
+    let events = if has_more { 0 } else { delete_row(batch, event)? };
+    Ok(Deleted { events: events as u64, deliveries: deliveries.len() as u64, has_more })
 }
 
 fn delete_row(batch: &mut Batch<'_>, event: EventSeq) -> Result<usize, Error> {
@@ -267,18 +273,18 @@ fn delete_row(batch: &mut Batch<'_>, event: EventSeq) -> Result<usize, Error> {
         .query_row(params![event], |row| row.column(0))
         .optional()?;
     let Some(tenant) = tenant else { return Ok(0) };
-    batch.effects.stored(&tenant, -bytes);
+    batch.effects.add_stored_bytes(&tenant, -bytes);
     Ok(1)
 }
 
 /// Returns a chunk of free pages to the file system. False if few enough are left.
 fn vacuum(conn: &Connection) -> Result<bool, Error> {
     let free = |conn: &Connection| conn.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0));
-    if free(conn)? <= FREE_PAGES_KEPT {
+    if free(conn)? <= FREE_PAGES_MIN {
         return Ok(false);
     }
     conn.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
-    Ok(free(conn)? > FREE_PAGES_KEPT)
+    Ok(free(conn)? > FREE_PAGES_MIN)
 }
 
 #[cfg(test)]
@@ -286,7 +292,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::registry::Expected;
+    use crate::registry::Precondition;
     use crate::tests::{
         NOW, TENANT, attempt, block_on, event, new_delivery, noise, open, reopen, subscription, tenant, with_events,
     };
@@ -300,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_at_an_end_is_deleted() {
+    fn only_ended_events_are_deleted() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 5).await;
@@ -313,7 +319,7 @@ mod tests {
             settle(0, Step::Delivered { attempt: attempt(1, 200) }).await;
             settle(1, Step::Held { runs: vec![], reason: "trapped".into() }).await;
             settle(2, Step::Dead { attempt: Some(attempt(1, 500)), reason: "gave up".into() }).await;
-            assert_eq!(ledger.upkeep.retain(NOW).await.unwrap(), Retained::default());
+            assert_eq!(ledger.upkeep.retain(NOW).await.unwrap(), RetentionReport::default());
             let retained = ledger.upkeep.retain(LATER).await.unwrap();
             assert_eq!((retained.events, retained.deliveries, retained.plans), (2, 2, 0));
             // Held, due, and not yet fanned out.
@@ -321,12 +327,12 @@ mod tests {
             assert!(ledger.history.attempts(&tenant().id, due[0].seq).await.unwrap().is_empty());
             let counts = ledger.history.counts(&TENANT.parse().unwrap(), None).await.unwrap();
             assert_eq!((counts.due, counts.held, counts.delivered, counts.dead), (1, 1, 0, 0));
-            assert_eq!(ledger.upkeep.retain(LATER).await.unwrap(), Retained::default());
+            assert_eq!(ledger.upkeep.retain(LATER).await.unwrap(), RetentionReport::default());
         });
     }
 
     #[test]
-    fn an_event_with_more_deliveries_than_a_chunk_goes_in_pieces() {
+    fn large_event_is_deleted_in_chunks() {
         block_on(async {
             let (folder, ledger) = open();
             let plan = with_events(&ledger, 2).await;
@@ -350,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_tenant_leaves_nothing() {
+    fn removed_tenant_leaves_no_rows() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 3).await;
@@ -358,19 +364,19 @@ mod tests {
             let made = ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap();
             let id = tenant().id;
             assert_eq!(ledger.usage.backlog(&id), 2);
-            assert!(ledger.registry.remove_tenant(&id, Expected::Any).await.unwrap());
+            assert!(ledger.registry.remove_tenant(&id, Precondition::Any).await.unwrap());
             assert_eq!((ledger.usage.backlog(&id), journal(&ledger).await.len()), (0, 0));
             assert!(matches!(ledger.events.append(event(9)).await, Err(Error::NoTenant(_))));
             // A settlement in flight finds no row, which is not an error.
             let step = Step::Delivered { attempt: attempt(1, 200) };
             ledger.deliveries.settle(Settlement::new(made[0].seq, NOW, step)).await.unwrap();
-            ledger.registry.put_tenant(tenant(), Expected::Absent).await.unwrap();
+            ledger.registry.put_tenant(tenant(), Precondition::Absent).await.unwrap();
             assert_eq!(ledger.usage.backlog(&id), 0);
         });
     }
 
     #[test]
-    fn a_removal_that_was_broken_off_is_finished() {
+    fn interrupted_tenant_removal_is_finished() {
         block_on(async {
             let (_folder, ledger) = open();
             with_events(&ledger, 3).await;
@@ -380,20 +386,20 @@ mod tests {
                 .store
                 .queue()
                 .write(move |batch| {
-                    batch.conn.execute("DELETE FROM entry", [])?;
+                    batch.conn.execute("DELETE FROM document", [])?;
                     Ok(batch.conn.execute("INSERT INTO purge VALUES (?1)", params![mark])?)
                 })
                 .await
                 .unwrap();
-            assert!(matches!(ledger.registry.put_tenant(tenant(), Expected::Any).await, Err(Error::Purging(_))));
+            assert!(matches!(ledger.registry.put_tenant(tenant(), Precondition::Any).await, Err(Error::Purging(_))));
             ledger.upkeep.retain(NOW).await.unwrap();
             assert!(journal(&ledger).await.is_empty());
-            ledger.registry.put_tenant(tenant(), Expected::Any).await.unwrap();
+            ledger.registry.put_tenant(tenant(), Precondition::Any).await.unwrap();
         });
     }
 
     #[test]
-    fn space_is_given_back() {
+    fn free_pages_are_returned() {
         block_on(async {
             let (folder, ledger) = open();
             let old = ledger.blobs.put(&tenant().id, Bytes::from(vec![1; 24 << 20])).await.unwrap();
@@ -408,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_at_rest_keeps_its_event_for_the_retention_time() {
+    fn resting_delivery_retains_its_event() {
         block_on(async {
             let (_folder, ledger) = open();
             let plan = with_events(&ledger, 2).await;
@@ -449,7 +455,7 @@ mod tests {
         let options = crate::Options {
             ledger_bytes_max: 8 << 20,
             retention_min_ms: 60_000,
-            gap_ms_min: i64::MAX,
+            downtime_ms_min: i64::MAX,
             disk_free_bytes_min: 0,
             ..crate::Options::new(folder.path())
         };
@@ -459,7 +465,7 @@ mod tests {
         if quiet > 0 {
             ledger
                 .registry
-                .put_tenant(setgate_domain::tenant::Tenant { id: other.clone(), ..tenant() }, Expected::Absent)
+                .put_tenant(setgate_domain::tenant::Tenant { id: other.clone(), ..tenant() }, Precondition::Absent)
                 .await
                 .unwrap();
         }
@@ -480,18 +486,18 @@ mod tests {
         }
         // The writer measures the size only at intervals.
         let used = ledger.store.queue().write(|batch| used_bytes(batch.conn)).await.unwrap();
-        ledger.store.shared().space.ledger_has(used);
+        ledger.store.shared().space.set_ledger_used(used);
         (folder, ledger)
     }
 
     #[test]
-    fn a_ledger_that_is_too_large_gives_up_its_oldest_events_at_rest() {
+    fn size_limit_deletes_oldest_ended_events() {
         block_on(async {
             let (_folder, ledger) = filled(120, |n| n <= 3).await;
             assert!(ledger.store.shared().space.used() > (8 << 20) - (8 << 20) / 10);
             // None of them has reached the minimum age.
             assert_eq!(ledger.upkeep.retain(NOW.plus_millis(60_000)).await.unwrap().events, 0);
-            assert_eq!(ledger.upkeep.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size, 100);
+            assert_eq!(ledger.upkeep.retain(NOW.plus_millis(3_600_000)).await.unwrap().deleted_early, 100);
             let left = journal(&ledger).await;
             assert_eq!(left[..4], [1, 2, 3, 104], "what is due stays, then the youngest");
             assert!(ledger.store.shared().space.used() <= (8 << 20) - (8 << 20) / 5);
@@ -500,16 +506,16 @@ mod tests {
     }
 
     #[test]
-    fn the_tenant_that_fills_the_ledger_gives_up_its_history_and_its_neighbour_does_not() {
+    fn size_limit_deletes_largest_tenant_first() {
         block_on(async {
             let (_folder, ledger) = filled_behind(5, 115, |_| false).await;
-            assert!(ledger.upkeep.retain(NOW.plus_millis(3_600_000)).await.unwrap().by_size > 0);
+            assert!(ledger.upkeep.retain(NOW.plus_millis(3_600_000)).await.unwrap().deleted_early > 0);
             assert_eq!(journal(&ledger).await[..5], [1, 2, 3, 4, 5], "the oldest are the neighbour's");
         });
     }
 
     #[test]
-    fn a_ledger_full_of_what_is_due_is_short_of_space_and_keeps_all() {
+    fn due_events_are_never_deleted() {
         block_on(async {
             let (_folder, ledger) = filled(130, |_| true).await;
             assert!(matches!(ledger.usage.shortage(), Some(crate::Shortage::Ledger { max, .. }) if max == 8 << 20));
@@ -519,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_stays_and_does_not_keep_the_rest() {
+    fn damaged_event_does_not_block_retention() {
         block_on(async {
             let (_folder, ledger) = open();
             with_events(&ledger, 4).await;

@@ -83,7 +83,7 @@ impl Usage {
     }
 
     /// Bytes stored by each tenant that has any.
-    pub fn stored_of_all(&self) -> Vec<(TenantId, u64)> {
+    pub fn stored_by_tenant(&self) -> Vec<(TenantId, u64)> {
         self.0.shared().stored.all()
     }
 

@@ -53,7 +53,7 @@ pub(super) async fn all_went_well(seed: u64, world: &World, seen: &mut Seen) {
         outages_are_not_hammered(&at, world, number, &arrivals);
     }
     seen.disabled += disabled;
-    seen.kept_back += in_order(seed, world, &records);
+    seen.blocked += in_order(seed, world, &records);
     at_the_rate(seed, world);
     let long = world.receivers[IMPATIENT].outages.iter().any(|(from, to, trouble)| {
         to.since(*from) > i64::from(PAUSE_AFTER_S) * 1_500 && !matches!(trouble, Trouble::Throttle { .. })

@@ -117,7 +117,7 @@ struct Seen {
     retries: usize,
     throttled: usize,
     disabled: usize,
-    kept_back: usize,
+    blocked: usize,
 }
 
 async fn simulate(seed: u64, seen: &mut Seen) {
@@ -149,8 +149,8 @@ async fn days_of_trouble_lose_nothing_and_keep_every_promise() {
     for seed in 1..=seeds {
         Box::pin(simulate(seed, &mut seen)).await;
     }
-    let Seen { delivered, given_up, retries, throttled, disabled, kept_back } = seen;
-    assert!(delivered > 500 && retries > 100 && throttled > 10 && disabled > 0 && kept_back > 10, "{seen:?}");
+    let Seen { delivered, given_up, retries, throttled, disabled, blocked } = seen;
+    assert!(delivered > 500 && retries > 100 && throttled > 10 && disabled > 0 && blocked > 10, "{seen:?}");
     // Four days with intermittent outages are shorter than the retry schedule.
     assert!(given_up < delivered / 10, "{seen:?}");
 }

@@ -18,7 +18,7 @@ use setgate_domain::set::SetToken;
 use setgate_domain::subscription::{Cause, Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
 use setgate_domain::tenant::Tenant;
 use setgate_egress::Egress;
-use setgate_ledger::{Expected, Ledger};
+use setgate_ledger::{Ledger, Precondition};
 use setgate_sandbox::Sandbox;
 
 use super::receivers::Receiver;
@@ -87,7 +87,7 @@ impl World {
             ledger,
         };
         let tenant = Tenant { id: world.tenant.clone(), display_name: None, quota: None, created_at: START };
-        world.ledger.registry.put_tenant(tenant, Expected::Absent).await.unwrap();
+        world.ledger.registry.put_tenant(tenant, Precondition::Absent).await.unwrap();
         for number in 0..=NOTICES {
             // The receiver of operational events has no outages.
             let outages = if number == NOTICES { Vec::new() } else { outages(random) };
@@ -133,7 +133,7 @@ impl World {
             created_at: START,
             updated_at: START,
         };
-        self.ledger.registry.put_subscription(subscription, Expected::Absent).await.unwrap();
+        self.ledger.registry.put_subscription(subscription, Precondition::Absent).await.unwrap();
     }
 
     fn key(&self, subscription: SubscriptionId) -> (SigningKey, String) {
@@ -275,7 +275,7 @@ impl World {
         let stored = &snapshot.tenant(&self.tenant).unwrap().subscriptions[&self.subscriptions[number]];
         let mut subscription = stored.value.clone();
         change(&mut subscription);
-        self.ledger.registry.put_subscription(subscription, Expected::Version(stored.version)).await.unwrap();
+        self.ledger.registry.put_subscription(subscription, Precondition::Version(stored.version)).await.unwrap();
     }
 
     pub(super) async fn rotate(&mut self, number: usize) {

@@ -1,5 +1,5 @@
-//! Weight of documents. It is limited because each document stays in memory while the host runs, and event patterns are
-//! matched against every event.
+//! Size of a tenant's documents. Quotas limit it, because each document stays in memory while the host runs, and event
+//! patterns are matched against every event.
 
 use std::ops::{AddAssign, SubAssign};
 
@@ -15,9 +15,9 @@ pub const DOCUMENT_BYTES: i64 = 1 << 10;
 /// Maximum size of one document's text, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
 
-/// Total weight of documents, or the change of it.
+/// Size of a tenant's documents, or the change of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Weight {
+pub struct DocumentUsage {
     /// Bytes of the documents' texts, plus [`DOCUMENT_BYTES`] for each document.
     pub documents_bytes: i64,
     /// Number of event patterns of subscriptions.
@@ -26,7 +26,7 @@ pub struct Weight {
     pub patterns_bytes: i64,
 }
 
-impl Weight {
+impl DocumentUsage {
     fn of_text(bytes: usize) -> Self {
         Self { documents_bytes: i64::try_from(bytes).unwrap_or(i64::MAX / 2) + DOCUMENT_BYTES, ..Self::default() }
     }
@@ -39,7 +39,7 @@ impl Weight {
 
     /// The first quota that the total exceeds and that `added` increases: its name, the total and the limit. A change
     /// that reduces a total is always accepted, even above a quota that has been lowered.
-    pub(crate) fn over(&self, added: &Self, quota: &Quota) -> Option<(&'static str, i64, u64)> {
+    pub(crate) fn exceeded_quota(&self, added: &Self, quota: &Quota) -> Option<(&'static str, i64, u64)> {
         [
             ("documents_bytes_max", self.documents_bytes, added.documents_bytes, quota.documents_bytes_max),
             ("patterns_max", self.patterns, added.patterns, quota.patterns_max),
@@ -51,7 +51,7 @@ impl Weight {
     }
 }
 
-impl AddAssign for Weight {
+impl AddAssign for DocumentUsage {
     fn add_assign(&mut self, other: Self) {
         self.documents_bytes += other.documents_bytes;
         self.patterns += other.patterns;
@@ -59,7 +59,7 @@ impl AddAssign for Weight {
     }
 }
 
-impl SubAssign for Weight {
+impl SubAssign for DocumentUsage {
     fn sub_assign(&mut self, other: Self) {
         self.documents_bytes -= other.documents_bytes;
         self.patterns -= other.patterns;
@@ -67,34 +67,34 @@ impl SubAssign for Weight {
     }
 }
 
-pub(crate) trait Weighed {
-    fn weight(&self) -> Weight;
+pub(crate) trait MeasuredDocument {
+    fn document_usage(&self) -> DocumentUsage;
 }
 
-macro_rules! weigh_by_text {
+macro_rules! measure_by_text {
     ($($document:ty),+) => {$(
-        impl Weighed for Versioned<$document> {
-            fn weight(&self) -> Weight {
-                Weight::of_text(self.bytes)
+        impl MeasuredDocument for Versioned<$document> {
+            fn document_usage(&self) -> DocumentUsage {
+                DocumentUsage::of_text(self.bytes)
             }
         }
     )+};
 }
 
-weigh_by_text!(Tenant, Source, Filter, Table, ApiKey);
+measure_by_text!(Tenant, Source, Filter, Table, ApiKey);
 
-impl Weighed for Versioned<Subscription> {
-    fn weight(&self) -> Weight {
-        Weight::of_text(self.bytes).with_patterns(&self.value.events)
+impl MeasuredDocument for Versioned<Subscription> {
+    fn document_usage(&self) -> DocumentUsage {
+        DocumentUsage::of_text(self.bytes).with_patterns(&self.value.events)
     }
 }
 
 impl Doc {
-    /// Weight of the document if its text has this many bytes.
-    pub(crate) fn weight(&self, bytes: usize) -> Weight {
+    /// Usage of the document if its text has this many bytes.
+    pub(crate) fn document_usage(&self, bytes: usize) -> DocumentUsage {
         match self {
-            Self::Subscription(subscription) => Weight::of_text(bytes).with_patterns(&subscription.events),
-            _ => Weight::of_text(bytes),
+            Self::Subscription(subscription) => DocumentUsage::of_text(bytes).with_patterns(&subscription.events),
+            _ => DocumentUsage::of_text(bytes),
         }
     }
 }
@@ -104,13 +104,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_makes_a_sum_smaller_is_never_over() {
+    fn reduction_is_always_accepted() {
         let quota = Quota { documents_bytes_max: 100, patterns_max: 1, ..Quota::default() };
-        let weight = |documents_bytes, patterns| Weight { documents_bytes, patterns, ..Weight::default() };
-        assert_eq!(weight(100, 1).over(&weight(100, 1), &quota), None);
-        assert_eq!(weight(101, 1).over(&weight(1, 0), &quota), Some(("documents_bytes_max", 101, 100)));
-        assert_eq!(weight(100, 2).over(&weight(0, 1), &quota), Some(("patterns_max", 2, 1)));
-        assert_eq!(weight(900, 9).over(&weight(-1, 0), &quota), None, "over a quota that was lowered, and smaller now");
-        assert_eq!(weight(900, 9).over(&weight(-1, 1), &quota), Some(("patterns_max", 9, 1)));
+        let usage = |documents_bytes, patterns| DocumentUsage { documents_bytes, patterns, ..DocumentUsage::default() };
+        assert_eq!(usage(100, 1).exceeded_quota(&usage(100, 1), &quota), None);
+        assert_eq!(usage(101, 1).exceeded_quota(&usage(1, 0), &quota), Some(("documents_bytes_max", 101, 100)));
+        assert_eq!(usage(100, 2).exceeded_quota(&usage(0, 1), &quota), Some(("patterns_max", 2, 1)));
+        assert_eq!(
+            usage(900, 9).exceeded_quota(&usage(-1, 0), &quota),
+            None,
+            "over a quota that was lowered, and smaller now"
+        );
+        assert_eq!(usage(900, 9).exceeded_quota(&usage(-1, 1), &quota), Some(("patterns_max", 9, 1)));
     }
 }
