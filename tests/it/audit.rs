@@ -51,7 +51,7 @@ fn text(answer: &Answer, member: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_change_leaves_one_entry_and_no_secret() {
+async fn each_change_is_logged_once_without_secrets() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let (operator, tenant) = (host.operator(), &acme.client);
@@ -196,7 +196,7 @@ async fn every_change_leaves_one_entry_and_no_secret() {
 }
 
 #[tokio::test]
-async fn a_tenant_sees_its_own_log_and_finds_what_it_looks_for() {
+async fn tenant_reads_and_filters_its_own_log() {
     let host = Host::start().await;
     let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
     let open = json!({"form": "set", "proofs": [{"kind": "open"}]});
@@ -252,7 +252,7 @@ async fn a_tenant_sees_its_own_log_and_finds_what_it_looks_for() {
 }
 
 #[tokio::test]
-async fn what_the_host_does_by_itself_is_in_the_log_under_its_own_name() {
+async fn host_is_the_actor_of_automatic_changes() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;

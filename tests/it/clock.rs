@@ -55,7 +55,7 @@ async fn in_some_months(tenant: &setgate_tests::Tenant) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_year_ahead_and_back_again_changes_nothing() {
+async fn jump_of_a_year_and_back_changes_nothing() {
     let Some((host, clock)) = host_with_clock("a year ahead", "retention_s = 86400").await else { return };
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -99,7 +99,7 @@ async fn a_year_ahead_and_back_again_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clock_that_stays_a_year_ahead_is_followed_and_wipes_nothing() {
+async fn lasting_jump_is_followed_and_wipes_nothing() {
     let config = "retention_s = 86400\nclock_settle_s = 2";
     let Some((mut host, clock)) = host_with_clock("a year ahead, for good", config).await else { return };
     let acme = host.tenant("acme").await;
@@ -133,7 +133,7 @@ async fn a_clock_that_stays_a_year_ahead_is_followed_and_wipes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_hour_back_delays_no_retry_and_keeps_the_order() {
+async fn jump_back_delays_no_retry_and_keeps_the_order() {
     let Some((mut host, clock)) = host_with_clock("an hour back", "").await else { return };
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;

@@ -64,7 +64,7 @@ fn commands(host: &Host, delivery: &str) -> Vec<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_ends_a_command_without_a_panic() {
+async fn closed_pipe_ends_the_command_without_a_panic() {
     let (host, delivery) = host_with_a_filter().await;
     for arguments in commands(&host, &delivery) {
         let mut command = Host::command(&host.path(""));
@@ -84,7 +84,7 @@ async fn a_reader_that_goes_away_ends_a_command_without_a_panic() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_is_named_and_no_panic_either() {
+async fn full_disk_is_reported_without_a_panic() {
     let (host, delivery) = host_with_a_filter().await;
     for arguments in commands(&host, &delivery) {
         let full = File::options().write(true).open("/dev/full").unwrap();
@@ -99,7 +99,7 @@ async fn a_disk_that_is_full_is_named_and_no_panic_either() {
 }
 
 #[tokio::test]
-async fn a_demo_without_a_reader_ends_and_leaves_no_folder() {
+async fn demo_with_closed_pipe_leaves_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let filters = place::target_dir().join("filters");
     let mut command = Host::command(folder.path());
@@ -112,7 +112,7 @@ async fn a_demo_without_a_reader_ends_and_leaves_no_folder() {
 }
 
 #[tokio::test]
-async fn a_host_goes_on_when_nobody_reads_its_output() {
+async fn host_survives_a_closed_stdout() {
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = Host::command(folder.path());
@@ -133,7 +133,7 @@ async fn a_host_goes_on_when_nobody_reads_its_output() {
 }
 
 #[tokio::test]
-async fn every_command_takes_the_same_host_and_the_same_key_file() {
+async fn every_command_takes_host_and_key_file() {
     let (host, delivery) = host_with_a_filter().await;
     let key = std::fs::read_to_string(host.path("tenant.key")).unwrap();
     for ending in ["", "\n", "\r\n", "\n\n"] {
@@ -163,7 +163,7 @@ async fn fails(folder: &Path, arguments: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn errors_name_the_url_and_what_was_expected() {
+async fn errors_name_the_url_and_the_expectation() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     // Nothing listens there.
@@ -201,7 +201,7 @@ async fn errors_name_the_url_and_what_was_expected() {
 }
 
 #[tokio::test]
-async fn a_host_with_a_certificate_of_a_private_authority_can_be_trusted() {
+async fn private_ca_can_be_trusted() {
     let (authority, another) = (Authority::new(), Authority::new());
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
@@ -228,7 +228,7 @@ async fn a_host_with_a_certificate_of_a_private_authority_can_be_trusted() {
 }
 
 #[tokio::test]
-async fn nothing_that_is_shown_controls_the_terminal() {
+async fn output_is_free_of_control_characters() {
     /// Clears the screen, sets the title (C0 and C1), returns to the start of the line, and reverses the following
     /// text.
     const EVIL: &str = "\x1b[2J\x1b]0;x\x07\u{9b}31m\r\u{202e}";

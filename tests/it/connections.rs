@@ -16,7 +16,7 @@ async fn answers(client: &Client) -> bool {
 }
 
 #[tokio::test]
-async fn a_client_takes_its_share_of_connections_and_no_more() {
+async fn client_is_limited_to_its_share() {
     let host = Host::with().config("[listen]\nconnections_max = 12\nconnections_per_peer_max = 4").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("open", Seed::Open).await;
@@ -47,7 +47,7 @@ async fn a_client_takes_its_share_of_connections_and_no_more() {
 }
 
 #[tokio::test]
-async fn connections_that_only_answer_pings_make_place_for_others() {
+async fn idle_http2_connections_are_evicted() {
     let host = Host::with().config("[listen]\nconnections_max = 4").start().await;
     let mut idle = Vec::new();
     for number in 2..6 {
@@ -61,7 +61,7 @@ async fn connections_that_only_answer_pings_make_place_for_others() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_request_is_closed_after_a_time() {
+async fn idle_connection_is_closed() {
     let host = Host::with().config("[listen]\nidle_ms_max = 1000").start().await;
     let mut one = Raw2::open("127.0.0.1", &host.base(), 65_535).await.unwrap();
     one.request("GET", "/healthz", &[], true).await.unwrap();
@@ -93,7 +93,7 @@ async fn audited(host: &Host, acme: &Tenant, from: &str, before: &str, name: &st
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_names_its_clients_in_a_header() {
+async fn trusted_proxy_names_clients_by_header() {
     let config = "[listen]\ntrusted_proxies = [\"127.0.0.2/32\"]\nclient_address = \"x_forwarded_for\"\n\
         connections_per_peer_max = 3";
     let host = Host::with().config(config).start().await;
@@ -138,7 +138,7 @@ async fn a_trusted_proxy_names_its_clients_in_a_header() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_names_its_clients_by_the_proxy_protocol() {
+async fn trusted_proxy_names_clients_by_proxy_protocol() {
     let config = "[listen]\ntrusted_proxies = [\"127.0.0.2/32\"]\nclient_address = \"proxy_protocol\"";
     let host = Host::with().config(config).start().await;
     let acme = host.tenant("acme").await;

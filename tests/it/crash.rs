@@ -23,7 +23,7 @@ fn short(kills: usize) -> Options {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_accepted_is_lost_to_kills() {
+async fn kills_lose_no_accepted_event() {
     let options = short(8);
     let seed = options.seed;
     let summary = run(options, |_| {}).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
@@ -32,7 +32,7 @@ async fn nothing_accepted_is_lost_to_kills() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_accepted_is_lost_to_power_cuts_unless_the_disk_lies() {
+async fn power_cuts_lose_no_accepted_event() {
     if !cfg!(target_os = "linux") {
         return place::skip("power cuts", "the library that cuts the power is for Linux");
     }
@@ -51,7 +51,7 @@ async fn nothing_accepted_is_lost_to_power_cuts_unless_the_disk_lies() {
 
 /// After a failed sync, a later successful sync does not make the data durable: it must be written again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_accepted_is_lost_to_syncs_that_fail_before_power_cuts() {
+async fn failed_fsyncs_lose_no_accepted_event() {
     if !cfg!(target_os = "linux") {
         return place::skip("failing syncs", "the library that cuts the power is for Linux");
     }
@@ -63,7 +63,7 @@ async fn nothing_accepted_is_lost_to_syncs_that_fail_before_power_cuts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_first_start_that_was_broken_off_is_made_good_by_the_next() {
+async fn interrupted_first_start_is_completed() {
     let seed = seed();
     first_starts(4, seed, false).await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     if cfg!(target_os = "linux") {
@@ -74,7 +74,7 @@ async fn a_first_start_that_was_broken_off_is_made_good_by_the_next() {
 /// The key file is written before the key is durable, so a kill in between leaves the file without the key in the
 /// ledger.
 #[tokio::test]
-async fn the_key_of_a_first_start_that_was_broken_off_becomes_the_operators() {
+async fn key_of_an_interrupted_first_start_is_used() {
     let other = Host::start().await;
     let mut host = Host::with().prepare();
     std::fs::copy(other.path("operator.key"), host.path("operator.key")).unwrap();
@@ -95,7 +95,7 @@ async fn the_key_of_a_first_start_that_was_broken_off_becomes_the_operators() {
 
 /// The record of a run judges it: this test shows it every fault that it must detect.
 #[test]
-fn the_record_finds_what_it_is_there_for() {
+fn record_detects_violations() {
     let (event, all) = ("evt_E", ["P", "R", "S", "X", "F", "N"]);
     // An event of the first source: one plain delivery, one redacted.
     let sent = (0..).map(|number| Sent::new(1, number)).find(|sent| sent.source == 0).unwrap();

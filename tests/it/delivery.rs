@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use setgate_tests::{Host, Received, Receiver, Reply, Seed, event, until};
 
 #[tokio::test]
-async fn the_signed_result_arrives_under_every_scheme() {
+async fn signed_set_arrives_under_every_scheme() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -47,7 +47,7 @@ async fn the_signed_result_arrives_under_every_scheme() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_signs_beside_the_new_one() {
+async fn rotated_key_signs_beside_the_new_one() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -66,7 +66,7 @@ async fn a_rotated_key_signs_beside_the_new_one() {
 }
 
 #[tokio::test]
-async fn a_failed_attempt_is_retried_with_the_same_id_and_bytes() {
+async fn retry_has_the_same_id_and_bytes() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -92,7 +92,7 @@ async fn a_failed_attempt_is_retried_with_the_same_id_and_bytes() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_asks_for_time_gets_it() {
+async fn retry_after_is_honoured() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -110,7 +110,7 @@ async fn a_receiver_that_asks_for_time_gets_it() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_gone_pauses_its_subscription_and_keeps_what_is_pending() {
+async fn status_410_pauses_the_subscription() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -137,7 +137,7 @@ async fn a_receiver_that_is_gone_pauses_its_subscription_and_keeps_what_is_pendi
 }
 
 #[tokio::test]
-async fn what_was_given_up_is_redriven_with_the_same_id_and_bytes() {
+async fn redrive_has_the_same_id_and_bytes() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -162,7 +162,7 @@ async fn what_was_given_up_is_redriven_with_the_same_id_and_bytes() {
 }
 
 #[tokio::test]
-async fn what_was_given_up_can_be_discarded() {
+async fn dead_letter_can_be_discarded() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -179,7 +179,7 @@ async fn what_was_given_up_can_be_discarded() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_comes_up_late_misses_nothing() {
+async fn late_receiver_misses_nothing() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -201,7 +201,7 @@ async fn a_receiver_that_comes_up_late_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_pause_loses_and_repeats_nothing() {
+async fn pause_loses_and_repeats_nothing() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -226,7 +226,7 @@ async fn a_pause_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_delays_nobody_else() {
+async fn hanging_receiver_delays_no_other() {
     // The hanging attempts outlast the story, so none of them may time out.
     let host = Host::with().config("[egress]\nhead_ms_max = 300000\nresponse_ms_max = 300000").start().await;
     let acme = host.tenant("acme").await;
@@ -254,7 +254,7 @@ async fn a_receiver_that_hangs_delays_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
+async fn redirect_is_not_followed() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -268,7 +268,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_private_address_is_refused_unless_the_operator_allows_it() {
+async fn private_address_is_refused_by_default() {
     let host = Host::with().env("SETGATE_EGRESS__ALLOW", "[]").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -281,7 +281,7 @@ async fn a_private_address_is_refused_unless_the_operator_allows_it() {
 }
 
 #[tokio::test]
-async fn patterns_and_sources_choose_the_events() {
+async fn patterns_and_sources_select_events() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let (wso2, set) = (acme.source("wso2", Seed::Wso2).await, acme.source("ssf", Seed::Set).await);
@@ -308,7 +308,7 @@ fn status_of(exchange: &Value) -> (u64, u64) {
 /// Some events get their deliveries in the same commit, others from the fan-out loop. The result must be the same, even
 /// after a crash in between.
 #[tokio::test]
-async fn an_event_with_many_subscriptions_reaches_them_all() {
+async fn fanout_reaches_all_subscriptions() {
     let mut host = Host::with().config("[data]\ninline_fanout_max = 1").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;

@@ -143,7 +143,7 @@ fn none_of(faults: &[String]) {
 }
 
 #[test]
-fn every_link_leads_to_a_file_and_a_heading() {
+fn links_lead_to_files_and_headings() {
     let pages = pages();
     let mut faults = Vec::new();
     for page in &pages {
@@ -157,7 +157,7 @@ fn every_link_leads_to_a_file_and_a_heading() {
 }
 
 #[test]
-fn every_path_in_backticks_exists() {
+fn paths_in_backticks_exist() {
     let root = place::root();
     let mut faults = Vec::new();
     for page in pages().iter().filter(|page| !page.path.starts_with("docs/decisions")) {
@@ -171,7 +171,7 @@ fn every_path_in_backticks_exists() {
 }
 
 #[test]
-fn the_book_contains_every_page_once() {
+fn book_contains_every_page_once() {
     let pages = pages();
     let summary = pages.iter().find(|page| page.path == Path::new("docs/SUMMARY.md")).expect("docs/SUMMARY.md");
     let mut listed: Vec<_> = summary.links().into_iter().map(|link| format!("docs/{}", link.target)).collect();
@@ -185,7 +185,7 @@ fn the_book_contains_every_page_once() {
 }
 
 #[test]
-fn the_readme_is_short() {
+fn readme_is_short() {
     let bytes = std::fs::metadata(place::root().join("README.md")).unwrap().len() as usize;
     assert!(
         bytes <= README_BYTES_MAX,
@@ -194,7 +194,7 @@ fn the_readme_is_short() {
 }
 
 #[test]
-fn broken_links_are_found() {
+fn broken_links_are_detected() {
     let page = |path: &str, text: &str| Page { path: path.into(), text: text.to_owned() };
     let pages = [page("docs/glossary.md", "# A `b`, c-d\n```\n# no\n```\n"), page("README.md", "")];
     for (target, is_broken) in [

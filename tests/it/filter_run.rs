@@ -38,7 +38,7 @@ fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) {
 }
 
 #[tokio::test]
-async fn what_products_send_is_taken_in_as_at_a_host() {
+async fn product_events_run_as_on_a_host() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write(folder, "filter.wasm", place::filter("flag-suspicious-login"));
@@ -82,7 +82,7 @@ async fn what_products_send_is_taken_in_as_at_a_host() {
 }
 
 #[tokio::test]
-async fn several_events_are_run_one_after_the_other_and_one_fault_fails_them_all() {
+async fn one_fault_fails_the_whole_run() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     // Its config does not match, so it fails when it reads the config.
@@ -143,7 +143,7 @@ async fn tables_are_json_lines_or_csv() {
 }
 
 #[tokio::test]
-async fn compiled_filters_are_kept_in_a_private_folder() {
+async fn compiled_filters_are_cached_privately() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write(folder, "filter.wasm", place::filter("drop-by-type"));

@@ -38,7 +38,7 @@ fn assert_needed(answer: &Answer, words: &str) {
 }
 
 #[tokio::test]
-async fn a_version_goes_when_nothing_needs_it() {
+async fn unneeded_version_can_be_deleted() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let mut made = Vec::new();
@@ -74,7 +74,7 @@ async fn a_version_goes_when_nothing_needs_it() {
 }
 
 #[tokio::test]
-async fn a_version_stays_while_a_delivery_of_the_history_was_made_with_it() {
+async fn version_in_the_history_is_kept() {
     let config = "[data]\nretention_s = 20\nretention_every_s = 1";
     let host = Host::with().config(config).start().await;
     let acme = host.tenant("acme").await;
@@ -123,7 +123,7 @@ async fn a_version_stays_while_a_delivery_of_the_history_was_made_with_it() {
 }
 
 #[tokio::test]
-async fn the_oldest_versions_that_nothing_needs_go_when_there_are_more_than_twenty() {
+async fn more_than_twenty_versions_remove_the_oldest() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -145,7 +145,7 @@ async fn the_oldest_versions_that_nothing_needs_go_when_there_are_more_than_twen
 }
 
 #[tokio::test]
-async fn tenants_with_the_same_bytes_have_versions_of_their_own() {
+async fn equal_bytes_are_separate_versions_per_tenant() {
     let host = Host::start().await;
     let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
     let source = globex.source("idp", Seed::Set).await;
@@ -167,7 +167,7 @@ async fn tenants_with_the_same_bytes_have_versions_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_full_quota_of_versions_says_what_can_be_done() {
+async fn full_version_quota_names_the_remedy() {
     let host = Host::start().await;
     let size = variant("drop-by-type", 0).len();
     let acme = host.tenant_with("acme", json!({"quota": {"filters_bytes_max": size * 3 + 10}})).await;
@@ -190,7 +190,7 @@ async fn a_full_quota_of_versions_says_what_can_be_done() {
 }
 
 #[tokio::test]
-async fn versions_of_tables_go_as_those_of_filters_do() {
+async fn unneeded_table_version_can_be_deleted() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Wso2).await;

@@ -54,7 +54,7 @@ fn body_of(received: &Received, kind: &str) -> Value {
 }
 
 #[tokio::test]
-async fn drop_by_type_ends_a_delivery_with_its_reason() {
+async fn drop_by_type_drops_with_a_reason() {
     let story = Story::of(Seed::Wso2, "drop-by-type", json!({"config": {"drop": ["loginFailed"]}})).await;
     let accepted = story.source.accept(event::wso2("one")).await;
     let dropped = story.ran(&accepted, "dropped", json!("drop")).await;
@@ -70,7 +70,7 @@ async fn drop_by_type_ends_a_delivery_with_its_reason() {
 }
 
 #[tokio::test]
-async fn redact_claims_keeps_nothing_personal_but_a_hash() {
+async fn redact_claims_leaves_only_a_hash() {
     let story = Story::of(Seed::Logto, "redact-claims", json!({"secrets": {"salt": "pepper-4711"}})).await;
     let accepted = story.source.accept(event::logto("s1")).await;
     story.ran(&accepted, "delivered", json!("patch")).await;
@@ -85,7 +85,7 @@ async fn redact_claims_keeps_nothing_personal_but_a_hash() {
 }
 
 #[tokio::test]
-async fn enrich_from_table_adds_what_the_tables_know() {
+async fn enrich_from_table_adds_table_values() {
     let story = Story::of(Seed::Wso2, "enrich-from-table", json!({})).await;
     let accepted = story.source.accept(event::wso2("one")).await;
     story.ran(&accepted, "delivered", json!("patch")).await;
@@ -95,7 +95,7 @@ async fn enrich_from_table_adds_what_the_tables_know() {
 }
 
 #[tokio::test]
-async fn flag_suspicious_login_says_how_risky_it_looks() {
+async fn flag_suspicious_login_adds_a_risk() {
     let story = Story::of(Seed::Wso2, "flag-suspicious-login", json!({"config": {"failed_attempts": 4}})).await;
     let accepted = story.source.accept(event::wso2("one")).await;
     story.ran(&accepted, "delivered", json!("patch")).await;
@@ -106,7 +106,7 @@ async fn flag_suspicious_login_says_how_risky_it_looks() {
 }
 
 #[tokio::test]
-async fn translate_to_caep_speaks_the_receivers_language() {
+async fn translate_to_caep_writes_caep_events() {
     let story = Story::of(Seed::Logto, "translate-to-caep", json!({})).await;
     let accepted = story.source.accept(event::logto("s1")).await;
     story.ran(&accepted, "delivered", json!("replace")).await;
@@ -122,7 +122,7 @@ async fn translate_to_caep_speaks_the_receivers_language() {
 }
 
 #[tokio::test]
-async fn a_patch_leaves_the_bytes_that_it_does_not_name() {
+async fn patch_keeps_all_other_bytes() {
     let story = Story::of(Seed::Set, "flag-suspicious-login", json!({})).await;
     let sent = r#"{"zone": "b","iss":"https://idp.example.com/","txn":"t-1","jti":"one","iat":1615305159,"events":{"https://example.com/login_failed":{"z":1.10,"amount":  1e-7,"big":12345678901234567890123,"a":[1.0,{"y":-0.0,"b":"\u00e9"}],"useragent":"curl/8"}},"after":{"c":3.00,"a":1}}"#;
     let accepted = story.source.accept(sent).await;
@@ -134,7 +134,7 @@ async fn a_patch_leaves_the_bytes_that_it_does_not_name() {
 }
 
 #[tokio::test]
-async fn a_chain_hands_each_filter_what_the_one_before_left() {
+async fn chain_passes_each_result_to_the_next_filter() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Logto).await;
@@ -154,7 +154,7 @@ async fn a_chain_hands_each_filter_what_the_one_before_left() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_no_filter_is_refused_and_says_why() {
+async fn invalid_upload_is_refused_with_the_reason() {
     let host = Host::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"filter_bytes_max": 200_000}})).await;
     let component = |text: &str| wat::parse_str(text).expect("a component's text");
@@ -178,7 +178,7 @@ async fn an_upload_that_is_no_filter_is_refused_and_says_why() {
 }
 
 #[tokio::test]
-async fn an_import_is_refused_before_it_costs_a_compile() {
+async fn unknown_import_is_refused_before_compilation() {
     let host = Host::with().config("[sandbox]\ncompile_wall_ms_max = 1").start().await;
     let acme = host.tenant("acme").await;
     let store = r#"(import "wasi:keyvalue/store@0.2.0" (instance $store (export "open" (func))))"#;
@@ -198,7 +198,7 @@ async fn an_import_is_refused_before_it_costs_a_compile() {
 }
 
 #[tokio::test]
-async fn files_sockets_and_http_may_be_imported_and_are_denied_when_called() {
+async fn wasi_files_sockets_and_http_are_denied_at_run_time() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -233,7 +233,7 @@ async fn files_sockets_and_http_may_be_imported_and_are_denied_when_called() {
 }
 
 #[tokio::test]
-async fn a_component_may_have_as_many_memories_as_its_limit_says() {
+async fn number_of_memories_is_limited() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -253,7 +253,7 @@ async fn a_component_may_have_as_many_memories_as_its_limit_says() {
 }
 
 #[tokio::test]
-async fn a_binding_has_to_grant_what_its_filter_imports() {
+async fn binding_must_grant_the_imports() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;
@@ -314,7 +314,7 @@ async fn a_binding_has_to_grant_what_its_filter_imports() {
 }
 
 #[tokio::test]
-async fn a_binding_has_to_grant_what_a_version_on_trial_imports() {
+async fn binding_must_grant_the_imports_of_a_trial() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;
@@ -331,7 +331,7 @@ async fn a_binding_has_to_grant_what_a_version_on_trial_imports() {
 }
 
 #[tokio::test]
-async fn a_delivery_runs_the_version_that_was_active_when_it_was_created() {
+async fn delivery_keeps_the_version_it_was_created_with() {
     let story = Story::of(Seed::Wso2, "drop-by-type", json!({})).await;
     let (acme, subscription) = (&story.acme, &story.subscription);
     subscription.pause().await;
@@ -362,7 +362,7 @@ async fn a_delivery_runs_the_version_that_was_active_when_it_was_created() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_are_the_same_version() {
+async fn same_bytes_are_the_same_version() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let wasm = setgate_tests::place::filter("drop-by-type");
@@ -434,7 +434,7 @@ fn telling(verdict_or_failure: u32, case: u32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_filter_cannot_tell_its_secrets_to_the_history() {
+async fn secrets_are_masked_in_the_history() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -468,7 +468,7 @@ async fn faulting(on_fault: Value) -> Story {
 }
 
 #[tokio::test]
-async fn by_default_a_fault_holds_the_delivery_until_a_person_decides() {
+async fn fault_holds_by_default() {
     let story = faulting(json!({})).await;
     let (acme, subscription) = (&story.acme, &story.subscription);
     let sent = event::set("released");
@@ -499,7 +499,7 @@ async fn by_default_a_fault_holds_the_delivery_until_a_person_decides() {
 }
 
 #[tokio::test]
-async fn a_fault_that_is_open_goes_on_without_the_filter() {
+async fn on_fault_open_skips_the_filter() {
     let story = faulting(json!({"on_fault": "open"})).await;
     let sent = event::set("one");
     let id = story.subscription.delivery_of(&story.source.accept(sent.clone()).await);
@@ -509,7 +509,7 @@ async fn a_fault_that_is_open_goes_on_without_the_filter() {
 }
 
 #[tokio::test]
-async fn a_fault_that_drops_ends_the_delivery() {
+async fn on_fault_drop_ends_the_delivery() {
     let story = faulting(json!({"on_fault": "drop"})).await;
     let id = story.subscription.delivery_of(&story.source.accept(event::set("one")).await);
     let dropped = story.acme.delivery_in("dropped", &id).await;

@@ -68,7 +68,7 @@ async fn statistics_add_up() {
 }
 
 #[tokio::test]
-async fn what_waits_is_in_sight() {
+async fn pending_deliveries_are_visible() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -100,7 +100,7 @@ async fn replay_in(tenant: &Tenant, state: &str, id: &str) -> Value {
 const LONG_AGO: &str = "2020-01-01T00:00:00Z";
 
 #[tokio::test]
-async fn a_replay_that_is_killed_again_and_again_makes_each_run_once() {
+async fn killed_replay_creates_each_run_once() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let (source, other) = (acme.source("idp", Seed::Set).await, acme.source("wso2", Seed::Wso2).await);
@@ -169,7 +169,7 @@ async fn a_replay_that_is_killed_again_and_again_makes_each_run_once() {
 }
 
 #[tokio::test]
-async fn a_replay_keeps_its_rate_and_waits_while_the_backlog_is_full() {
+async fn replay_keeps_its_rate_and_waits_for_the_backlog() {
     let host = Host::with().config("[history]\nreplays_per_tenant_max = 1").start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"backlog_deliveries_max": 10}})).await;
     let source = acme.source("idp", Seed::Set).await;
@@ -213,7 +213,7 @@ async fn a_replay_keeps_its_rate_and_waits_while_the_backlog_is_full() {
 }
 
 #[tokio::test]
-async fn a_replay_is_cancelled_and_a_strangers_is_none() {
+async fn replay_can_be_cancelled_by_its_tenant_only() {
     let host = Host::start().await;
     let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
     let source = acme.source("idp", Seed::Set).await;

@@ -4,7 +4,7 @@
 use setgate_tests::hostile::{self, Options, Stage, artefact, lift};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_class_of_attack_is_contained_and_the_neighbour_loses_nothing() {
+async fn every_class_of_attack_is_contained() {
     let options = Options { short: true, ..Options::default() };
     let report = Box::pin(hostile::run(&options)).await;
     assert!(report.is_good(), "{}\n{}", report.summary(), report.complaints());
@@ -14,7 +14,7 @@ async fn every_class_of_attack_is_contained_and_the_neighbour_loses_nothing() {
 /// One limit of each kind: fuel, memory, tables, host calls, log, output, upload. `cargo xtask hostile --bite` lifts
 /// all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_one_limit_lifted_its_class_is_reported_as_escaped() {
+async fn lifted_limit_is_reported_as_escaped() {
     let few = [
         "fuel_per_call",
         "memory_bytes_max",
@@ -35,13 +35,13 @@ async fn with_one_limit_lifted_its_class_is_reported_as_escaped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_with_many_filters_compiles_none_of_them() {
+async fn restart_recompiles_no_filter() {
     let seen = artefact::restart_with(100).await;
     assert_eq!(seen, artefact::Restarted { filters: 100, ran: 100, compiled: 0, loaded: 100 });
 }
 
 #[test]
-fn the_suite_has_every_stage_and_each_class_once() {
+fn suite_has_each_class_once() {
     let classes = hostile::classes();
     let mut names: Vec<_> = classes.iter().map(|class| class.name).collect();
     names.sort_unstable();

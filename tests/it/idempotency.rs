@@ -20,7 +20,7 @@ async fn count(client: &Client, path: &str) -> usize {
 }
 
 #[tokio::test]
-async fn each_kind_is_made_once_under_a_key_and_its_secret_is_shown_again() {
+async fn repeated_post_returns_the_stored_answer() {
     let mut host = Host::start().await;
     let operator = host.operator().clone();
     let tenant = json!({"id": "acme", "display_name": "Acme"});
@@ -88,7 +88,7 @@ async fn each_kind_is_made_once_under_a_key_and_its_secret_is_shown_again() {
 }
 
 #[tokio::test]
-async fn a_key_stands_for_one_request_of_one_caller() {
+async fn key_belongs_to_one_request_of_one_caller() {
     let host = Host::start().await;
     let (acme, other) = (host.tenant("acme").await, host.tenant("globex").await);
     let keys = acme.path("/keys");
@@ -127,7 +127,7 @@ async fn a_key_stands_for_one_request_of_one_caller() {
 }
 
 #[tokio::test]
-async fn what_was_refused_may_be_sent_again_under_its_key() {
+async fn refused_request_can_be_sent_again() {
     let host = Host::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"keys_max": 1}})).await;
     let keys = acme.path("/keys");
@@ -142,7 +142,7 @@ async fn what_was_refused_may_be_sent_again_under_its_key() {
 }
 
 #[tokio::test]
-async fn copies_that_come_at_once_make_one() {
+async fn concurrent_copies_run_once() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let mut senders = tokio::task::JoinSet::new();
@@ -171,7 +171,7 @@ async fn copies_that_come_at_once_make_one() {
 
 /// Kills the host repeatedly during requests: none is executed twice.
 #[tokio::test]
-async fn a_host_that_is_killed_carries_nothing_out_twice() {
+async fn kill_repeats_nothing() {
     let mut host = Host::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"keys_max": 1000}})).await;
     for round in 0..4 {
@@ -203,7 +203,7 @@ async fn a_host_that_is_killed_carries_nothing_out_twice() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_stores_as_many_answers_as_it_may_is_refused_alone() {
+async fn full_answer_store_refuses_its_tenant_only() {
     const ANSWERS_PER_TENANT_MAX: usize = 1_000;
     let host = Host::start().await;
     let (acme, other) = (host.tenant("acme").await, host.tenant("globex").await);

@@ -69,7 +69,7 @@ async fn wso2_identity_server() {
 }
 
 #[tokio::test]
-async fn asgardeo_through_its_hub() {
+async fn asgardeo_hub() {
     let story = Story::of(Seed::Asgardeo).await;
     let settings = json!({"websub_topics": ["shop.example.*.event.login"]});
     let mut source = Seed::Asgardeo.settings();
@@ -99,7 +99,7 @@ async fn asgardeo_through_its_hub() {
 }
 
 #[tokio::test]
-async fn a_hub_can_end_a_subscription_that_nobody_lists() {
+async fn hub_can_end_an_unlisted_subscription() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let mut listed = Seed::Asgardeo.settings();
@@ -145,7 +145,7 @@ async fn a_hub_can_end_a_subscription_that_nobody_lists() {
 }
 
 #[tokio::test]
-async fn a_slash_at_the_end_of_the_address_makes_no_difference() {
+async fn trailing_slash_is_accepted() {
     let story = Story::of(Seed::Wso2).await;
     let sent = event::wso2("one");
     let proof = Seed::Wso2.proof(sent.as_bytes());
@@ -181,7 +181,7 @@ async fn logto() {
 }
 
 #[tokio::test]
-async fn what_a_user_wrote_is_never_the_subject_of_an_event() {
+async fn user_data_never_sets_the_subject() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let (logto, wso2) = (acme.source("logto", Seed::Logto).await, acme.source("wso2", Seed::Wso2).await);
@@ -255,7 +255,7 @@ async fn what_a_user_wrote_is_never_the_subject_of_an_event() {
 }
 
 #[tokio::test]
-async fn the_platform_with_standard_webhooks() {
+async fn platform_with_standard_webhooks() {
     let story = Story::of(Seed::Platform).await;
     let (_, set) = story.through(&event::platform("u-17")).await;
     let kind = "https://schemas.setgate.dev/events/platform/security/event-type/security.suspicious_login";
@@ -269,7 +269,7 @@ async fn the_platform_with_standard_webhooks() {
 }
 
 #[tokio::test]
-async fn the_platform_with_a_bearer_token() {
+async fn platform_with_a_bearer_token() {
     let story = Story::of(Seed::PlatformBearer).await;
     let (_, set) = story.through(&event::platform("u-17")).await;
     assert_eq!(set["iat"], 1_787_314_569, "`timestamp` is when it was issued");
@@ -289,7 +289,7 @@ async fn plain_sets() {
 }
 
 #[tokio::test]
-async fn every_sample_of_every_product_is_taken_and_becomes_a_set() {
+async fn every_product_sample_becomes_a_set() {
     let Some(folder) = place::events() else {
         return place::skip("every_sample_of_every_product", "shared/events is not beside the repository");
     };
@@ -340,7 +340,7 @@ async fn every_sample_of_every_product_is_taken_and_becomes_a_set() {
 }
 
 #[tokio::test]
-async fn the_same_event_again_is_accepted_and_delivered_once() {
+async fn duplicate_is_accepted_and_delivered_once() {
     let story = Story::of(Seed::Set).await;
     let (first, _) = story.through(&event::set("one")).await;
     let second = story.source.accept(event::set("one")).await;
@@ -363,7 +363,7 @@ async fn the_same_event_again_is_accepted_and_delivered_once() {
 }
 
 #[tokio::test]
-async fn a_body_without_an_id_is_told_apart_by_itself() {
+async fn body_identifies_an_event_without_id() {
     let story = Story::of(Seed::Logto).await;
     let first = story.source.accept(event::logto("s1")).await;
     let again = story.source.accept(event::logto("s1")).await;
@@ -373,7 +373,7 @@ async fn a_body_without_an_id_is_told_apart_by_itself() {
 }
 
 #[tokio::test]
-async fn the_same_jti_from_two_sources_is_two_events() {
+async fn same_jti_from_two_sources_is_two_events() {
     let story = Story::of(Seed::Set).await;
     let other = story.acme.source("other", Seed::Set).await;
     let first = story.source.accept(event::set("one")).await;
@@ -382,7 +382,7 @@ async fn the_same_jti_from_two_sources_is_two_events() {
 }
 
 #[tokio::test]
-async fn the_original_format_gives_back_the_products_own_bytes() {
+async fn original_format_returns_the_products_bytes() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     for (name, seed, sent, scheme) in
@@ -400,7 +400,7 @@ async fn the_original_format_gives_back_the_products_own_bytes() {
 }
 
 #[tokio::test]
-async fn an_event_without_a_content_type_is_json() {
+async fn missing_content_type_means_json() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Open).await;
@@ -410,7 +410,7 @@ async fn an_event_without_a_content_type_is_json() {
 }
 
 #[tokio::test]
-async fn two_secrets_and_two_proofs_are_taken_while_one_replaces_the_other() {
+async fn old_and_new_proof_overlap() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let both = json!({"proofs": [

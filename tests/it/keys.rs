@@ -22,7 +22,7 @@ fn not_lacking(answer: &Answer, scope: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_key_does_what_its_scopes_say_and_is_told_what_it_lacks() {
+async fn scopes_limit_a_key() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let open = json!({"form": "set", "proofs": [{"kind": "open"}]});
@@ -55,7 +55,7 @@ async fn a_key_does_what_its_scopes_say_and_is_told_what_it_lacks() {
 }
 
 #[tokio::test]
-async fn a_source_that_takes_keys_takes_those_for_sending_alone() {
+async fn source_accepts_only_sending_keys() {
     let host = Host::start().await;
     let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
     let keyed = json!({"form": "set", "proofs": [{"kind": "key"}]});
@@ -93,7 +93,7 @@ async fn a_source_that_takes_keys_takes_those_for_sending_alone() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_goes_on_beside_the_new_one_and_then_ends() {
+async fn rotated_key_overlaps_and_expires() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let (sources, keys) = (acme.path("/sources"), acme.path("/keys"));
@@ -129,7 +129,7 @@ async fn a_rotated_key_goes_on_beside_the_new_one_and_then_ends() {
 }
 
 #[tokio::test]
-async fn rotating_gives_nobody_more_than_they_have() {
+async fn rotation_adds_no_permissions() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let (id, _) = key(&host, &acme, json!(["read", "write"])).await;
@@ -152,7 +152,7 @@ async fn rotating_gives_nobody_more_than_they_have() {
 }
 
 #[tokio::test]
-async fn keys_that_have_ended_count_towards_twice_the_quota() {
+async fn expired_keys_count_towards_twice_the_quota() {
     let host = Host::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"keys_max": 2}})).await;
     let (mut id, _) = key(&host, &acme, json!(["read"])).await;

@@ -10,7 +10,7 @@ use serde_json::json;
 use setgate_tests::{Host, Receiver, Reply, Seed, event, until};
 
 #[tokio::test]
-async fn the_operators_key_is_shown_at_the_first_start_and_never_again() {
+async fn operator_key_is_shown_once() {
     let folder = tempfile::tempdir().unwrap();
     let serve = async |arguments: &[&str]| {
         let mut command = Host::command(folder.path());
@@ -35,7 +35,7 @@ async fn the_operators_key_is_shown_at_the_first_start_and_never_again() {
 }
 
 #[tokio::test]
-async fn the_operators_key_is_written_to_a_file_of_the_owner_alone() {
+async fn operator_key_file_is_private() {
     let mut host = Host::start().await;
     let file = host.path("operator.key");
     assert_eq!(mode(&file), 0o600, "the key file is the owner's alone");
@@ -48,7 +48,7 @@ async fn the_operators_key_is_written_to_a_file_of_the_owner_alone() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_ends_the_start_and_names_the_key() {
+async fn invalid_config_names_the_key() {
     let folder = tempfile::tempdir().unwrap();
     for (what, text, named) in [
         ("no TOML", "[listen\n", "TOML"),
@@ -90,7 +90,7 @@ const REPORTED: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn all_errors_of_a_configuration_are_reported_at_once_and_nothing_is_written() {
+async fn all_config_errors_are_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("bad.toml"), WRONG).unwrap();
     let mut serve = Host::command(folder.path());
@@ -111,7 +111,7 @@ async fn all_errors_of_a_configuration_are_reported_at_once_and_nothing_is_writt
 }
 
 #[tokio::test]
-async fn config_check_reports_errors_and_warnings_and_writes_nothing() {
+async fn config_check_reports_and_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("bad.toml", WRONG);
@@ -155,7 +155,7 @@ async fn config_check_reports_errors_and_warnings_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn an_almost_right_variable_alone_ends_the_start_and_a_name_is_an_address() {
+async fn misspelt_variable_ends_the_start() {
     let mut host = Host::with().env("SETGATE_LISTEN_ADDRESS", "127.0.0.1:0").prepare();
     host.launch();
     assert_eq!(host.ended().await.code(), Some(1), "{}", host.log());
@@ -196,7 +196,7 @@ async fn sigterm_lets_deliveries_in_flight_finish() {
 }
 
 #[tokio::test]
-async fn what_does_not_finish_in_time_is_released_and_sent_again_later() {
+async fn unfinished_delivery_is_sent_after_a_restart() {
     let mut host = Host::with().config("[delivery]\ndrain_ms_max = 100").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -216,7 +216,7 @@ async fn what_does_not_finish_in_time_is_released_and_sent_again_later() {
 }
 
 #[tokio::test]
-async fn what_was_accepted_before_a_kill_arrives_after_it() {
+async fn accepted_event_arrives_after_a_kill() {
     const EVENTS: usize = 100;
     // Printed if the story fails, so that it can be repeated.
     let killed_after = usize::try_from(RandomState::new().hash_one("kill") % EVENTS as u64).unwrap();
@@ -281,7 +281,7 @@ async fn what_was_accepted_before_a_kill_arrives_after_it() {
 }
 
 #[tokio::test]
-async fn secrets_are_in_no_file_and_in_no_log() {
+async fn secrets_are_in_no_file_and_no_log() {
     let mut host = Host::with().config("[log]\nlevel = \"trace\"").start().await;
     let acme = host.tenant("acme").await;
     acme.filter("redact-claims").await;
@@ -332,14 +332,14 @@ async fn secrets_are_in_no_file_and_in_no_log() {
 }
 
 #[tokio::test]
-async fn the_data_folder_is_the_owners_alone() {
+async fn data_folder_is_private() {
     let host = Host::start().await;
     assert_eq!(mode(&host.data()), 0o700, "the data folder");
     assert_eq!(mode(&host.data().join("master.key")), 0o600, "the master key");
 }
 
 #[tokio::test]
-async fn another_master_key_is_refused_at_the_start() {
+async fn wrong_master_key_is_refused() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Wso2).await;
@@ -362,7 +362,7 @@ async fn another_master_key_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn everything_that_was_set_up_is_there_after_a_restart() {
+async fn restart_keeps_everything() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Wso2).await;
@@ -391,7 +391,7 @@ async fn everything_that_was_set_up_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn the_listener_speaks_tls_where_it_has_a_certificate() {
+async fn tls_is_served_with_a_certificate() {
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
@@ -414,7 +414,7 @@ async fn the_listener_speaks_tls_where_it_has_a_certificate() {
 }
 
 #[tokio::test]
-async fn health_readiness_and_metrics_need_no_key_on_loopback() {
+async fn health_and_metrics_need_no_key_on_loopback() {
     let host = Host::start().await;
     let nobody = host.stranger();
     assert_eq!(nobody.get("/healthz").await.expect(200).text(), "ok\n");
@@ -437,7 +437,7 @@ async fn health_readiness_and_metrics_need_no_key_on_loopback() {
 }
 
 #[tokio::test]
-async fn metrics_that_are_not_open_need_the_operators_key() {
+async fn closed_metrics_need_the_operator_key() {
     let host = Host::with().config("[listen]\nmetrics_open = false").start().await;
     let acme = host.tenant("acme").await;
     assert_eq!(host.stranger().get("/metrics").await.not_the_problem(401, "bad_key"), None);

@@ -44,7 +44,7 @@ fn made_up(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_description_is_open_to_all_and_kept_by_whoever_has_it() {
+async fn description_is_public_and_cacheable() {
     let host = Host::start().await;
     let answer = host.stranger().get("/openapi.json").await.expect(200);
     assert_eq!(answer.header("content-type"), Some("application/json"));
@@ -62,7 +62,7 @@ async fn the_description_is_open_to_all_and_kept_by_whoever_has_it() {
 /// Every described operation exists and requires the described key; undescribed methods are answered 405 with the
 /// allowed ones.
 #[tokio::test]
-async fn each_path_takes_the_methods_that_are_described_and_no_other() {
+async fn only_described_methods_are_served() {
     let host = Host::start().await;
     let document = document(&host).await;
     let mut methods: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -106,7 +106,7 @@ async fn each_path_takes_the_methods_that_are_described_and_no_other() {
 
 /// A series of bad requests, each answered with a problem that its operation describes.
 #[tokio::test]
-async fn what_cannot_be_read_is_a_problem_that_is_described() {
+async fn malformed_requests_get_described_problems() {
     let host = Host::start().await;
     let all = Everything::at(&host).await;
     let acme = &all.tenant;

@@ -3,7 +3,7 @@
 mod alerts;
 mod backup;
 mod deploy;
-mod leaving;
+mod drain;
 mod listeners;
 mod master_key;
 mod reload;

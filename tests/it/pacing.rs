@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use setgate_tests::{Host, Receiver, Reply, Seed, event, until};
 
 #[tokio::test]
-async fn nobody_waits_behind_a_dead_endpoint() {
+async fn dead_endpoint_delays_no_other() {
     // The dead endpoint has more deliveries than there are slots: they would all be occupied without a circuit breaker.
     let host = Host::with().config("[delivery]\nin_flight_max = 12\nin_flight_per_tenant_max = 12\n").start().await;
     let acme = host.tenant("acme").await;
@@ -35,7 +35,7 @@ async fn nobody_waits_behind_a_dead_endpoint() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_fails_is_left_alone_until_one_delivery_gets_through() {
+async fn open_breaker_sends_single_probes() {
     let host = Host::with()
         .config("[delivery]\nbreaker_failures_max = 3\nbreaker_open_ms_max = 1000\nin_flight_per_endpoint_max = 1\n")
         .start()
@@ -64,7 +64,7 @@ async fn an_endpoint_that_fails_is_left_alone_until_one_delivery_gets_through() 
 }
 
 #[tokio::test]
-async fn a_receiver_that_asks_for_time_gets_it_for_all_its_deliveries() {
+async fn retry_after_holds_the_whole_endpoint() {
     let host = Host::with().config("[delivery]\nin_flight_per_endpoint_max = 1\n").start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -80,7 +80,7 @@ async fn a_receiver_that_asks_for_time_gets_it_for_all_its_deliveries() {
 }
 
 #[tokio::test]
-async fn a_subscription_gets_no_more_than_its_rate() {
+async fn rate_limits_a_subscription() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -96,7 +96,7 @@ async fn a_subscription_gets_no_more_than_its_rate() {
 }
 
 #[tokio::test]
-async fn events_about_one_subject_never_overtake_each_other() {
+async fn events_of_a_subject_stay_in_order() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -128,7 +128,7 @@ async fn events_about_one_subject_never_overtake_each_other() {
 }
 
 #[tokio::test]
-async fn what_is_held_keeps_back_its_subject_until_a_person_decides() {
+async fn held_delivery_blocks_its_subject() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -159,7 +159,7 @@ async fn what_is_held_keeps_back_its_subject_until_a_person_decides() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_only_fails_is_paused_and_its_tenant_is_told() {
+async fn failing_subscription_is_paused_with_a_notice() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -204,7 +204,7 @@ async fn a_subscription_that_only_fails_is_paused_and_its_tenant_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_asked_of_the_pace_has_bounds() {
+async fn pacing_values_have_bounds() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     for (pacing, word) in [
@@ -222,7 +222,7 @@ async fn what_is_asked_of_the_pace_has_bounds() {
 }
 
 #[tokio::test]
-async fn a_receiver_can_end_a_delivery_or_all_of_them() {
+async fn receiver_can_abort_or_disable() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;

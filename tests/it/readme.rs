@@ -105,7 +105,7 @@ fn read(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_tutorial_runs_word_for_word() {
+async fn tutorial_runs_as_written() {
     let tutorial = read(TUTORIAL);
     let blocks = blocks(&tutorial);
     assert!(blocks.len() > 10, "{TUTORIAL} has only {} tested blocks", blocks.len());
@@ -130,7 +130,7 @@ async fn the_tutorial_runs_word_for_word() {
 }
 
 #[test]
-fn the_readmes_filter_is_the_tutorials() {
+fn readme_filter_is_the_tutorials() {
     let (readme, tutorial) = (read("README.md"), read(TUTORIAL));
     let (_, filter) = readme.split_once("```rust file=src/lib.rs\n").expect("README shows a filter");
     let (filter, _) = filter.split_once("```").unwrap();
@@ -141,7 +141,7 @@ fn the_readmes_filter_is_the_tutorials() {
 }
 
 #[test]
-fn the_readmes_commands_are_those_of_the_ci() {
+fn readme_commands_are_those_of_the_ci() {
     let (readme, ci) = (read("README.md"), read(".ci/run"));
     let (_, commands) = readme.split_once("```sh\n").expect("README has its commands in a block");
     let (commands, _) = commands.split_once("```").unwrap();
@@ -321,7 +321,7 @@ fn masked(text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_readmes_excerpt_of_the_demo_is_current() {
+async fn readme_demo_excerpt_is_current() {
     let readme = read("README.md");
     let (_, sample) = readme.split_once("```text demo\n").expect("README has an excerpt of the demo's output");
     let (sample, _) = sample.split_once("```").unwrap();
@@ -338,7 +338,7 @@ async fn the_readmes_excerpt_of_the_demo_is_current() {
 }
 
 #[tokio::test]
-async fn the_help_of_the_program_names_every_command() {
+async fn help_names_every_command() {
     let folder = tempfile::tempdir().unwrap();
     let help = Host::command(folder.path()).arg("--help").output().await.unwrap();
     let text = String::from_utf8_lossy(&help.stdout).into_owned();

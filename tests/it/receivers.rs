@@ -44,7 +44,7 @@ pub(crate) fn assert_failed(outcome: &Value, class: &str, words: &str) {
 }
 
 #[tokio::test]
-async fn a_receiver_that_does_not_answer_is_left_in_time() {
+async fn silent_receiver_times_out() {
     for manner in [Manner::Hang, Manner::TrickleHead] {
         let (outcome, receiver) = misbehaving_once(manner).await;
         assert_failed(&outcome, "timeout", "no answer began within 1000 ms");
@@ -53,7 +53,7 @@ async fn a_receiver_that_does_not_answer_is_left_in_time() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_fails_for_a_while_gets_it_in_the_end_and_each_attempt_is_on_record() {
+async fn temporary_failures_are_recorded_and_retried() {
     let (_host, acme, source) = set_up("").await;
     let receiver = Receiver::start().await;
     receiver.answer([500, 500, 503, 500].map(|status| Reply::status(status).header("x-trace", "t1")));
@@ -92,7 +92,7 @@ fn assert_on_record(received: &Received, sent: &Value) {
 }
 
 #[tokio::test]
-async fn a_receiver_that_sends_a_gibibyte_is_cut_off_and_costs_no_memory() {
+async fn endless_response_body_is_cut_off() {
     const GIBIBYTE: u64 = 1 << 30;
     const MEBIBYTE: u64 = 1 << 20;
     let (host, acme, source) = set_up("").await;
@@ -123,7 +123,7 @@ fn peak_bytes(pid: u32) -> u64 {
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer_and_nothing_goes_where_it_leads() {
+async fn redirect_is_recorded_and_not_followed() {
     let (_host, acme, source) = set_up("").await;
     let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
     let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
@@ -140,7 +140,7 @@ async fn a_redirect_is_an_answer_and_nothing_goes_where_it_leads() {
 }
 
 #[tokio::test]
-async fn a_bad_certificate_is_named_and_put_right_the_redrive_arrives() {
+async fn bad_certificate_is_named() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     let (_host, acme, source) = set_up(&trust(folder.path(), &authority)).await;
@@ -175,7 +175,7 @@ fn trust(folder: &Path, authority: &Authority) -> String {
 }
 
 #[tokio::test]
-async fn an_endpoint_has_an_authority_of_its_own() {
+async fn endpoint_can_have_its_own_authority() {
     let (everywhere, own) = (Authority::new(), Authority::new());
     let folder = tempfile::tempdir().unwrap();
     let (_host, acme, source) = set_up(&trust(folder.path(), &everywhere)).await;
@@ -202,7 +202,7 @@ async fn an_endpoint_has_an_authority_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_receivers_own_certificate_is_trusted_as_it_is_and_no_other_is() {
+async fn pinned_certificate_is_the_only_one_trusted() {
     let (_host, acme, source) = set_up("").await;
     let elsewhere = Authority::new();
     for (what, own) in [
@@ -231,7 +231,7 @@ async fn a_receivers_own_certificate_is_trusted_as_it_is_and_no_other_is() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_can_never_be_good_there_is_refused_with_the_command_that_creates_a_good_one() {
+async fn useless_ca_pem_is_refused_with_a_remedy() {
     let (_host, acme, _source) = set_up("").await;
     let good = Issued::by_itself(&["127.0.0.1"], false, 4096).certificate_pem();
     let other = Issued::by_itself(&["receiver.example"], false, 4096).certificate_pem();
@@ -255,7 +255,7 @@ async fn a_certificate_that_can_never_be_good_there_is_refused_with_the_command_
 }
 
 #[tokio::test]
-async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints_and_nobody_sees_its_key() {
+async fn client_certificate_is_presented_and_its_key_hidden() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let (host, acme, source) = set_up("").await;
     let receiver = Receiver::start_tls(servers.issue("127.0.0.1").server(Some(&clients))).await;
@@ -298,7 +298,7 @@ async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints_and_nobody_se
 }
 
 #[tokio::test]
-async fn certificates_that_cannot_work_are_refused_when_they_are_set() {
+async fn invalid_certificates_are_refused() {
     let (_host, acme, _source) = set_up("").await;
     let receiver = Receiver::start_tls(Authority::new().issue("127.0.0.1").server(None)).await;
     let (one, two) = (Authority::new().issue("setgate"), Authority::new().issue("setgate"));
@@ -352,7 +352,7 @@ async fn certificates_that_cannot_work_are_refused_when_they_are_set() {
 }
 
 #[tokio::test]
-async fn attempts_to_one_receiver_share_an_http2_connection_and_tenants_share_none() {
+async fn http2_connection_is_shared_within_a_tenant() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
     let (host, acme, source) = set_up(&trust(folder.path(), &authority)).await;
@@ -377,7 +377,7 @@ async fn attempts_to_one_receiver_share_an_http2_connection_and_tenants_share_no
 }
 
 #[tokio::test]
-async fn behind_a_proxy_everything_goes_through_it() {
+async fn proxy_carries_everything() {
     let authority = Authority::new();
     let receiver = Receiver::start_tls(authority.issue("receiver.invalid").server(None)).await;
     let proxy = Proxy::start("me:hush", &[("receiver.invalid", receiver.address)]).await;

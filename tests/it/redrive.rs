@@ -36,7 +36,7 @@ async fn counted(tenant: &Tenant, state: &str, count: usize) {
 }
 
 #[tokio::test]
-async fn five_hundred_dead_letters_are_sent_again_in_parts() {
+async fn five_hundred_dead_letters_go_in_parts() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -76,7 +76,7 @@ async fn five_hundred_dead_letters_are_sent_again_in_parts() {
 }
 
 #[tokio::test]
-async fn what_a_filter_holds_runs_the_chain_as_it_is_now() {
+async fn held_deliveries_run_the_current_chain() {
     let host = Host::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"filter_faults_max": 0}})).await;
     let source = acme.source("idp", Seed::Set).await;
@@ -108,7 +108,7 @@ async fn what_a_filter_holds_runs_the_chain_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn deliveries_are_named_and_a_strangers_are_left_alone() {
+async fn redrive_by_id_ignores_other_tenants() {
     let host = Host::start().await;
     let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
     let source = acme.source("idp", Seed::Set).await;
@@ -132,7 +132,7 @@ async fn deliveries_are_named_and_a_strangers_are_left_alone() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_meant_is_refused_with_what_to_do() {
+async fn nonsensical_request_is_refused_with_a_remedy() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let id = "dlv_01JZC5ZVFY0000000000000001_01JZC5ZVFY0000000000000002_0";

@@ -46,7 +46,7 @@ fn configure(folder: &Path, toml: &str) {
 }
 
 #[tokio::test]
-async fn deliveries_come_out_the_same_after_all_that_made_them_has_changed() {
+async fn deliveries_reproduce_after_everything_changed() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Wso2).await;
@@ -116,7 +116,7 @@ async fn deliveries_come_out_the_same_after_all_that_made_them_has_changed() {
 }
 
 #[tokio::test]
-async fn what_is_not_the_same_is_told() {
+async fn differences_are_reported() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Wso2).await;
@@ -153,7 +153,7 @@ async fn what_is_not_the_same_is_told() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_reproduced_says_why() {
+async fn irreproducible_delivery_gives_the_reason() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -179,7 +179,7 @@ async fn what_cannot_be_reproduced_says_why() {
 }
 
 #[tokio::test]
-async fn a_person_who_releases_a_delivery_does_not_change_what_its_chain_did() {
+async fn released_delivery_is_reproducible() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -200,7 +200,7 @@ async fn a_person_who_releases_a_delivery_does_not_change_what_its_chain_did() {
 }
 
 #[tokio::test]
-async fn a_digest_opens_nothing_for_another_tenant() {
+async fn digest_opens_nothing_for_another_tenant() {
     let host = Host::start().await;
     let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
     let source = acme.source("idp", Seed::Wso2).await;

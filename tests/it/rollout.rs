@@ -89,7 +89,7 @@ fn trapping() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_backtest_shows_which_events_would_change_and_sends_nothing() {
+async fn backtest_shows_changes_and_sends_nothing() {
     let story = Story::begin().await;
     let digest = story.candidate(flagging()).await;
     let (mut changed, mut sent) = (BTreeSet::new(), 0);
@@ -154,7 +154,7 @@ async fn a_backtest_shows_which_events_would_change_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn a_backtest_ends_in_time_and_says_so() {
+async fn backtest_ends_at_its_time_limit() {
     // A backtest has half of the time of a request, and each call of the candidate uses its whole second.
     let config =
         "[listen]\nrequest_ms_max = 8000\n[quota]\nfuel_per_call = 1000000000000\nfuel_per_second = 1000000000000";
@@ -171,7 +171,7 @@ async fn a_backtest_ends_in_time_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_tenant_has_one_backtest_at_a_time_and_can_break_it_off() {
+async fn one_backtest_at_a_time_and_cancellable() {
     let story = Story::begin().await;
     let endless = story.candidate(Guest::new("(loop $again (br $again)) unreachable").wasm()).await;
     for number in 0..50 {
@@ -194,7 +194,7 @@ async fn a_tenant_has_one_backtest_at_a_time_and_can_break_it_off() {
 }
 
 #[tokio::test]
-async fn a_shadow_is_compared_while_the_active_versions_bytes_are_delivered() {
+async fn shadow_is_compared_and_not_delivered() {
     let story = Story::begin().await;
     let digest = story.candidate(flagging()).await;
     let begun = story.roll_out(json!({"digest": digest, "mode": "shadow"})).await.expect(201).json();
@@ -245,7 +245,7 @@ async fn a_shadow_is_compared_while_the_active_versions_bytes_are_delivered() {
 }
 
 #[tokio::test]
-async fn a_shadow_without_room_leaves_events_out() {
+async fn shadow_without_capacity_skips_events() {
     // Each shadow runs for a second, and two of a tenant run at the same time.
     let config = "[quota]\nfuel_per_call = 1000000000000\nfuel_per_second = 1000000000000";
     let story =
@@ -272,7 +272,7 @@ async fn a_shadow_without_room_leaves_events_out() {
 }
 
 #[tokio::test]
-async fn a_canary_takes_some_subjects_for_good_until_it_is_promoted() {
+async fn canary_takes_a_fixed_share_of_subjects() {
     let story = Story::begin().await;
     let digest = story.candidate(flagging()).await;
     let canary = |percent: f64| json!({"digest": digest, "mode": "canary", "percent": percent});
@@ -318,7 +318,7 @@ async fn a_canary_takes_some_subjects_for_good_until_it_is_promoted() {
 }
 
 #[tokio::test]
-async fn a_canary_that_traps_is_rolled_back_by_itself_and_nothing_is_lost() {
+async fn trapping_canary_is_rolled_back() {
     let story = Story::begin().await;
     let digest = story.candidate(trapping()).await;
     let canary = json!({"digest": digest, "mode": "canary", "percent": 60, "calls_min": 5});
@@ -358,7 +358,7 @@ async fn a_canary_that_traps_is_rolled_back_by_itself_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn a_canary_that_is_suspended_before_it_is_over_holds_nobody_up() {
+async fn suspended_canary_delays_nothing() {
     let host = Host::with().config("[quota]\nfilter_faults_max = 3").start().await;
     let story = Story::on(host, json!({"filter": "gate", "grants": ["config"]})).await;
     let digest = story.candidate(trapping()).await;
@@ -383,7 +383,7 @@ async fn a_canary_that_is_suspended_before_it_is_over_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_candidate_runs_the_active_version_once_the_rollout_has_ended() {
+async fn ended_rollout_returns_to_the_active_version() {
     // With this policy, a fault of the candidate would pass the event unfiltered.
     let story =
         Story::on(Host::start().await, json!({"filter": "gate", "grants": ["config"], "on_fault": "open"})).await;
@@ -408,7 +408,7 @@ async fn what_waits_for_a_candidate_runs_the_active_version_once_the_rollout_has
 }
 
 #[tokio::test]
-async fn a_rollout_stands_between_a_filter_and_another_active_version() {
+async fn rollout_blocks_other_activations() {
     let story = Story::begin().await;
     let (acme, digest) = (&story.acme, story.candidate(flagging()).await);
     let other = story.candidate(trapping()).await;
@@ -472,7 +472,7 @@ async fn a_rollout_stands_between_a_filter_and_another_active_version() {
 }
 
 #[tokio::test]
-async fn the_command_line_rolls_a_version_out() {
+async fn command_line_rolls_out_a_version() {
     let story = Story::begin().await;
     story.ran(&story.source.accept(suspicious("one", "u-1")).await).await;
     let folder = tempfile::tempdir().unwrap();

@@ -17,7 +17,7 @@ async fn begin(host: &Host, from: &str, head: &str, bytes: usize) -> TcpStream {
 }
 
 #[tokio::test]
-async fn bodies_of_one_tenant_cannot_take_the_room_of_others() {
+async fn event_bodies_leave_memory_for_others() {
     let settings = "[ingest]\nbody_bytes_max = 4000\n[listen]\nbodies_bytes_max = 32000";
     let host = Host::with().config(settings).start().await;
     let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
@@ -50,7 +50,7 @@ async fn bodies_of_one_tenant_cannot_take_the_room_of_others() {
 const UPLOAD_BYTES: usize = 24_000_000;
 
 #[tokio::test]
-async fn uploads_of_one_tenant_cannot_take_the_room_of_others() {
+async fn uploads_leave_memory_for_others() {
     let host = Host::start().await;
     let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
     let upload = format!("PUT {}", acme.path("/filters/slow"));
@@ -85,7 +85,7 @@ async fn uploads_of_one_tenant_cannot_take_the_room_of_others() {
 }
 
 #[tokio::test]
-async fn a_flood_of_one_tenant_is_refused_first_and_only_there() {
+async fn flooding_tenant_alone_is_refused() {
     let settings = "[ingest]\nappends_max = 1";
     let host = Host::with().config(settings).start().await;
     let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
@@ -118,7 +118,7 @@ async fn a_flood_of_one_tenant_is_refused_first_and_only_there() {
 }
 
 #[tokio::test]
-async fn fuel_of_a_second_that_is_spent_makes_deliveries_late_and_not_faulty() {
+async fn spent_fuel_delays_without_faults() {
     let host = Host::start().await;
     let receiver = Receiver::start().await;
     let send = async |tenant: &Tenant, events: usize| {
@@ -161,7 +161,7 @@ fn slow_patterns() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn patterns_made_to_be_slow_delay_nobody() {
+async fn slow_patterns_delay_no_other_tenant() {
     // A matcher with a cost of the product of both lengths would take minutes for these events, longer than the request
     // timeout.
     let host = Host::with().config("[listen]\nrequest_ms_max = 15000\n").start().await;
@@ -197,7 +197,7 @@ async fn patterns_made_to_be_slow_delay_nobody() {
 }
 
 #[tokio::test]
-async fn patterns_of_a_tenant_are_bounded_in_total() {
+async fn patterns_are_limited_per_tenant() {
     let host = Host::start().await;
     let receiver = Receiver::start().await;
     let of_number = host.tenant_with("number", json!({"quota": {"patterns_max": 100}})).await;
@@ -220,7 +220,7 @@ async fn heavy(tenant: &Tenant, receiver: &Receiver) -> Answer {
 }
 
 #[tokio::test]
-async fn documents_of_a_tenant_are_weighed_and_not_only_counted() {
+async fn documents_are_limited_in_bytes() {
     let mut host = Host::start().await;
     let receiver = Receiver::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"documents_bytes_max": 100_000}})).await;
@@ -280,7 +280,7 @@ async fn documents_of_a_tenant_are_weighed_and_not_only_counted() {
 }
 
 #[tokio::test]
-async fn hanging_receivers_of_several_tenants_leave_places_for_another() {
+async fn hanging_receivers_leave_slots_for_another_tenant() {
     let config = "[delivery]\nin_flight_max = 24\nin_flight_per_tenant_max = 8\nbreaker_failures_max = 0\n\
         [egress]\nhead_ms_max = 600000\nresponse_ms_max = 600000\n";
     let host = Host::with().config(config).start().await;
@@ -313,7 +313,7 @@ async fn hanging_receivers_of_several_tenants_leave_places_for_another() {
 }
 
 #[tokio::test]
-async fn announced_bodies_that_never_come_take_no_room() {
+async fn announced_bodies_take_no_memory() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let ours = acme.source("open", Seed::Open).await;
@@ -373,7 +373,7 @@ async fn answer_to(host: &Host, sent: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_given_up() {
+async fn stalled_body_times_out() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let ours = acme.source("open", Seed::Open).await;
@@ -395,7 +395,7 @@ async fn a_body_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
-async fn bodies_without_their_ends_leave_room_for_those_of_other_clients() {
+async fn unfinished_bodies_leave_memory_for_other_clients() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     // Signed, so that the proof can only be checked at the end of the body.
@@ -433,7 +433,7 @@ async fn bodies_without_their_ends_leave_room_for_those_of_other_clients() {
 }
 
 #[tokio::test]
-async fn what_the_head_rules_out_is_refused_before_any_of_the_body_is_read() {
+async fn rejected_head_reads_no_body() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let post =
@@ -482,7 +482,7 @@ async fn stored(tenant: &Tenant) -> u64 {
 }
 
 #[tokio::test]
-async fn a_tenant_stores_as_many_bytes_as_it_may_and_its_neighbour_goes_on() {
+async fn stored_bytes_quota_hits_its_tenant_only() {
     let mut host = Host::with().config("[data]\nretention_every_s = 1\n").start().await;
     let (acme, zeta) =
         (host.tenant_with("acme", json!({"quota": {"stored_bytes_max": 200_000}})).await, host.tenant("zeta").await);
@@ -539,7 +539,7 @@ async fn a_tenant_stores_as_many_bytes_as_it_may_and_its_neighbour_goes_on() {
 }
 
 #[tokio::test]
-async fn a_tenant_sends_as_many_bytes_a_second_as_it_may_and_its_neighbour_goes_on() {
+async fn ingest_rate_quota_hits_its_tenant_only() {
     let host = Host::start().await;
     let (acme, zeta) =
         (host.tenant_with("acme", json!({"quota": {"ingest_bytes_per_second": 1}})).await, host.tenant("zeta").await);
@@ -560,7 +560,7 @@ async fn a_tenant_sends_as_many_bytes_a_second_as_it_may_and_its_neighbour_goes_
 
 /// A limit of three quarters of the free space simulates a disk that fills up.
 #[tokio::test]
-async fn while_the_disk_fills_up_the_tenant_with_the_most_is_refused_first() {
+async fn filling_disk_refuses_the_largest_tenant_first() {
     let mut host = Host::start().await;
     let (acme, zeta) = (host.tenant("acme").await, host.tenant("zeta").await);
     let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);

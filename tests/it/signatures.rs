@@ -28,7 +28,7 @@ except WebhookVerificationError:
 ";
 
 #[tokio::test]
-async fn a_python_receiver_verifies_what_the_host_signs() {
+async fn python_receiver_verifies_signatures() {
     let python = match python_with_standardwebhooks().await {
         Ok(python) => python,
         Err(why) => {
@@ -79,7 +79,7 @@ async fn rotate(tenant: &Tenant, subscription: &Subscription) -> (Value, Trust) 
 }
 
 #[tokio::test]
-async fn a_rotation_under_a_single_signature_is_staged_until_it_is_activated() {
+async fn single_signature_rotation_is_staged() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let mut source = acme.source("idp", Seed::Set).await;
@@ -111,7 +111,7 @@ async fn a_rotation_under_a_single_signature_is_staged_until_it_is_activated() {
 
 /// The host's clock is `tests/shims/clock.c`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_staged_key_takes_over_when_the_overlap_ends() {
+async fn staged_key_takes_over_after_the_overlap() {
     const STORY: &str = "a_staged_key_takes_over_when_the_overlap_ends";
     if !cfg!(target_os = "linux") {
         return place::skip(STORY, "the library that sets the clock is for Linux");
@@ -132,7 +132,7 @@ async fn a_staged_key_takes_over_when_the_overlap_ends() {
 }
 
 #[tokio::test]
-async fn a_staged_key_can_be_cancelled_and_goes_with_its_scheme() {
+async fn staged_key_can_be_cancelled() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -169,7 +169,7 @@ async fn a_staged_key_can_be_cancelled_and_goes_with_its_scheme() {
 }
 
 #[tokio::test]
-async fn each_attempt_of_a_delivery_is_signed_with_the_key_of_its_time() {
+async fn attempt_is_signed_with_the_current_key() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -195,7 +195,7 @@ async fn each_attempt_of_a_delivery_is_signed_with_the_key_of_its_time() {
 const IMPORTED: &str = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
 
 #[tokio::test]
-async fn an_ed25519_key_signs_v1_too_and_its_private_half_is_never_shown() {
+async fn ed25519_key_signs_v1_and_stays_private() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;

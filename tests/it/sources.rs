@@ -61,7 +61,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn signatures_are_taken_in_every_way_that_senders_write_them() {
+async fn signature_spellings_are_accepted() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     put(&acme, "hub", &hub(SECRET, json!({}))).await.expect(201);
@@ -130,7 +130,7 @@ async fn signatures_are_taken_in_every_way_that_senders_write_them() {
 }
 
 #[tokio::test]
-async fn a_secret_is_refused_with_what_it_carries_and_read_by_its_encoding() {
+async fn secret_is_read_by_its_encoding() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let hmac = |header: &str, secret: &str| json!({"form": "set", "proofs": [{"kind": "hmac", "header": header, "secrets": ["a-good-secret", secret]}]});
@@ -188,7 +188,7 @@ async fn a_secret_is_refused_with_what_it_carries_and_read_by_its_encoding() {
 }
 
 #[tokio::test]
-async fn a_source_that_was_shown_can_be_put_back_with_its_secrets() {
+async fn shown_source_can_be_put_back() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let settings = json!({"form": "wso2", "timestamp_tolerance_s": 60, "allow_sha1": true, "issuer": "https://x", "proofs": [
@@ -227,7 +227,7 @@ async fn a_source_that_was_shown_can_be_put_back_with_its_secrets() {
 }
 
 #[tokio::test]
-async fn a_compressed_event_is_decoded_and_another_coding_is_named() {
+async fn compressed_event_is_decoded() {
     let host = Host::with().config("[ingest]\nbody_bytes_max = 200000").start().await;
     let acme = host.tenant("acme").await;
     acme.source("open", Seed::Open).await;
@@ -286,7 +286,7 @@ async fn a_compressed_event_is_decoded_and_another_coding_is_named() {
 }
 
 #[tokio::test]
-async fn text_is_read_as_utf_8_under_its_names_and_without_its_mark() {
+async fn utf_8_names_and_bom_are_accepted() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.source("open", Seed::Open).await;
@@ -329,7 +329,7 @@ async fn text_is_read_as_utf_8_under_its_names_and_without_its_mark() {
 }
 
 #[tokio::test]
-async fn half_of_a_surrogate_pair_has_its_own_error_and_a_setting() {
+async fn lone_surrogate_has_its_own_error() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let open = json!({"proofs": [{"kind": "open"}]});
@@ -364,7 +364,7 @@ async fn half_of_a_surrogate_pair_has_its_own_error_and_a_setting() {
 }
 
 #[tokio::test]
-async fn older_sets_with_numbers_and_plain_names_are_taken() {
+async fn older_set_forms_are_accepted() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.source("strict", Seed::Open).await;
@@ -410,7 +410,7 @@ async fn older_sets_with_numbers_and_plain_names_are_taken() {
 }
 
 #[tokio::test]
-async fn the_largest_events_of_the_products_pass_through_filters() {
+async fn largest_product_events_pass_filters() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let (logto, wso2) = (acme.source("logto", Seed::Logto).await, acme.source("wso2", Seed::Wso2).await);

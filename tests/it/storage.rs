@@ -94,21 +94,21 @@ async fn an_outage(fault: &str, named: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_refuses_events_and_loses_none() {
+async fn full_disk_loses_no_event() {
     if is_linux("a full disk") {
         an_outage("write=ENOSPC", "the disk is full").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_fails_to_sync_refuses_events_and_loses_none() {
+async fn failed_fsync_loses_no_event() {
     if is_linux("a failing sync") {
         an_outage("sync=EIO", "the disk fails").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_becomes_read_only_refuses_events_and_loses_none() {
+async fn read_only_disk_loses_no_event() {
     if is_linux("a read-only disk") {
         an_outage("write=EROFS open=EROFS", "the disk is read-only").await;
     }
@@ -117,7 +117,7 @@ async fn a_disk_that_becomes_read_only_refuses_events_and_loses_none() {
 /// A sync of the ledger file fails, not of the WAL: commits succeed, and the data moved by the checkpoint is not
 /// trusted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_checkpoint_that_fails_to_sync_has_the_file_opened_anew() {
+async fn failed_checkpoint_fsync_reopens_the_file() {
     if !is_linux("a failing checkpoint") {
         return;
     }
@@ -157,7 +157,7 @@ async fn a_checkpoint_that_fails_to_sync_has_the_file_opened_anew() {
 
 /// A high limit of free space simulates a disk that is nearly full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_nearly_full_shuts_ingest_and_lets_deliveries_go_on() {
+async fn nearly_full_disk_stops_ingest_only() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -194,7 +194,7 @@ async fn a_disk_that_is_nearly_full_shuts_ingest_and_lets_deliveries_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ledger_that_is_too_large_gives_up_its_oldest_history_and_nothing_that_is_due() {
+async fn ledger_size_limit_removes_old_history_only() {
     let config =
         "[data]\nledger_bytes_max = 12000000\nretention_min_s = 1\nretention_every_s = 1\ndisk_free_bytes_min = 0";
     let host = Host::with().config(config).start().await;

@@ -7,7 +7,7 @@ const WAL_HEADER: usize = 32;
 
 /// Acknowledged commits that are damaged on disk cannot be recovered. They are reported, and the file is moved aside.
 #[tokio::test]
-async fn damage_in_the_wal_is_told_and_put_aside() {
+async fn wal_damage_is_reported_and_set_aside() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -46,7 +46,7 @@ async fn damage_in_the_wal_is_told_and_put_aside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damage_in_one_tenants_rows_is_told_and_the_others_go_on() {
+async fn damaged_rows_stop_their_tenant_only() {
     let mut host = Host::start().await;
     let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
     let receiver = Receiver::start().await;
@@ -104,7 +104,7 @@ async fn damage_in_one_tenants_rows_is_told_and_the_others_go_on() {
 /// The dedupe index can be rebuilt from the events. The damage is still reported to the operator: the page remains in
 /// the file, and may indicate a failing disk.
 #[tokio::test]
-async fn damage_in_the_index_of_dedupe_keys_lets_no_copy_in() {
+async fn dedupe_index_damage_admits_no_duplicate() {
     let mut host = Host::with().config("[data]\ndedupe_run_events = 16\n").start().await;
     let source = host.tenant("acme").await.source("idp", Seed::Set).await;
     let mut events = Vec::new();
@@ -141,7 +141,7 @@ async fn damage_in_the_index_of_dedupe_keys_lets_no_copy_in() {
 }
 
 #[tokio::test]
-async fn a_ledger_that_cannot_be_opened_is_left_as_it_is() {
+async fn unreadable_ledger_is_untouched() {
     let mut host = Host::start().await;
     host.tenant("acme").await;
     host.terminate().await;

@@ -6,7 +6,7 @@ use setgate_tests::client::JSON;
 use setgate_tests::{Authority, Host, Receiver, Seed, event};
 
 #[tokio::test]
-async fn a_subscription_is_put_and_reached_by_its_name() {
+async fn subscription_is_addressed_by_name() {
     let host = Host::start().await;
     let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
     let source = acme.source("idp", Seed::Set).await;
@@ -69,7 +69,7 @@ async fn a_subscription_is_put_and_reached_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_name_that_many_put_at_once_makes_one_subscription() {
+async fn concurrent_puts_create_one_subscription() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;
@@ -87,7 +87,7 @@ async fn a_name_that_many_put_at_once_makes_one_subscription() {
 }
 
 #[tokio::test]
-async fn a_document_that_is_sent_back_as_it_was_read_changes_nothing() {
+async fn unchanged_document_changes_nothing() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Logto).await;

@@ -59,7 +59,7 @@ fn id(delivery: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn a_filter_that_keeps_faulting_is_suspended_and_resumed_with_nothing_lost() {
+async fn fail_hold_retains_and_resume_delivers() {
     let mut story = Story::of("hold").await;
     let mut held = story.send(0..FAULTS_MAX, "held").await;
     assert!(
@@ -106,7 +106,7 @@ async fn a_filter_that_keeps_faulting_is_suspended_and_resumed_with_nothing_lost
 }
 
 #[tokio::test]
-async fn another_version_takes_over_what_a_suspended_one_holds() {
+async fn new_version_takes_over_held_deliveries() {
     let story = Story::of("hold").await;
     let held = story.send(0..FAULTS_MAX + 1, "held").await;
     // Due with the suspended version, and not processed before the other one is active.
@@ -131,7 +131,7 @@ async fn another_version_takes_over_what_a_suspended_one_holds() {
 }
 
 #[tokio::test]
-async fn what_is_open_goes_on_and_what_drops_is_held_while_the_filter_is_suspended() {
+async fn fail_open_continues_and_fail_drop_holds() {
     let open = Story::of("open").await;
     open.send(0..FAULTS_MAX, "delivered").await;
     let after = open.send(FAULTS_MAX..FAULTS_MAX + 1, "delivered").await;
@@ -145,7 +145,7 @@ async fn what_is_open_goes_on_and_what_drops_is_held_while_the_filter_is_suspend
 }
 
 #[tokio::test]
-async fn a_filter_may_fault_for_ever_where_its_tenant_is_given_that() {
+async fn quota_of_zero_never_suspends() {
     let host = Host::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"filter_faults_max": 0}})).await;
     let source = acme.source("idp", Seed::Set).await;

@@ -14,7 +14,7 @@ async fn post(tenant: &Tenant, below: &str, body: Value) -> Answer {
 }
 
 #[tokio::test]
-async fn a_delivery_sees_the_version_that_was_active_when_it_was_created() {
+async fn delivery_keeps_the_version_it_was_created_with() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Wso2).await;
@@ -74,7 +74,7 @@ async fn a_delivery_sees_the_version_that_was_active_when_it_was_created() {
 }
 
 #[tokio::test]
-async fn the_last_twenty_versions_are_kept() {
+async fn last_twenty_versions_are_kept() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let mut digests = Vec::new();
@@ -91,7 +91,7 @@ async fn the_last_twenty_versions_are_kept() {
 }
 
 #[tokio::test]
-async fn a_table_that_is_wrong_is_refused_with_its_line_and_column() {
+async fn invalid_table_names_line_and_column() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     for (media_type, rows, says) in [
@@ -115,7 +115,7 @@ async fn a_table_that_is_wrong_is_refused_with_its_line_and_column() {
 }
 
 #[tokio::test]
-async fn tables_take_no_more_room_than_the_quota_gives() {
+async fn quota_limits_table_bytes() {
     let host = Host::start().await;
     let quota = json!({"table_bytes_max": 400, "tables_bytes_max": 700});
     let acme = host.tenant_with("acme", json!({"quota": quota})).await;
@@ -146,7 +146,7 @@ async fn tables_take_no_more_room_than_the_quota_gives() {
 }
 
 #[tokio::test]
-async fn a_table_from_a_spreadsheet_is_read_as_it_was_written() {
+async fn spreadsheet_csv_is_read_unchanged() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let put_with = async |query: &str, media_type: &str, rows: &str| {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
+async fn tail_resumes_after_a_disconnect() {
     // A stream is not subject to the request timeout.
     let mut host = Host::with().config("[listen]\nrequest_ms_max = 500").start().await;
     let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
@@ -86,7 +86,7 @@ async fn a_tail_shows_what_happens_and_goes_on_where_it_was_cut_off() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_misses_nothing() {
+async fn slow_reader_misses_nothing() {
     // More than the stream buffers.
     const EVENTS: usize = 350;
     let host = Host::start().await;
@@ -110,7 +110,7 @@ async fn a_slow_reader_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_reader_that_comes_too_late_is_told() {
+async fn late_reader_is_notified_of_the_gap() {
     let config = "[data]\nretention_s = 5\nretention_every_s = 1";
     let host = Host::with().config(config).start().await;
     let acme = host.tenant("acme").await;
@@ -133,7 +133,7 @@ async fn a_reader_that_comes_too_late_is_told() {
 const TAILS_PER_TENANT_MAX: usize = 16;
 
 #[tokio::test]
-async fn only_so_many_tails_are_open_and_a_key_that_is_gone_opens_none() {
+async fn tails_are_limited_and_need_a_valid_key() {
     let host = Host::start().await;
     let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
     let mut open = Vec::new();
@@ -170,7 +170,7 @@ enum Leaves {
 }
 
 #[tokio::test]
-async fn a_client_that_disconnects_frees_its_slot_at_once() {
+async fn disconnect_frees_the_slot() {
     for speaks_tls in [false, true] {
         let certificate = Issued::by_itself(&["127.0.0.1"], false, 4096);
         let folder = tempfile::tempdir().unwrap();
@@ -259,7 +259,7 @@ async fn end_of(mut tail: Tail) -> String {
 }
 
 #[tokio::test]
-async fn a_tail_ends_with_what_it_was_opened_with_however_much_there_is_to_show() {
+async fn tail_ends_with_its_key_even_if_busy() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;
@@ -311,7 +311,7 @@ fn in_a_while() -> String {
 }
 
 #[tokio::test]
-async fn nothing_that_was_given_out_for_a_tenant_opens_the_next_of_its_name() {
+async fn cursors_and_tags_end_with_their_tenant() {
     let host = Host::start().await;
     let before = host.tenant("acme").await;
     let receiver = Receiver::start().await;
@@ -367,7 +367,7 @@ async fn nothing_that_was_given_out_for_a_tenant_opens_the_next_of_its_name() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_after_its_key_does_changes_nothing() {
+async fn key_deleted_during_an_upload_changes_nothing() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     for (name, kind, path) in

@@ -298,7 +298,7 @@ fn none_of(faults: Vec<String>) {
 }
 
 #[test]
-fn each_module_imports_what_its_layer_may() {
+fn modules_import_lower_layers_only() {
     let files = files("host/src");
     none_of(files.iter().filter(|file| !file.is_test()).flat_map(forbidden_imports).collect());
 }
@@ -310,7 +310,7 @@ fn each_library_is_named_in_one_place() {
 }
 
 #[test]
-fn the_domain_is_pure() {
+fn domain_is_pure() {
     let files = files("host/crates/domain/src");
     none_of(files.iter().filter(|file| !file.is_test()).flat_map(impurities).collect());
 }
@@ -331,7 +331,7 @@ fn crates_depend_on_lower_layers_only() {
 }
 
 #[test]
-fn no_modules_import_each_other_in_circles() {
+fn modules_have_no_import_circles() {
     let mut crates: Vec<String> = CRATES.iter().map(|(name, _)| format!("host/crates/{name}/src")).collect();
     crates.push("host/src".to_owned());
     let mut faults = Vec::new();
@@ -348,7 +348,7 @@ fn no_modules_import_each_other_in_circles() {
 }
 
 #[test]
-fn circles_are_found() {
+fn circles_are_detected() {
     let check = |files: &[(&str, &str)]| {
         let file = |(path, text): &(&str, &str)| File { path: (*path).to_owned(), text: (*text).to_owned() };
         let files: Vec<File> = files.iter().map(file).collect();
@@ -384,7 +384,7 @@ fn files_are_short() {
 }
 
 #[test]
-fn the_rules_find_violations() {
+fn violations_are_detected() {
     let check = |path: &str, text: &str| {
         let file = File { path: path.to_owned(), text: text.to_owned() };
         forbidden_imports(&file).len() + forbidden_libraries(&file).len() + usize::from(too_long(&file, 3).is_some())

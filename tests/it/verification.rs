@@ -19,7 +19,7 @@ fn knows() -> Reply {
 }
 
 #[tokio::test]
-async fn a_test_goes_through_the_chain_to_one_subscription_alone() {
+async fn test_event_runs_the_chain_of_one_subscription() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.filter("flag-suspicious-login").await;
@@ -57,7 +57,7 @@ async fn a_test_goes_through_the_chain_to_one_subscription_alone() {
 }
 
 #[tokio::test]
-async fn a_test_of_what_is_paused_or_tested_too_often_is_refused() {
+async fn paused_or_too_frequent_test_is_refused() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;
@@ -83,7 +83,7 @@ async fn a_test_of_what_is_paused_or_tested_too_often_is_refused() {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_verified_by_giving_the_challenge_back() {
+async fn echoed_challenge_verifies_the_endpoint() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;
@@ -131,7 +131,7 @@ async fn an_endpoint_is_verified_by_giving_the_challenge_back() {
 }
 
 #[tokio::test]
-async fn where_it_is_asked_for_nothing_is_sent_before_the_endpoint_is_verified() {
+async fn unverified_endpoint_gets_nothing_if_required() {
     for (config, quota) in [
         ("[delivery]\nrequire_verified_endpoints = true", json!({})),
         ("", json!({"quota": {"require_verified_endpoints": true}})),
@@ -167,7 +167,7 @@ async fn where_it_is_asked_for_nothing_is_sent_before_the_endpoint_is_verified()
 }
 
 #[tokio::test]
-async fn metadata_is_kept_and_shown_and_bounded() {
+async fn metadata_is_stored_and_limited() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;

@@ -26,7 +26,7 @@ const OPEN: &str = "https://receiver.example.com/in";
 const UNMATCHED: &str = "pattern_matches_nothing";
 
 #[tokio::test]
-async fn a_pattern_that_matches_no_event_type_is_warned_of_with_the_nearest() {
+async fn unmatched_pattern_suggests_the_nearest() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.source("idp", Seed::Wso2).await;
@@ -59,7 +59,7 @@ async fn a_pattern_that_matches_no_event_type_is_warned_of_with_the_nearest() {
 }
 
 #[tokio::test]
-async fn patterns_of_a_replay_are_warned_of_too() {
+async fn replay_patterns_are_checked() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.source("idp", Seed::Wso2).await;
@@ -77,7 +77,7 @@ async fn patterns_of_a_replay_are_warned_of_too() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_will_always_be_refused_is_warned_of() {
+async fn always_refused_endpoint_gives_a_warning() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let own = host.base().rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
@@ -103,7 +103,7 @@ async fn an_endpoint_that_will_always_be_refused_is_warned_of() {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_warned_of_by_the_settings_that_are_in_force() {
+async fn endpoint_warnings_follow_reloaded_settings() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     let mut made = Vec::new();
@@ -128,7 +128,7 @@ async fn an_endpoint_is_warned_of_by_the_settings_that_are_in_force() {
 }
 
 #[tokio::test]
-async fn a_document_with_warnings_can_be_put_as_it_was_shown_and_mended() {
+async fn shown_document_with_warnings_can_be_put() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let path = acme.path("/subscriptions/by-name");
@@ -150,7 +150,7 @@ async fn a_document_with_warnings_can_be_put_as_it_was_shown_and_mended() {
 }
 
 #[tokio::test]
-async fn a_quota_above_the_host_s_limit_is_warned_of_with_the_setting() {
+async fn quota_above_the_host_limit_gives_a_warning() {
     let config = "[sandbox]\nmemory_bytes_max = 67108864\n[data]\nledger_bytes_max = 1073741824";
     let host = Host::with().config(config).start().await;
     let (operator, path) = (host.operator(), "/api/v1/tenants/acme");

@@ -91,7 +91,7 @@ async fn send(acme: &Tenant, source: &str, jti: &str) {
 }
 
 #[tokio::test]
-async fn alerts_fire_on_the_first_dead_and_the_first_held_delivery() {
+async fn first_dead_or_held_delivery_fires() {
     let host = Host::start().await;
     let (acme, good, _bad) = set_up(&host, "acme").await;
     send(&acme, "good", "one").await;
@@ -157,7 +157,7 @@ async fn host_with_faults() -> (Host, Scrape) {
 }
 
 #[tokio::test]
-async fn every_alert_fires_and_waits_as_long_as_it_says() {
+async fn every_alert_fires_after_its_delay() {
     let (_host, scrape) = host_with_faults().await;
     let firing = firing(&scrape);
     let covered: BTreeSet<_> = firing.iter().map(|case| case.alert.to_owned()).collect();
@@ -187,7 +187,7 @@ async fn every_alert_fires_and_waits_as_long_as_it_says() {
 }
 
 #[tokio::test]
-async fn no_alert_fires_on_an_idle_host_whose_idle_tenants_cost_little() {
+async fn idle_host_fires_nothing() {
     let host = Host::start().await;
     set_up(&host, "idle").await;
     // The first scrape may be the one that creates series.
@@ -206,7 +206,7 @@ async fn no_alert_fires_on_an_idle_host_whose_idle_tenants_cost_little() {
 
 /// Outcomes that alerts name are codes of the host, and the runbook has a row for each alert.
 #[test]
-fn alerts_name_codes_that_exist_and_have_a_runbook() {
+fn alerts_name_existing_codes_and_runbooks() {
     let text = std::fs::read_to_string(rules::file()).unwrap();
     let lists = text.lines().filter_map(|line| line.split_once("outcome=~\"")?.1.split('"').next());
     let codes: BTreeSet<_> = lists.flat_map(|list| list.split('|')).collect();
@@ -227,7 +227,7 @@ fn alerts_name_codes_that_exist_and_have_a_runbook() {
 }
 
 #[tokio::test]
-async fn a_tenant_whose_first_delivery_is_dead_before_any_scrape_is_seen_to_rise() {
+async fn dead_delivery_before_the_first_scrape_counts() {
     let host = Host::start().await;
     let (acme, _good, _bad) = set_up(&host, "acme").await;
     send(&acme, "bad", "one").await;
@@ -242,7 +242,7 @@ async fn a_tenant_whose_first_delivery_is_dead_before_any_scrape_is_seen_to_rise
 }
 
 #[tokio::test]
-async fn every_metric_says_what_it_is_and_those_of_what_was_removed_are_gone() {
+async fn metrics_have_help_and_removed_series_end() {
     let host = Host::start().await;
     let (acme, good, _bad) = set_up(&host, "acme").await;
     let (other, ..) = set_up(&host, "other").await;

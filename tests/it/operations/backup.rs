@@ -35,7 +35,7 @@ fn faults(report: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_was_accepted_before_a_backup_is_delivered_after_its_restore() {
+async fn restored_backup_delivers_accepted_events() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.filter("drop-by-type").await;
@@ -109,7 +109,7 @@ async fn what_was_accepted_before_a_backup_is_delivered_after_its_restore() {
 }
 
 #[tokio::test]
-async fn a_copy_that_is_damaged_is_found_and_not_restored() {
+async fn damaged_backup_is_not_restored() {
     let mut host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.filter("redact-claims").await;

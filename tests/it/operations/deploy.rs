@@ -65,7 +65,7 @@ fn deploy(file: &str) -> String {
 }
 
 #[test]
-fn dashboards_and_alerts_ask_for_what_there_is() {
+fn dashboards_and_alerts_use_existing_metrics() {
     let exported = exported();
     assert!(exported.len() > 15, "the sources' metrics are found: {exported:?}");
     for file in ["prometheus/setgate.rules.yml", "grafana/setgate.json"] {
@@ -80,7 +80,7 @@ fn dashboards_and_alerts_ask_for_what_there_is() {
 }
 
 #[tokio::test]
-async fn what_the_dashboard_asks_for_a_host_at_work_shows() {
+async fn busy_host_fills_the_dashboard() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.filter("drop-by-type").await;
@@ -102,7 +102,7 @@ async fn what_the_dashboard_asks_for_a_host_at_work_shows() {
 }
 
 #[tokio::test]
-async fn systemd_takes_the_unit() {
+async fn systemd_accepts_the_unit() {
     let folder = tempfile::tempdir().unwrap();
     // The program and its documentation are not at their installed locations here.
     let unit = deploy("systemd/setgate.service").replace("/usr/local/bin/setgate", &place::setgate().to_string_lossy());
@@ -118,7 +118,7 @@ async fn systemd_takes_the_unit() {
 }
 
 #[tokio::test]
-async fn systemd_is_told_when_the_host_is_ready_and_when_it_leaves() {
+async fn systemd_is_notified_of_start_and_stop() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = tokio::net::UnixDatagram::bind(&path).unwrap();

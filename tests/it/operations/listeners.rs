@@ -11,7 +11,7 @@ use super::{Authority, speaks};
 const ANY: &str = "address = \"127.0.0.1:0\"\n";
 
 #[tokio::test]
-async fn each_interface_answers_where_it_was_put_and_nowhere_else() {
+async fn interface_answers_on_its_listener_only() {
     let authority = Authority::new();
     let [main, operator, tenant] = ["main", "operator", "tenant"].map(|name| authority.certify(name, "127.0.0.1"));
     let person = authority.certify("person", "operator.example");
@@ -73,7 +73,7 @@ async fn each_interface_answers_where_it_was_put_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn the_operators_listener_wants_a_certificate_of_its_authority() {
+async fn operator_listener_requires_a_client_certificate() {
     let (authority, another) = (Authority::new(), Authority::new());
     let server = authority.certify("server", "127.0.0.1");
     let config = format!(
@@ -110,7 +110,7 @@ const OF_VERSION_1: &str = "-----BEGIN CERTIFICATE-----\n\
     -----END CERTIFICATE-----\n";
 
 #[tokio::test]
-async fn a_client_can_be_known_by_a_certificate_that_it_made_itself() {
+async fn self_signed_client_certificate_can_be_trusted() {
     let authority = Authority::new();
     let server = authority.certify("server", "127.0.0.1");
     // As made by `openssl req -x509`; then one without basic constraints, and one that an unknown authority has issued.
@@ -149,7 +149,7 @@ async fn a_client_can_be_known_by_a_certificate_that_it_made_itself() {
 }
 
 #[tokio::test]
-async fn one_interface_alone_can_be_moved() {
+async fn single_interface_can_be_moved() {
     let host = Host::with().config(&format!("[listen.tenant]\n{ANY}")).start().await;
     host.operator().get("/api/v1/tenants").await.expect(200);
     host.operator().post("/api/v1/tenants", &json!({"id": "acme"})).await.expect(201);

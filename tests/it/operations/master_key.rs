@@ -94,7 +94,7 @@ async fn with_data(crash: bool) -> Host {
 }
 
 #[tokio::test]
-async fn a_ledger_without_its_master_key_is_left_alone() {
+async fn ledger_without_its_master_key_is_untouched() {
     for crash in [false, true] {
         let mut host = with_data(crash).await;
         let (key, away) = (host.data().join("master.key"), host.path("away.key"));
@@ -139,7 +139,7 @@ async fn a_ledger_without_its_master_key_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_ledger_of_a_later_version_is_left_alone_and_the_program_is_to_be_upgraded() {
+async fn ledger_of_a_later_version_is_untouched() {
     for crash in [false, true] {
         let mut host = with_data(crash).await;
         let backup = run(&host, &["admin", "backup", "--data", "data", "--to", "backup"]).await;
@@ -173,7 +173,7 @@ async fn a_ledger_of_a_later_version_is_left_alone_and_the_program_is_to_be_upgr
 }
 
 #[tokio::test]
-async fn a_key_without_a_ledger_and_a_ledger_that_was_never_begun_start_anew() {
+async fn key_without_a_ledger_starts_anew() {
     let mut host = Host::with().prepare();
     std::fs::create_dir(host.data()).unwrap();
     set_mode(&host.data(), 0o700);
@@ -197,7 +197,7 @@ async fn a_key_without_a_ledger_and_a_ledger_that_was_never_begun_start_anew() {
 }
 
 #[tokio::test]
-async fn a_data_folder_that_others_may_write_to_is_refused() {
+async fn writable_data_folder_is_refused() {
     let host = with_data(false).await;
     for folder in [host.data(), host.data().join("ledger")] {
         for mode in [0o770, 0o702, 0o777, 0o1777] {
@@ -219,7 +219,7 @@ async fn a_data_folder_that_others_may_write_to_is_refused() {
 }
 
 #[tokio::test]
-async fn no_file_of_the_data_folder_is_readable_by_others() {
+async fn data_files_are_private() {
     let mut host = with_data(true).await;
     let is_private = |path: &Path, mode: u32| mode & 0o077 == 0 || path.ends_with("setgate.toml");
     let open = |folder: &Path| -> Vec<PathBuf> {

@@ -19,7 +19,7 @@ async fn reload(host: &Host, config: &str, says: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_lowered_is_in_force_and_no_request_is_lost_over_it() {
+async fn lowered_limit_loses_no_request() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -68,7 +68,7 @@ async fn what_is_lowered_is_in_force_and_no_request_is_lost_over_it() {
 }
 
 #[tokio::test]
-async fn what_needs_a_restart_is_named_until_there_is_one() {
+async fn settings_that_need_a_restart_are_reported() {
     let mut host = Host::start().await;
     let config = "[data]\nclock_settle_s = 7\n[listen]\nconnections_max = 9\nrequest_ms_max = 30000\n";
     for _ in 0..2 {
@@ -88,7 +88,7 @@ async fn what_needs_a_restart_is_named_until_there_is_one() {
 }
 
 #[tokio::test]
-async fn what_is_not_valid_changes_nothing() {
+async fn invalid_config_changes_nothing() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -121,7 +121,7 @@ async fn what_is_not_valid_changes_nothing() {
 }
 
 #[tokio::test]
-async fn log_bodies_retention_and_egress_follow_the_settings() {
+async fn log_bodies_retention_and_egress_are_reloaded() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -153,7 +153,7 @@ async fn log_bodies_retention_and_egress_follow_the_settings() {
 }
 
 #[tokio::test]
-async fn a_rotated_certificate_is_presented_and_a_broken_one_is_not() {
+async fn rotated_certificate_is_presented() {
     let (old, new) = (Authority::new(), Authority::new());
     let (first, next) = (old.certify("server", "127.0.0.1"), new.certify("server", "127.0.0.1"));
     let config = format!("[listen]\n{}", speaks(&first.chain, &first.key));
@@ -188,7 +188,7 @@ async fn a_rotated_certificate_is_presented_and_a_broken_one_is_not() {
 }
 
 #[tokio::test]
-async fn clients_are_asked_for_certificates_of_the_authority_that_is_there_now() {
+async fn client_authority_is_reloaded() {
     let (server, old, new) = (Authority::new(), Authority::new(), Authority::new());
     let files = server.certify("server", "127.0.0.1");
     let config = |more: &str| {
@@ -211,7 +211,7 @@ async fn clients_are_asked_for_certificates_of_the_authority_that_is_there_now()
 }
 
 #[tokio::test]
-async fn systemd_is_told_what_came_of_it() {
+async fn systemd_is_notified_of_the_result() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = tokio::net::UnixDatagram::bind(&path).unwrap();

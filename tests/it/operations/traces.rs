@@ -82,7 +82,7 @@ fn parent(received: &Received) -> [String; 3] {
 }
 
 #[tokio::test]
-async fn one_trace_goes_from_the_sender_over_the_filter_to_the_receiver_and_over_a_crash() {
+async fn one_trace_spans_sender_filter_receiver_and_crash() {
     let collector = Receiver::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("headers");
@@ -177,7 +177,7 @@ async fn one_trace_goes_from_the_sender_over_the_filter_to_the_receiver_and_over
 }
 
 #[tokio::test]
-async fn a_trace_is_begun_where_the_sender_gives_none_that_is_valid() {
+async fn invalid_traceparent_starts_a_new_trace() {
     let authority = Authority::new();
     let collector = Receiver::start_tls(authority.issue("127.0.0.1").server(None)).await;
     // Accepted at the second attempt: retryable requests are retried.
@@ -225,7 +225,7 @@ async fn a_trace_is_begun_where_the_sender_gives_none_that_is_valid() {
 }
 
 #[tokio::test]
-async fn what_waits_is_sent_before_the_host_ends() {
+async fn pending_spans_are_sent_at_shutdown() {
     let collector = Receiver::start().await;
     let mut host = Host::with().config(&sends_to(&collector, "")).start().await;
     let acme = host.tenant("acme").await;
@@ -242,7 +242,7 @@ async fn what_waits_is_sent_before_the_host_ends() {
 }
 
 #[tokio::test]
-async fn what_a_collector_rejects_or_refuses_is_counted() {
+async fn rejected_spans_are_counted() {
     let collector = Receiver::start().await;
     let rejects_one = |_: &Received| {
         let part = ExportTracePartialSuccess { rejected_spans: 1, error_message: "too odd".into() };
@@ -271,7 +271,7 @@ async fn what_a_collector_rejects_or_refuses_is_counted() {
 }
 
 #[tokio::test]
-async fn without_a_collector_the_senders_trace_is_passed_on_as_it_came() {
+async fn traceparent_is_forwarded_without_a_collector() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Open).await;
@@ -294,7 +294,7 @@ async fn without_a_collector_the_senders_trace_is_passed_on_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_gone_holds_nothing_up_and_is_told_once_a_minute() {
+async fn absent_collector_delays_nothing() {
     // Nothing listens on port 1, and no other story can start to.
     let config = "[traces]\nendpoint = \"http://127.0.0.1:1\"";
     let mut host = Host::with().config(config).start().await;
@@ -317,7 +317,7 @@ async fn a_collector_that_is_gone_holds_nothing_up_and_is_told_once_a_minute() {
 }
 
 #[tokio::test]
-async fn a_collector_that_never_answers_delays_neither_deliveries_nor_the_end() {
+async fn hanging_collector_delays_nothing() {
     let collector = Receiver::start().await;
     collector.otherwise(Reply::hang());
     let mut host = Host::with().config(&sends_to(&collector, "")).start().await;

@@ -30,7 +30,7 @@
 //! state the limits of a field, so that the document contains them. A new file of routes needs a line in [`of_tenant`]
 //! or [`all`].
 //!
-//! `cargo xtask openapi` tests the operation: every answer must match the document. `tests/it/tenants_apart.rs` fails
+//! `cargo xtask openapi` tests the operation: every answer must match the document. `tests/it/tenant_isolation.rs` fails
 //! until it has a valid call of the operation by its tenant.
 
 mod health;

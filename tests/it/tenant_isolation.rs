@@ -352,7 +352,7 @@ fn leaked<'a>(answer: &Answer, secrets: &'a BTreeSet<String>, sent: &str) -> Opt
 }
 
 #[tokio::test]
-async fn no_operation_reaches_what_is_another_tenants() {
+async fn no_operation_reaches_another_tenant() {
     let host = Host::with().config(&format!("[quota]\nfilter_faults_max = {FAULTS_MAX}")).start().await;
     let all = Everything::at(&host).await;
     suspended(&all).await;

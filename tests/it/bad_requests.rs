@@ -122,7 +122,7 @@ fn bad_events() -> Vec<Bad> {
 }
 
 #[tokio::test]
-async fn a_bad_event_is_answered_precisely_counted_and_not_stored() {
+async fn bad_event_is_counted_and_not_stored() {
     let story = Story::new().await;
     let sender = story.host.stranger();
     let mut faults = Vec::new();
@@ -144,7 +144,7 @@ async fn a_bad_event_is_answered_precisely_counted_and_not_stored() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_no_event() {
+async fn truncated_body_is_no_event() {
     let story = Story::new().await;
     let address = story.host.base().trim_start_matches("http://").to_owned();
     let mut connection = TcpStream::connect(&address).await.unwrap();
@@ -169,7 +169,7 @@ fn visible(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn nobody_without_a_proof_learns_which_tenants_and_sources_there_are() {
+async fn names_are_hidden_without_a_proof() {
     let story = Story::new().await;
     let sender = story.host.stranger();
     // A tenant that does not exist, another source of an existing tenant, and sources with every kind of proof.
@@ -240,7 +240,7 @@ async fn nobody_without_a_proof_learns_which_tenants_and_sources_there_are() {
 }
 
 #[tokio::test]
-async fn a_request_whose_head_rules_it_out_is_refused_before_its_body() {
+async fn head_is_checked_before_the_body() {
     let story = Story::new().await;
     let address = story.host.base().trim_start_matches("http://").to_owned();
     for place in ["nobody/idp", "acme/wso2", "acme/token", "acme/hook"] {
@@ -265,7 +265,7 @@ async fn half_closed(address: &str, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_ends_its_side_of_the_connection_gets_its_answer() {
+async fn half_closed_connection_gets_its_answer() {
     let story = Story::new().await;
     let address = story.host.base().trim_start_matches("http://").to_owned();
     let head = "POST /ingest/acme/open HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
@@ -287,7 +287,7 @@ async fn a_client_that_ends_its_side_of_the_connection_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn only_chunked_alone_is_taken_as_a_transfer_coding() {
+async fn only_chunked_transfer_coding_is_accepted() {
     let story = Story::new().await;
     let address = story.host.base().trim_start_matches("http://").to_owned();
     let body = event::set("one");
@@ -303,7 +303,7 @@ async fn only_chunked_alone_is_taken_as_a_transfer_coding() {
 }
 
 #[tokio::test]
-async fn a_key_opens_its_own_tenant_and_nothing_else() {
+async fn key_opens_its_own_tenant_only() {
     let story = Story::new().await;
     let globex = story.host.tenant("globex").await;
     let nobody = story.host.stranger();
@@ -367,7 +367,7 @@ async fn a_key_opens_its_own_tenant_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_bad_management_request_is_answered_precisely() {
+async fn bad_management_request_names_the_error() {
     let story = Story::new().await;
     let receiver = Receiver::start().await;
     let url = receiver.url();
@@ -480,7 +480,7 @@ async fn a_bad_management_request_is_answered_precisely() {
 }
 
 #[tokio::test]
-async fn a_change_of_something_that_was_changed_meanwhile_is_refused() {
+async fn stale_change_is_refused() {
     let story = Story::new().await;
     let receiver = Receiver::start().await;
     let subscription = story.acme.subscribe(&receiver).create().await;
@@ -497,7 +497,7 @@ async fn a_change_of_something_that_was_changed_meanwhile_is_refused() {
 }
 
 #[tokio::test]
-async fn http_endpoints_are_refused_unless_the_operator_allows_them() {
+async fn http_endpoints_are_refused_by_default() {
     let host = Host::with().env("SETGATE_EGRESS__ALLOW_HTTP", "false").start().await;
     let acme = host.tenant("acme").await;
     let receiver = Receiver::start().await;
@@ -507,7 +507,7 @@ async fn http_endpoints_are_refused_unless_the_operator_allows_them() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_fills_its_share_is_refused_and_its_neighbour_is_not() {
+async fn backlog_limit_hits_its_tenant_only() {
     let host = Host::start().await;
     let acme = host.tenant_with("acme", json!({"quota": {"backlog_deliveries_max": 3}})).await;
     let globex = host.tenant("globex").await;

@@ -36,7 +36,7 @@ async fn sends_nowhere(tenant: &Tenant, names: usize, events: usize) {
 }
 
 #[tokio::test]
-async fn names_of_one_tenant_that_lead_nowhere_cost_no_other_tenant_an_attempt() {
+async fn unresolvable_names_cost_other_tenants_no_attempt() {
     let Some(_names) = silent_names("names that lead nowhere") else { return };
     let host = with_silent_names().await;
     for name in ["acme", "initech"] {
@@ -62,7 +62,7 @@ fn limit_files(pid: u32, count: usize) {
 }
 
 #[tokio::test]
-async fn a_host_without_descriptors_makes_no_attempts_and_loses_nothing() {
+async fn missing_descriptors_put_attempts_back() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;

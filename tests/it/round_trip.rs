@@ -6,7 +6,7 @@ use setgate_tests::client::JSON;
 use setgate_tests::{Everything, Host, Seed, event};
 
 #[tokio::test]
-async fn every_document_can_be_sent_back_as_it_was_shown() {
+async fn every_document_can_be_sent_back_unchanged() {
     let host = Host::start().await;
     let all = Everything::at(&host).await;
     let acme = &all.tenant;
@@ -45,7 +45,7 @@ async fn every_document_can_be_sent_back_as_it_was_shown() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_the_path_s_is_refused() {
+async fn name_must_match_the_path() {
     let host = Host::start().await;
     let all = Everything::at(&host).await;
     let acme = &all.tenant;
@@ -68,7 +68,7 @@ async fn a_name_that_is_not_the_path_s_is_refused() {
 }
 
 #[tokio::test]
-async fn secrets_of_a_source_stay_unless_others_are_given() {
+async fn masked_source_secrets_are_kept() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let signed = acme.source("signed", Seed::Wso2).await;

@@ -6,7 +6,7 @@ use setgate_tests::client::JSON;
 use setgate_tests::{Everything, Host, Seed, event};
 
 #[tokio::test]
-async fn a_parameter_that_a_route_does_not_have_is_refused_with_the_nearest_name() {
+async fn unknown_parameter_is_refused_with_a_suggestion() {
     let host = Host::start().await;
     let all = Everything::at(&host).await;
     let acme = &all.tenant;
@@ -53,7 +53,7 @@ async fn a_parameter_that_a_route_does_not_have_is_refused_with_the_nearest_name
 }
 
 #[tokio::test]
-async fn a_post_without_a_body_is_one_of_an_empty_object() {
+async fn post_without_a_body_means_an_empty_object() {
     let host = Host::start().await;
     let all = Everything::at(&host).await;
     let acme = &all.tenant;
@@ -88,7 +88,7 @@ async fn a_post_without_a_body_is_one_of_an_empty_object() {
 }
 
 #[tokio::test]
-async fn what_is_made_is_answered_201_with_its_place() {
+async fn created_is_201_with_location() {
     let host = Host::start().await;
     let made = host.operator().post("/api/v1/tenants", &json!({"id": "acme"})).await.expect(201);
     assert_eq!(made.header("location"), Some("/api/v1/tenants/acme"));
@@ -144,7 +144,7 @@ async fn what_is_made_is_answered_201_with_its_place() {
 }
 
 #[tokio::test]
-async fn a_slash_at_the_end_makes_no_difference() {
+async fn trailing_slash_is_accepted() {
     let host = Host::start().await;
     let all = Everything::at(&host).await;
     let acme = &all.tenant;
@@ -163,7 +163,7 @@ async fn a_slash_at_the_end_makes_no_difference() {
 }
 
 #[tokio::test]
-async fn options_says_which_methods_there_are() {
+async fn options_lists_the_methods() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     for (path, allow) in [
@@ -181,7 +181,7 @@ async fn options_says_which_methods_there_are() {
 }
 
 #[tokio::test]
-async fn keys_have_versions_too() {
+async fn keys_have_versions() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     for (client, list) in [(&acme.client, acme.path("/keys")), (host.operator(), "/api/v1/keys".to_owned())] {

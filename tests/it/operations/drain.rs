@@ -3,7 +3,7 @@
 use setgate_tests::{Host, Receiver, Seed, event, until};
 
 #[tokio::test]
-async fn a_host_that_is_told_to_stop_is_not_ready_first_and_still_takes_events() {
+async fn stopping_host_is_unready_but_accepts_events() {
     // Longer than the story takes; a second signal ends it.
     let mut host = Host::with().env("SETGATE_LISTEN__SHUTDOWN_DELAY_MS", "600000").start().await;
     let acme = host.tenant("acme").await;

@@ -15,7 +15,7 @@ async fn send(client: &Client, method: &Method, path: &str, tag: &str, body: &Va
 }
 
 #[tokio::test]
-async fn a_change_of_a_version_that_is_gone_is_refused() {
+async fn stale_version_is_refused() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let client = &acme.client;
@@ -75,7 +75,7 @@ async fn a_change_of_a_version_that_is_gone_is_refused() {
 }
 
 #[tokio::test]
-async fn a_put_that_is_to_make_something_changes_nothing_that_is_there() {
+async fn if_none_match_never_replaces() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let open = json!({"form": "set", "proofs": [{"kind": "open"}]}).to_string();
@@ -97,7 +97,7 @@ async fn a_put_that_is_to_make_something_changes_nothing_that_is_there() {
 }
 
 #[tokio::test]
-async fn changes_without_a_version_that_meet_are_all_made() {
+async fn unconditional_changes_are_all_applied() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     acme.source("idp", Seed::Set).await;
@@ -118,7 +118,7 @@ async fn changes_without_a_version_that_meet_are_all_made() {
 }
 
 #[tokio::test]
-async fn the_operator_changes_a_tenant_and_what_is_not_named_stays() {
+async fn patch_keeps_unnamed_members() {
     let host = Host::start().await;
     let acme = host.tenant_with("acme", json!({"display_name": "Acme", "quota": {"sources_max": 1}})).await;
     acme.source("idp", Seed::Set).await;

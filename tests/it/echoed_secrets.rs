@@ -94,7 +94,7 @@ fn assert_silent(place: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn secrets_that_a_receiver_echoes_are_in_no_record() {
+async fn echoed_secrets_are_not_recorded() {
     let (mut host, acme, receiver, subscription) = set_up("").await;
     let source = acme.source("idp", Seed::Set).await;
     let mut tail = Tail::open(&acme, "", None).await;
@@ -137,7 +137,7 @@ async fn secrets_that_a_receiver_echoes_are_in_no_record() {
 }
 
 #[tokio::test]
-async fn no_beginning_of_an_echoed_secret_is_left_at_the_limit_of_a_record() {
+async fn truncation_leaves_no_part_of_a_secret() {
     for kept in [40, 47, 52] {
         let limits = format!("[egress]\nresponse_bytes_kept = {kept}");
         let (_host, acme, receiver, subscription) = set_up(&limits).await;
@@ -165,7 +165,7 @@ fn holding(folder: &Path, secrets: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_path_and_query_of_an_endpoint_are_sealed_and_shown_nowhere() {
+async fn endpoint_path_and_query_are_sealed() {
     let (host, acme, receiver, subscription) = set_up("").await;
     let source = acme.source("idp", Seed::Set).await;
     let origin = receiver.url().trim_end_matches("/in").to_owned();
@@ -189,7 +189,7 @@ async fn the_path_and_query_of_an_endpoint_are_sealed_and_shown_nowhere() {
 }
 
 #[tokio::test]
-async fn a_url_as_it_is_shown_keeps_the_stored_one_and_fits_nothing_else() {
+async fn masked_url_keeps_the_stored_one() {
     let (_host, acme, receiver, subscription) = set_up("").await;
     let source = acme.source("idp", Seed::Set).await;
     let origin = receiver.url().trim_end_matches("/in").to_owned();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use setgate_tests::{Host, Receiver, Seed, event, until};
 
 #[tokio::test]
-async fn lists_are_paged_without_gaps_and_without_repeats() {
+async fn pages_have_no_gaps_and_no_repeats() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -39,7 +39,7 @@ async fn lists_are_paged_without_gaps_and_without_repeats() {
 }
 
 #[tokio::test]
-async fn deliveries_are_found_by_what_is_known_of_them() {
+async fn deliveries_can_be_filtered() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let (sets, logins) = (acme.source("ssf", Seed::Set).await, acme.source("wso2", Seed::Wso2).await);
@@ -67,7 +67,7 @@ async fn deliveries_are_found_by_what_is_known_of_them() {
 }
 
 #[tokio::test]
-async fn the_claims_that_were_sent_can_be_looked_at() {
+async fn sent_claims_can_be_read() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Logto).await;
@@ -81,7 +81,7 @@ async fn the_claims_that_were_sent_can_be_looked_at() {
 }
 
 #[tokio::test]
-async fn what_was_pending_of_a_removed_subscription_is_kept_with_the_reason() {
+async fn removed_subscription_leaves_dead_letters() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -97,7 +97,7 @@ async fn what_was_pending_of_a_removed_subscription_is_kept_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_removed_tenant_is_gone_with_everything_and_nobody_else_is() {
+async fn removed_tenant_is_gone_with_its_data() {
     let host = Host::start().await;
     let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
     let (gone, stays) = (acme.source("idp", Seed::Set).await, globex.source("idp", Seed::Set).await);
@@ -124,7 +124,7 @@ async fn a_removed_tenant_is_gone_with_everything_and_nobody_else_is() {
 }
 
 #[tokio::test]
-async fn a_replaced_subscription_keeps_its_keys_and_secrets() {
+async fn replaced_subscription_keeps_its_secrets() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Logto).await;
@@ -147,7 +147,7 @@ async fn a_replaced_subscription_keeps_its_keys_and_secrets() {
 }
 
 #[tokio::test]
-async fn headers_of_an_endpoint_are_sent_and_never_shown() {
+async fn endpoint_headers_are_sent_and_masked() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -172,7 +172,7 @@ async fn headers_of_an_endpoint_are_sent_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_key_gives_no_more_than_it_has() {
+async fn key_creates_no_stronger_key() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let path = acme.path("/keys");
@@ -188,7 +188,7 @@ async fn a_key_gives_no_more_than_it_has() {
 }
 
 #[tokio::test]
-async fn a_tenant_stores_no_more_than_its_quota_says() {
+async fn quota_limits_documents() {
     let host = Host::start().await;
     let quota = json!({"sources_max": 1, "subscriptions_max": 1, "tables_max": 0, "filters_max": 0, "keys_max": 1});
     let acme = host.tenant_with("acme", json!({"quota": quota})).await;
@@ -207,7 +207,7 @@ async fn a_tenant_stores_no_more_than_its_quota_says() {
 }
 
 #[tokio::test]
-async fn nobody_sends_in_the_name_of_the_host() {
+async fn source_name_setgate_is_reserved() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let open = json!({"form": "set", "proofs": [{"kind": "open"}]});
@@ -222,7 +222,7 @@ async fn nobody_sends_in_the_name_of_the_host() {
 }
 
 #[tokio::test]
-async fn a_new_subscription_gets_what_comes_after_it() {
+async fn new_subscription_gets_later_events_only() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
@@ -238,7 +238,7 @@ async fn a_new_subscription_gets_what_comes_after_it() {
 }
 
 #[tokio::test]
-async fn a_head_request_is_answered_like_a_get_without_its_body() {
+async fn head_is_get_without_a_body() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let answer = acme.client.send(Method::HEAD, &acme.path("/sources"), &[], "").await.expect(200);
@@ -246,7 +246,7 @@ async fn a_head_request_is_answered_like_a_get_without_its_body() {
 }
 
 #[tokio::test]
-async fn copies_that_come_at_once_are_one_event() {
+async fn concurrent_copies_are_one_event() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;

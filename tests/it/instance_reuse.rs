@@ -74,7 +74,7 @@ fn reusing(events_max: u32) -> Value {
 }
 
 #[tokio::test]
-async fn an_instance_is_one_bindings_and_the_record_says_that_a_run_cannot_be_repeated() {
+async fn instance_belongs_to_one_binding() {
     let story = Story::begin().await;
     let (first, second) = (story.bind(reusing(3)).await, story.bind(reusing(3)).await);
     let fresh = story.bind(json!({"filter": "count"})).await;
@@ -112,7 +112,7 @@ async fn an_instance_is_one_bindings_and_the_record_says_that_a_run_cannot_be_re
 }
 
 #[tokio::test]
-async fn a_change_of_the_binding_or_of_its_version_begins_anew_and_ends_what_was_kept() {
+async fn changed_binding_or_version_starts_anew() {
     let story = Story::begin().await;
     let subscription = story.bind(reusing(9)).await;
     let seen = async |jti: &str| story.one(jti, &[&subscription]).await.remove(0).0;
@@ -138,7 +138,7 @@ async fn a_change_of_the_binding_or_of_its_version_begins_anew_and_ends_what_was
 }
 
 #[tokio::test]
-async fn what_goes_wrong_in_a_kept_instance_is_asked_of_a_fresh_one() {
+async fn fault_is_repeated_in_a_fresh_instance() {
     let story = Story::begin().await;
     let subscription = story.bind(reusing(9)).await;
     let mut seen = Vec::new();
@@ -154,7 +154,7 @@ async fn what_goes_wrong_in_a_kept_instance_is_asked_of_a_fresh_one() {
 }
 
 #[tokio::test]
-async fn a_verdict_that_makes_no_set_ends_its_instance() {
+async fn invalid_verdict_ends_the_instance() {
     let story = Story::begin().await;
     story.acme.upload("count", sealing()).await.expect(201);
     let subscription = story.bind(reusing(9)).await;
@@ -169,7 +169,7 @@ async fn a_verdict_that_makes_no_set_ends_its_instance() {
 }
 
 #[tokio::test]
-async fn what_is_tried_runs_in_fresh_instances() {
+async fn trials_run_in_fresh_instances() {
     let story = Story::begin().await;
     let subscription = story.bind(reusing(9)).await;
     let one = async |jti: &str| story.one(jti, &[&subscription]).await.remove(0);
@@ -203,7 +203,7 @@ async fn what_is_tried_runs_in_fresh_instances() {
 }
 
 #[tokio::test]
-async fn the_host_bounds_it_and_may_switch_it_off() {
+async fn host_can_limit_or_disable_reuse() {
     let story = Story::on(Host::with().config("[sandbox]\nreuse_events_max = 5\n").start().await).await;
     for (events_max, says) in [(0, "give 2 or more"), (1, "give 2 or more"), (6, "sandbox.reuse_events_max")] {
         let refused = story.acme.subscribe(&story.receiver).chain(json!([reusing(events_max)])).ask().await;

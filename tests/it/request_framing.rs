@@ -39,7 +39,7 @@ async fn fault(address: &str, what: &str, request: &[u8], status: &str) -> Optio
 }
 
 #[tokio::test]
-async fn no_request_is_smuggled_within_another() {
+async fn requests_cannot_be_smuggled() {
     // Longer than the wait for the close, so that no idle timeout closes the connection.
     let host = Host::with().config("[listen]\nidle_ms_max = 300000\nhead_ms_max = 300000").start().await;
     let address = host.base().trim_start_matches("http://").to_owned();
@@ -127,7 +127,7 @@ async fn no_request_is_smuggled_within_another() {
 }
 
 #[tokio::test]
-async fn an_unread_body_is_not_processed_as_a_request() {
+async fn unread_body_is_not_a_request() {
     let host = Host::start().await;
     let address = host.base().trim_start_matches("http://").to_owned();
     // The host answers it with 405 if it processes it.

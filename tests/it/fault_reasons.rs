@@ -58,7 +58,7 @@ impl Story {
 }
 
 #[tokio::test]
-async fn a_panic_is_its_message_and_the_first_own_frame() {
+async fn panic_gives_message_and_first_own_frame() {
     let story = Story::begin().await;
     let place = "in mask_address::rules::parse";
     let lines = "assertion `left == right` failed\n  left: 1\n right: 2";
@@ -107,7 +107,7 @@ async fn a_panic_is_its_message_and_the_first_own_frame() {
 }
 
 #[tokio::test]
-async fn a_message_is_told_also_after_the_log_is_full_and_without_secrets() {
+async fn message_survives_a_full_log_without_secrets() {
     let story = Story::begin().await;
     let secret = "hunter2-4711-and-more";
     // 64 KiB of log, then the panic.
@@ -133,7 +133,7 @@ async fn a_message_is_told_also_after_the_log_is_full_and_without_secrets() {
 }
 
 #[tokio::test]
-async fn an_exit_and_a_limit_name_what_the_filter_did() {
+async fn exit_and_limit_name_the_cause() {
     let story = Story::begin().await;
     let text = "no rules\n";
     let print = format!("(call $print (call $stderr) (i32.const {TEXT}) (i32.const {}) (i32.const 512))", text.len());
@@ -157,7 +157,7 @@ async fn an_exit_and_a_limit_name_what_the_filter_did() {
 }
 
 #[tokio::test]
-async fn what_is_given_up_says_what_the_last_attempt_returned() {
+async fn dead_letter_names_the_last_outcome() {
     let story = Story::begin().await;
     story.receiver.otherwise(Reply::status(503).body(|_| "<p>\nback at noon</p>".to_owned()));
     let subscription = story.acme.subscribe(&story.receiver).retry(&[0]).create().await;

@@ -37,7 +37,7 @@ async fn with_history(host: &Host, name: &str, events: usize) -> (Tenant, Receiv
 }
 
 #[tokio::test]
-async fn pages_end_at_a_number_of_bytes_and_the_next_goes_on_there() {
+async fn pages_are_limited_in_bytes() {
     let host = Host::start().await;
     let (acme, _receiver) = with_history(&host, "acme", EVENTS).await;
     for list in ["/deliveries", "/events"] {
@@ -62,7 +62,7 @@ async fn pages_end_at_a_number_of_bytes_and_the_next_goes_on_there() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_takes_are_charged_to_their_tenant_and_bounded() {
+async fn unread_answers_are_charged_to_their_tenant() {
     let host = Host::start().await;
     let (acme, _receiver) = with_history(&host, "acme", EVENTS).await;
     let zeta = host.tenant("zeta").await;
@@ -106,7 +106,7 @@ async fn answers_that_nobody_takes_are_charged_to_their_tenant_and_bounded() {
 }
 
 #[tokio::test]
-async fn a_download_is_read_in_parts_and_takes_no_more_memory_than_those() {
+async fn download_is_read_in_parts() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     let rows: String =

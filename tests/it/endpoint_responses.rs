@@ -24,7 +24,7 @@ async fn tried_once(acme: &Tenant, source: &Source, subscription: &Subscription,
 }
 
 #[tokio::test]
-async fn a_final_status_decides_even_if_the_message_ends_badly() {
+async fn status_decides_if_the_body_is_cut_short() {
     let (_host, acme, source) = set_up(SHORT_WAITS).await;
     let cut = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf.";
     let chunked = "HTTP/1.1 202 X\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
@@ -55,7 +55,7 @@ async fn a_final_status_decides_even_if_the_message_ends_badly() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_is_not_called_incomplete() {
+async fn complete_body_is_not_marked_incomplete() {
     let (_host, acme, source) = set_up("").await;
     for (answer, ends) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", Ends::Not),
@@ -72,7 +72,7 @@ async fn a_body_that_ends_is_not_called_incomplete() {
 }
 
 #[tokio::test]
-async fn a_tls_receiver_that_closes_without_a_word_of_tls_has_answered() {
+async fn tls_close_without_close_notify_is_an_answer() {
     let (_host, acme, source) = set_up("").await;
     let authority = Authority::new();
     // As sent by Python's `http.server`.
@@ -88,7 +88,7 @@ async fn a_tls_receiver_that_closes_without_a_word_of_tls_has_answered() {
 }
 
 #[tokio::test]
-async fn what_a_head_asks_for_is_honoured_without_its_body() {
+async fn head_is_honoured_without_the_body() {
     let (_host, acme, source) = set_up("").await;
     let gone = "HTTP/1.1 410 Gone\r\ncontent-length: 10\r\n\r\nhalf.";
     let abort = "HTTP/1.1 400 No\r\nwebhook-delivery: abort\r\ntransfer-encoding: chunked\r\n\r\n4\r\nha";
@@ -121,7 +121,7 @@ async fn what_a_head_asks_for_is_honoured_without_its_body() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_whole_request_was_read_counts() {
+async fn early_response_counts() {
     let (_host, acme, source) = set_up("").await;
     for (answer, status, state) in [
         ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", 200, "delivered"),
@@ -136,7 +136,7 @@ async fn an_answer_before_the_whole_request_was_read_counts() {
 }
 
 #[tokio::test]
-async fn a_challenge_needs_a_whole_answer() {
+async fn challenge_needs_a_complete_response() {
     let (_host, acme, _source) = set_up("").await;
     let receiver = Rude::start([Manner::Says("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nhalf", Ends::Close)]).await;
     let subscription = acme.subscribe_url(&receiver.url()).create().await;
@@ -146,7 +146,7 @@ async fn a_challenge_needs_a_whole_answer() {
 }
 
 #[tokio::test]
-async fn heads_that_ordinary_clients_accept_are_accepted() {
+async fn lenient_heads_are_accepted() {
     let (_host, acme, source) = set_up("").await;
     let many: String = (0..2_000).map(|nth| format!("x-{nth}: y\r\n")).collect();
     let many = format!("HTTP/1.1 200 OK\r\n{many}content-length: 0\r\n\r\n");
@@ -172,7 +172,7 @@ async fn heads_that_ordinary_clients_accept_are_accepted() {
 }
 
 #[tokio::test]
-async fn a_head_that_cannot_be_read_names_its_field_and_not_the_value() {
+async fn unreadable_head_names_the_field_only() {
     let (_host, acme, source) = set_up("").await;
     let long = format!("HTTP/1.1 200 OK\r\nx-long: hush{}\r\n\r\n", "x".repeat(40_000));
     for (answer, words) in [
@@ -201,7 +201,7 @@ async fn to_frames(acme: &Tenant, script: &[Treats]) -> (Frames, Subscription) {
 }
 
 #[tokio::test]
-async fn an_http2_stream_that_was_not_processed_is_sent_again_at_once() {
+async fn unprocessed_http2_stream_is_resent_at_once() {
     let (_host, acme, source) = set_up("").await;
     let refused = Treats::Resets(code::REFUSED_STREAM);
     for script in [
@@ -228,7 +228,7 @@ async fn an_http2_stream_that_was_not_processed_is_sent_again_at_once() {
 }
 
 #[tokio::test]
-async fn what_may_have_been_processed_is_not_sent_again_within_the_attempt() {
+async fn possibly_processed_request_is_not_resent() {
     let (_host, acme, source) = set_up("").await;
     for treats in [
         Treats::Resets(code::CANCEL),
@@ -246,7 +246,7 @@ async fn what_may_have_been_processed_is_not_sent_again_within_the_attempt() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_refuses_without_end_fails_the_attempt() {
+async fn endless_refusals_fail_the_attempt() {
     let (_host, acme, source) = set_up("").await;
     let (receiver, subscription) = to_frames(&acme, &[Treats::Resets(code::REFUSED_STREAM); 20]).await;
     let outcome = tried_once(&acme, &source, &subscription, "dead").await;
@@ -255,7 +255,7 @@ async fn a_receiver_that_refuses_without_end_fails_the_attempt() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_reset_after_its_head_has_answered() {
+async fn stream_reset_after_the_head_is_an_answer() {
     let (_host, acme, source) = set_up("").await;
     for code in [code::CANCEL, code::INTERNAL_ERROR, code::REFUSED_STREAM] {
         let (receiver, subscription) = to_frames(&acme, &[Treats::ResetsInBody(code)]).await;
@@ -267,7 +267,7 @@ async fn a_stream_that_is_reset_after_its_head_has_answered() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_asks_for_http_1_1_gets_it() {
+async fn http_1_1_required_is_honoured() {
     let (_host, acme, source) = set_up("").await;
     for treats in [Treats::Resets(code::HTTP_1_1_REQUIRED), Treats::GoesAwayBefore(code::HTTP_1_1_REQUIRED)] {
         let (receiver, subscription) = to_frames(&acme, &[treats]).await;

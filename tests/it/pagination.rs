@@ -65,7 +65,7 @@ async fn lists(host: &Host) -> (Everything, Vec<&'static str>) {
 }
 
 #[tokio::test]
-async fn each_list_is_walked_page_by_page_and_each_entry_comes_once() {
+async fn pages_list_each_entry_once() {
     let host = Host::start().await;
     let (all, lists) = lists(&host).await;
     let acme = &all.tenant;
@@ -90,7 +90,7 @@ async fn each_list_is_walked_page_by_page_and_each_entry_comes_once() {
 }
 
 #[tokio::test]
-async fn a_cursor_is_of_one_list_of_one_tenant() {
+async fn cursor_belongs_to_one_list_of_one_tenant() {
     let host = Host::start().await;
     let (all, lists) = lists(&host).await;
     let acme = &all.tenant;
@@ -124,7 +124,7 @@ async fn a_cursor_is_of_one_list_of_one_tenant() {
 }
 
 #[tokio::test]
-async fn what_goes_between_two_pages_moves_nothing_across() {
+async fn changes_between_pages_shift_nothing() {
     let host = Host::start().await;
     let acme = host.tenant("acme").await;
     for name in ["a", "b", "c", "d"] {

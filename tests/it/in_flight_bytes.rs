@@ -8,7 +8,7 @@ use crate::shares::bulky;
 /// Memory is scarce, slots are not. An event of [`bulky`] needs about 60 kB: two fit into half of a share, which one endpoint
 /// may use, and five into a share.
 #[tokio::test]
-async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
+async fn hanging_deliveries_leave_bytes_for_other_tenants() {
     let config = "[delivery]\nin_flight_bytes_max = 1280000\n\
         breaker_failures_max = 0\n[egress]\nhead_ms_max = 600000\nresponse_ms_max = 600000\n";
     let host = Host::with().config(config).start().await;
@@ -55,7 +55,7 @@ async fn large_deliveries_that_hang_leave_bytes_for_those_of_others() {
 }
 
 #[tokio::test]
-async fn what_a_filter_makes_larger_is_weighed_before_it_is_sent() {
+async fn filter_output_is_counted() {
     let config = "[delivery]\nin_flight_bytes_max = 480000\n[egress]\nhead_ms_max = 600000\n\
         response_ms_max = 600000\n";
     let host = Host::with().config(config).start().await;
