@@ -172,6 +172,8 @@ async fn each_change_is_logged_once_without_secrets() {
     acme.delivery_in_after("held", &held[0], &before["updated_at"]).await;
     log.left(acme.redrive(&held[0], "release").await, 200, "delivery.release").await;
     log.left(acme.redrive(&held[1], "discard").await, 200, "delivery.discard").await;
+    let replay = json!({"subscription": id, "since": "2020-01-01T00:00:00Z"});
+    log.left(tenant.post(&acme.path("/replays"), &replay).await, 201, "replay.start").await;
     log.left(tenant.delete(&path).await, 204, "subscription.remove").await;
 
     // Requests that change nothing or are refused leave no entry.

@@ -235,12 +235,21 @@ async fn replay_can_be_cancelled_by_its_tenant_only() {
     let cancelled = acme.client.delete(&acme.path(&theirs)).await.expect(200).json();
     assert_eq!((&cancelled["state"], &cancelled["reason"]), (&json!("cancelled"), &json!("by request")), "{cancelled}");
     assert!(cancelled["made"].as_u64() < Some(5), "it had not ended: {cancelled}");
+    // A replay that has ended is not cancelled again.
+    acme.client.delete(&acme.path(&theirs)).await.expect(200);
+    let log = acme.get(&format!("/audit?kind=replay&object={id}")).await;
+    let logged: Vec<_> = log["items"].as_array().unwrap().iter().map(|entry| &entry["action"]).collect();
+    assert_eq!(logged, ["replay.cancel", "replay.start"], "newest first: {log}");
+    assert_eq!(log["items"][1]["note"], subscription.id.as_str());
+    assert!(log["items"][0]["by"].as_str().unwrap().starts_with("key_"), "{log}");
 
     // Removing its subscription cancels a replay.
     let begun = replay(&acme, asked.clone()).await.expect(201).json();
     acme.client.delete(&subscription.path("")).await.expect(204);
     let ended = replay_in(&acme, "cancelled", begun["id"].as_str().unwrap()).await;
     assert!(ended["reason"].as_str().unwrap().contains("removed"), "{ended}");
+    let log = acme.get("/audit?action=replay.cancel&by=host").await;
+    assert_eq!(log["items"][0]["object"]["id"], begun["id"], "{log}");
 
     let receiver = acme.subscribe(&receiver).create().await;
     let with = |member: &str, value: Value| {

@@ -93,8 +93,9 @@ impl Control {
             created_at: now,
         };
         let warnings = self.pattern_warnings(tenant, &replay.events, replay.source.as_slice());
+        let audit = self.audit("replay.start").note(replay.subscription.to_string());
         let running_max = self.settings.now().history.replays_per_tenant_max;
-        let begun = self.ledger.replays.begin(replay, running_max, self.actor.claim.clone()).await?;
+        let begun = self.ledger.replays.begin(replay, running_max, audit).await?;
         begun.map(|record| ReplayBegun { record, warnings }).ok_or_else(|| {
             let (key, what) = ("history.replays_per_tenant_max", "replays of this tenant run");
             Error::Conflict(format!("{running_max} {what}, as many as may (`{key}`): wait for one, or cancel it"))
@@ -121,7 +122,8 @@ impl Control {
     /// Cancels a replay. Deliveries that it has created remain, and a replay that has ended is not changed.
     pub async fn cancel_replay(&self, tenant: &TenantId, id: ReplayId) -> Result<ReplayRecord, Error> {
         self.tenant(tenant)?;
-        let cancelled = self.ledger.replays.cancel(tenant, id, "by request".into(), self.clock.now()).await?;
+        let (reason, audit) = ("by request".to_owned(), self.audit("replay.cancel"));
+        let cancelled = self.ledger.replays.cancel(tenant, id, reason, audit, self.clock.now()).await?;
         cancelled.ok_or_else(|| not_found(id))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::counter;
 use setgate_base::telemetry::metric;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::event::EventRecord;
 use setgate_domain::id::ReplayId;
 use setgate_domain::replay::{Replay, ReplayPlace, ReplayRecord};
@@ -135,7 +136,8 @@ impl Pipeline {
         let Some(view) = snapshot.tenant(&replay.tenant) else { return Ok(Stepped::Ended) };
         let Some(entry) = view.subscriptions.get(&replay.subscription) else {
             let reason = "its subscription was removed".to_owned();
-            self.ledger.replays.cancel(&replay.tenant, replay.id, reason, now).await?;
+            let audit = AuditAction::host("replay.cancel").note(&reason);
+            self.ledger.replays.cancel(&replay.tenant, replay.id, reason, audit, now).await?;
             return Ok(Stepped::Ended);
         };
         let subscription = &entry.value;

@@ -94,7 +94,7 @@ impl AuditAction {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "AuditObject")]
 pub struct Object {
-    /// `tenant`, `source`, `filter`, `subscription`, `table`, `key` or `delivery`.
+    /// `tenant`, `source`, `filter`, `subscription`, `table`, `key`, `delivery` or `replay`.
     pub kind: String,
     /// Name or ID of the object.
     pub id: String,

@@ -6,6 +6,7 @@ mod compare;
 use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
+use setgate_domain::audit::AuditAction;
 use setgate_domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, Redrive, Settlement, State, Step};
 use setgate_domain::event::{Event, EventSeq, NewEvent};
 use setgate_domain::filter::Plan;
@@ -490,7 +491,8 @@ fn fail_after_writing(batch: &mut Batch<'_>) -> Result<(), Error> {
 
 /// Inserts one further run of a delivery by a separate replay.
 async fn replay_one(ledger: &Ledger, new: NewDelivery, number: u64) -> Result<Vec<DueDelivery>, Error> {
-    let begun = ledger.replays.begin(replay(u128::from(number)), usize::MAX, None).await?.expect("not too many run");
+    let replay = replay(u128::from(number));
+    let begun = ledger.replays.begin(replay, usize::MAX, AuditAction::UNNAMED).await?.expect("not too many run");
     let step = ReplayStep {
         id: begun.replay.id,
         from: begun.position,

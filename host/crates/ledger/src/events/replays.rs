@@ -3,20 +3,19 @@
 
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row};
+use setgate_domain::audit::{AuditAction, Entry, Object};
 use setgate_domain::delivery::{DueDelivery, NewDelivery};
 use setgate_domain::event::{EventRecord, EventSeq};
 use setgate_domain::id::{ReplayId, TenantId};
-use setgate_domain::idempotency::Claim;
 use setgate_domain::replay::{Replay, ReplayPlace, ReplayRecord, ReplayState};
 use setgate_domain::time::Timestamp;
 
-use crate::Error;
-use crate::audit::idempotency;
 use crate::commit::queue::Batch;
 use crate::events::Replays;
 use crate::events::fan_out::insert_next_run;
 use crate::history::queries::event_record;
 use crate::schema::sql_types::{FromColumn, Json, ReadColumn, ToColumn, params};
+use crate::{Error, audit as audit_log};
 
 /// Ended replays retained per tenant; older ones are deleted.
 pub const REPLAYS_RETAINED_MAX: usize = 100;
@@ -52,21 +51,19 @@ pub struct AdvanceOutcome {
 impl Replays {
     /// Starts a replay of the events that are in the journal now. Returns `None`, without any change, if the tenant
     /// already has `running_max` running replays. [`Error::NoTenant`] if its tenant does not exist.
-    ///
-    /// `claim` is recorded in the same transaction.
     pub async fn begin(
         &self,
         replay: Replay,
         running_max: usize,
-        claim: Option<Claim>,
+        audit: AuditAction,
     ) -> Result<Option<ReplayRecord>, Error> {
-        let at = replay.created_at;
+        let entry = Entry::of(audit, replay.created_at, Some(replay.tenant.clone()), object_of(replay.id));
         self.0
             .queue()
             .write(move |batch| {
                 let started = begin(batch, replay, running_max)?;
-                if let Some(claim) = claim.filter(|_| started.is_some()) {
-                    idempotency::insert(batch.conn, &claim, at)?;
+                if started.is_some() {
+                    audit_log::record(batch, &entry)?;
                 }
                 Ok(started)
             })
@@ -96,9 +93,11 @@ impl Replays {
         tenant: &TenantId,
         id: ReplayId,
         reason: String,
+        audit: AuditAction,
         at: Timestamp,
     ) -> Result<Option<ReplayRecord>, Error> {
         let tenant = tenant.clone();
+        let entry = Entry::of(audit, at, Some(tenant.clone()), object_of(id));
         self.0
             .queue()
             .write(move |batch| {
@@ -111,6 +110,7 @@ impl Replays {
                     .execute(params![id, tenant, ReplayState::Cancelled, at, reason])?;
                 if ended > 0 {
                     batch.effects.replays_changed();
+                    audit_log::record(batch, &entry)?;
                 }
                 find(batch.conn, &tenant, id)
             })
@@ -169,6 +169,11 @@ impl Replays {
         let now = self.0.clock().now();
         self.0.queue().write(move |batch| advance(batch, &step, now)).await
     }
+}
+
+/// A replay as the object of an audit entry.
+fn object_of(id: ReplayId) -> Object {
+    Object { kind: "replay".to_owned(), id: id.to_string() }
 }
 
 pub(crate) const REPLAY_EVENTS: &str =
@@ -303,6 +308,7 @@ pub(crate) mod tests {
     use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, new_delivery, open, reopen, subscription, with_events, with_tenant};
     use crate::{FanOut, Precondition};
+    use setgate_domain::audit::Query;
     use setgate_domain::id::Digest;
 
     const RUNNING_MAX: usize = 2;
@@ -324,7 +330,12 @@ pub(crate) mod tests {
     }
 
     async fn begin(ledger: &Ledger, number: u128) -> ReplayRecord {
-        ledger.replays.begin(replay(number), RUNNING_MAX, None).await.unwrap().expect("not too many run")
+        ledger
+            .replays
+            .begin(replay(number), RUNNING_MAX, AuditAction::host("replay.start"))
+            .await
+            .unwrap()
+            .expect("not too many run")
     }
 
     /// A step with a delivery for each of the next `count` events.
@@ -406,10 +417,14 @@ pub(crate) mod tests {
             let stranger: TenantId = "another".parse().unwrap();
             begin(&ledger, 1).await;
             begin(&ledger, 2).await;
-            assert!(ledger.replays.begin(replay(3), RUNNING_MAX, None).await.unwrap().is_none(), "two run");
+            assert!(
+                ledger.replays.begin(replay(3), RUNNING_MAX, AuditAction::UNNAMED).await.unwrap().is_none(),
+                "two run"
+            );
             let cancel = async |whose: &TenantId, number| {
                 let id = replay(number).id;
-                ledger.replays.cancel(whose, id, "enough".into(), NOW.plus_millis(5)).await.unwrap()
+                let audit = AuditAction::host("replay.cancel");
+                ledger.replays.cancel(whose, id, "enough".into(), audit, NOW.plus_millis(5)).await.unwrap()
             };
             assert!(cancel(&stranger, 1).await.is_none(), "it is not theirs");
             for _ in 0..2 {
@@ -417,6 +432,10 @@ pub(crate) mod tests {
                 let expected = (ReplayState::Cancelled, Some(NOW.plus_millis(5)), Some("enough".to_owned()));
                 assert_eq!((cancelled.state, cancelled.ended_at, cancelled.reason), expected);
             }
+            let (log, _) = ledger.history.audit(Some(&tenant), true, Query::default(), None, usize::MAX).await.unwrap();
+            let of_replays = log.iter().filter(|record| record.entry.object.kind == "replay");
+            let logged: Vec<_> = of_replays.map(|record| record.entry.action.as_str()).collect();
+            assert_eq!(logged, ["replay.cancel", "replay.start", "replay.start"], "only changes are logged, once each");
             let after = ledger.replays.get(&tenant, replay(1).id).await.unwrap().unwrap();
             assert!(ledger.replays.advance(step(&ledger, &after, 9, Digest([7; 32])).await).await.unwrap().is_none());
 
@@ -434,7 +453,7 @@ pub(crate) mod tests {
                 ledger.replays.list(&tenant, None, 999).await.unwrap().is_empty(),
                 "a removed tenant leaves nothing"
             );
-            let refused = ledger.replays.begin(replay(1), RUNNING_MAX, None).await;
+            let refused = ledger.replays.begin(replay(1), RUNNING_MAX, AuditAction::UNNAMED).await;
             assert!(matches!(refused, Err(Error::NoTenant(_))));
         });
     }
