@@ -242,7 +242,7 @@ fn traces(settings: &crate::traces::Settings, clock: &Clock) -> anyhow::Result<(
     if settings.endpoint.is_none() {
         return Ok(Default::default());
     }
-    let tls = setgate_egress::operators_tls(&settings.ca_files).context("`traces.ca_files`")?;
+    let tls = setgate_egress::operator_tls_config(&settings.ca_files).context("`traces.ca_files`")?;
     Ok(Traces::start(settings, clock.clone(), tls)?)
 }
 

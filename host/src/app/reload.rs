@@ -5,7 +5,7 @@ use std::fmt;
 
 use anyhow::Context as _;
 use metrics::{counter, gauge};
-use setgate_base::telemetry::{Log, metric};
+use setgate_base::telemetry::{LogHandle, metric};
 use setgate_egress::Egress;
 use tracing::{error, info, warn};
 
@@ -51,7 +51,7 @@ impl fmt::Display for Reloaded {
 impl Running {
     /// Applies a configuration that was read again, except for keys that need a restart, and logs the changed keys.
     /// Certificates and certificate authorities are always read again.
-    pub fn reload(&self, read: Result<Config, Error>, log: &Log) -> Reloaded {
+    pub fn reload(&self, read: Result<Config, Error>, log: &LogHandle) -> Reloaded {
         let reloaded = match self.take_over(read, log) {
             Ok(Change { applied, restart, .. }) => Reloaded::Applied { applied, restart },
             Err(error) => Reloaded::Refused(error),
@@ -60,11 +60,11 @@ impl Running {
         reloaded
     }
 
-    fn take_over(&self, read: Result<Config, Error>, log: &Log) -> anyhow::Result<Change> {
+    fn take_over(&self, read: Result<Config, Error>, log: &LogHandle) -> anyhow::Result<Change> {
         let change = self.settings.now().change_to(&read?)?;
         let config = &change.config;
         // All fallible steps come first.
-        let level = Log::level(&config.log.level).map_err(anyhow::Error::msg)?;
+        let level = LogHandle::parse_level(&config.log.level).map_err(anyhow::Error::msg)?;
         let listeners = config.listen.listeners();
         let mut certificates = Vec::new();
         for (table, tls) in &self.live.listening {
@@ -74,7 +74,7 @@ impl Running {
         }
         let clients = self.live.egress.prepare((&config.egress).into()).context("`[egress]`")?;
 
-        log.set(level);
+        log.set_level(level);
         for (tls, read) in certificates {
             tls.put(read);
         }

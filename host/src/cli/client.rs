@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use setgate_egress::operators_tls;
+use setgate_egress::operator_tls_config;
 
 /// Timeout (ms) of one request.
 const EXCHANGE_MS_MAX: u64 = 120_000;
@@ -49,7 +49,7 @@ impl Client {
     /// As [`Client::new`], and also trusts the certificate authorities in a PEM file.
     pub fn trusting(base: &str, key: Option<String>, ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let ca_files: Vec<_> = ca_file.map(Path::to_owned).into_iter().collect();
-        let mut tls = operators_tls(&ca_files).context("--ca-file")?;
+        let mut tls = operator_tls_config(&ca_files).context("--ca-file")?;
         // The connector sets it.
         tls.alpn_protocols.clear();
         let connector =

@@ -51,9 +51,8 @@ fn file_errors(config: &Config) -> Vec<anyhow::Error> {
     let listeners =
         listeners.filter_map(|(table, listener)| tls::read(&listener).with_context(|| format!("`[{table}]`")).err());
     let authorities = [("egress.ca_files", &config.egress.ca_files), ("traces.ca_files", &config.traces.ca_files)];
-    let authorities = authorities
-        .into_iter()
-        .filter(|(_, files)| !files.is_empty())
-        .filter_map(|(key, files)| setgate_egress::operators_tls(files).with_context(|| format!("`{key}`")).err());
+    let authorities = authorities.into_iter().filter(|(_, files)| !files.is_empty()).filter_map(|(key, files)| {
+        setgate_egress::operator_tls_config(files).with_context(|| format!("`{key}`")).err()
+    });
     listeners.chain(authorities).collect()
 }

@@ -50,7 +50,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         args.config = Some(PathBuf::from(config::FILE));
     }
     let config = read(&args)?;
-    let log = telemetry::start(config.log.format, &config.log.level).map_err(anyhow::Error::msg)?;
+    let log = telemetry::init(config.log.format, &config.log.level).map_err(anyhow::Error::msg)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -139,7 +139,7 @@ fn read(args: &Args) -> Result<Config, config::Error> {
 /// Writes the key to a new file and returns it. At a `first` start, an existing file is left over from a start that was
 /// interrupted before its key was durable: its key is returned and becomes the operator's.
 fn keep_in(path: &Path, key: &str, first: bool) -> anyhow::Result<String> {
-    match crypto::write_private(path, ".operator-key", key.as_bytes()) {
+    match crypto::write_private_file(path, ".operator-key", key.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && first => {
             Ok(read_private(path)?.trim().to_owned())
         }

@@ -120,7 +120,7 @@ impl Control {
     pub async fn redrive_many(&self, tenant: &TenantId, input: RedriveManyInput) -> Result<RedriveCounts, Error> {
         let of = self.tenant(tenant)?.incarnation();
         let (action, chosen) = self.choose(of, input)?;
-        let turn = self.redriving.of(tenant).try_acquire_owned();
+        let turn = self.redriving.get(tenant).try_acquire_owned();
         let turn =
             turn.map_err(|_| Error::Busy("a redrive of this tenant is under way: ask again when it has ended".into()))?;
         // Spawned, because the request may be cancelled after a chunk is committed, and then the dispatcher would not

@@ -50,7 +50,7 @@ impl Control {
     /// Warnings for a subscription.
     pub(super) fn subscription_warnings(&self, subscription: &Subscription) -> Vec<Warning> {
         let mut warnings = self.pattern_warnings(&subscription.tenant, &subscription.events, &subscription.sources);
-        warnings.extend(self.egress.static_refusal(&subscription.endpoint.origin()).map(|why| Warning {
+        warnings.extend(self.egress.blocked_reason(&subscription.endpoint.origin()).map(|why| Warning {
             code: WarningCode::EndpointRefused,
             detail: format!("every delivery will be refused: {why}"),
             pointer: "/endpoint/url".into(),

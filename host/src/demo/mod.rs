@@ -57,7 +57,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     config.egress.allow_http = true;
     config.log.format = LogFormat::Text;
     config.log.level = "warn".into();
-    telemetry::start(config.log.format, &config.log.level).map_err(anyhow::Error::msg)?;
+    telemetry::init(config.log.format, &config.log.level).map_err(anyhow::Error::msg)?;
 
     let running = app::start(config.clone(), std::env::current_exe().ok()).await?;
     let base = format!("http://{}", running.address);

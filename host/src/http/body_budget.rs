@@ -126,8 +126,8 @@ impl BodyBudget {
         let most = self.of_client.permits().min(self.of_client_in_all.permits());
         let more = taken.share.num_permits().min(most).saturating_sub(charged);
         let more = u32::try_from(more).unwrap_or(u32::MAX);
-        let of_tenant = self.of_client.of(&(tenant.cloned(), client)).try_acquire_many_owned(more);
-        let of_all = self.of_client_in_all.of(&client).try_acquire_many_owned(more);
+        let of_tenant = self.of_client.get(&(tenant.cloned(), client)).try_acquire_many_owned(more);
+        let of_all = self.of_client_in_all.get(&client).try_acquire_many_owned(more);
         let (Ok(of_tenant), Ok(of_all)) = (of_tenant, of_all) else { return Err(Self::client_has_its_share()) };
         match &mut taken.client {
             None => taken.client = Some([of_tenant, of_all]),
@@ -159,7 +159,7 @@ impl BodyBudget {
     }
 
     fn share_of(&self, tenant: Option<&TenantId>) -> Arc<Semaphore> {
-        tenant.map_or_else(|| self.no_tenants.clone(), |tenant| self.shares.of(tenant))
+        tenant.map_or_else(|| self.no_tenants.clone(), |tenant| self.shares.get(tenant))
     }
 
     fn share_is_taken(&self, tenant: Option<&TenantId>) -> Problem {

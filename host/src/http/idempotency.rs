@@ -98,7 +98,7 @@ async fn claimed(
     let expected = headers.get(header::IF_MATCH).map(HeaderValue::as_bytes).unwrap_or_default();
     let path = uri.path().trim_end_matches('/');
     let request = [method.as_str().as_bytes(), path.as_bytes(), expected, &body];
-    let claim = setgate_base::crypto::claim(caller, &key, tenant, &request);
+    let claim = setgate_base::crypto::idempotency_claim(caller, &key, tenant, &request);
     let guard = app.in_progress.begin(&claim)?;
     match app.control.standing(&claim).await? {
         Standing::New => {}

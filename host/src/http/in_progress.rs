@@ -35,7 +35,7 @@ pub(super) struct InProgressGuard {
 
 impl InProgress {
     pub(super) fn begin(&self, claim: &Claim) -> Result<InProgressGuard, Problem> {
-        let share = claim.tenant.as_ref().map(|tenant| self.shares.of(tenant).try_acquire_owned()).transpose();
+        let share = claim.tenant.as_ref().map(|tenant| self.shares.get(tenant).try_acquire_owned()).transpose();
         let share = share.map_err(|_| {
             let detail = format!(
                 "{IN_PROGRESS_PER_TENANT_MAX} requests of this tenant with an `idempotency-key` are in progress, which is the \
@@ -67,14 +67,16 @@ mod tests {
     fn a_request_runs_once_and_a_tenant_has_a_limit() {
         let in_progress = InProgress::default();
         let by = KeyId::new(setgate_domain::time::Timestamp::from_millis(1), 1);
-        let claim = |key: usize| setgate_base::crypto::claim(by, &key.to_string(), Some("acme".parse().unwrap()), &[]);
+        let claim = |key: usize| {
+            setgate_base::crypto::idempotency_claim(by, &key.to_string(), Some("acme".parse().unwrap()), &[])
+        };
         let first = in_progress.begin(&claim(0)).expect("it is the first");
         let code = |claim: &Claim| in_progress.begin(claim).err().map(|problem| problem.code());
         assert_eq!(code(&claim(0)), Some(Code::IdempotencyKeyInProgress));
         drop(first);
         let _turns: Vec<_> = (0..IN_PROGRESS_PER_TENANT_MAX).map(|key| in_progress.begin(&claim(key)).ok()).collect();
         assert_eq!(code(&claim(99)), Some(Code::Busy));
-        let operators = setgate_base::crypto::claim(by, "99", None, &[]);
+        let operators = setgate_base::crypto::idempotency_claim(by, "99", None, &[]);
         assert_eq!(code(&operators), None, "the operator is not kept out by a tenant");
     }
 }

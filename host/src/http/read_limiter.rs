@@ -1,6 +1,6 @@
 //! Limits concurrent read requests, fairly between tenants.
 
-use setgate_base::fair::{Bounds, FairSemaphore, Permit};
+use setgate_base::fair::{FairLimits, FairSemaphore, Permit};
 use setgate_domain::id::TenantId;
 
 use super::problem::{Code, Problem};
@@ -18,12 +18,12 @@ pub struct ReadLimiter(FairSemaphore);
 
 impl Default for ReadLimiter {
     fn default() -> Self {
-        Self(FairSemaphore::new(Bounds {
+        Self(FairSemaphore::new(FairLimits {
             permits: READS_MAX,
             per_tenant_max: READS_PER_TENANT_MAX,
-            leaves_free: false,
-            waiting_per_tenant_max: READS_WAITING_PER_TENANT_MAX,
-            cost: 1,
+            reserve_for_idle_tenants: false,
+            queued_per_tenant_max: READS_WAITING_PER_TENANT_MAX,
+            estimated_cost: 1,
         }))
     }
 }

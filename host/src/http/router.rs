@@ -30,7 +30,7 @@ impl Answered {
     fn count(&self, route: &str, status: StatusCode) {
         let new =
             || counter!(metric::HTTP_REQUESTS, "route" => route.to_owned(), "status" => status.as_str().to_owned());
-        self.0.of(route, Arc::default).of(&status.as_u16(), new).increment(1);
+        self.0.get_or_create(route, Arc::default).get_or_create(&status.as_u16(), new).increment(1);
     }
 }
 

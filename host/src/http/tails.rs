@@ -38,7 +38,7 @@ impl Tails {
     }
 
     pub(super) fn open(&self, tenant: &TenantId) -> Result<OpenTail, Problem> {
-        let share = self.shares.of(tenant).try_acquire_owned().map_err(|_| {
+        let share = self.shares.get(tenant).try_acquire_owned().map_err(|_| {
             let max = self.shares.permits();
             let detail = format!("this tenant has {max} open tails, the limit per tenant: close one, or retry later");
             Problem::new(Code::Busy, detail)

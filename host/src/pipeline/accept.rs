@@ -205,7 +205,7 @@ impl Pipeline {
             return Err(Refused::Storage { tenant: tenant.clone(), stored, limit });
         }
         let limit = quota.ingest_bytes_per_second;
-        if !self.ingest_rate.take(tenant, bytes, limit, self.clock.now()) {
+        if !self.ingest_rate.try_take(tenant, bytes, limit, self.clock.now()) {
             return Err(Refused::Rate { tenant: tenant.clone(), limit });
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setgate_base::fair::{Bounds, FairSemaphore};
+use setgate_base::fair::{FairLimits, FairSemaphore};
 use setgate_domain::chain::apply;
 use setgate_domain::id::TenantId;
 use setgate_domain::json::differences;
@@ -27,13 +27,13 @@ pub(super) struct Applier {
 
 impl Applier {
     pub(super) fn new() -> Self {
-        let large = FairSemaphore::new(Bounds {
+        let large = FairSemaphore::new(FairLimits {
             permits: LARGE_MAX,
             per_tenant_max: LARGE_MAX,
-            leaves_free: false,
+            reserve_for_idle_tenants: false,
             // The dispatcher already limits the number of deliveries in flight.
-            waiting_per_tenant_max: usize::MAX,
-            cost: 1,
+            queued_per_tenant_max: usize::MAX,
+            estimated_cost: 1,
         });
         Self { large }
     }

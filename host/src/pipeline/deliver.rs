@@ -14,7 +14,7 @@ use setgate_domain::subscription::Subscription;
 use setgate_domain::time::Timestamp;
 use setgate_domain::trace::TraceContext;
 use setgate_domain::verdict::FilterRun;
-use setgate_egress::{Exchange, Post};
+use setgate_egress::{Exchange, PostRequest};
 use setgate_ledger::Versioned;
 use tracing::warn;
 
@@ -51,7 +51,7 @@ impl Pipeline {
             Err(error) => unopened(&error),
         };
         spans::attempted(span, &exchange.outcome);
-        if let Some(fault) = exchange.own_fault {
+        if let Some(fault) = exchange.host_shortage {
             counter!(metric::ATTEMPTS_PUT_BACK, "cause" => fault.as_str()).increment(1);
             if let (Some(unsaid), Outcome::Failed { detail, .. }) = (PUT_BACK.allow(), &exchange.outcome) {
                 warn!(tenant = %delivery.tenant, delivery = %delivery.id, cause = fault.as_str(), detail, unsaid,
@@ -62,7 +62,7 @@ impl Pipeline {
             #[expect(clippy::cast_precision_loss, reason = "microseconds of one exchange")]
             histogram!(metric::ATTEMPT_SECONDS).record(exchange.latency_us as f64 / 1e6);
         }
-        let host_shortage = exchange.own_fault.is_some();
+        let host_shortage = exchange.host_shortage.is_some();
         let attempt = Attempt {
             number: delivery.attempts + 1,
             at,
@@ -122,15 +122,15 @@ impl Pipeline {
         headers: &[(&'static str, String)],
         body: Bytes,
     ) -> Exchange {
-        let post = Post {
+        let post = PostRequest {
             tenant: &subscription.tenant,
             endpoint: &endpoint.destination,
             identity: &endpoint.identity,
             headers,
-            secrets: &endpoint.secrets,
+            redactor: &endpoint.secrets,
             content_type: "application/json",
             body,
-            within: subscription.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into())),
+            timeout: subscription.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into())),
         };
         self.egress.post(post).await
     }

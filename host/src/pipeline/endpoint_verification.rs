@@ -31,7 +31,7 @@ impl Pipeline {
         let body = bytes::Bytes::from(body.to_string());
         let context = signing_context(&subscription.tenant, &subscription.id);
         let id = format!("vrf_{:032x}", crypto::random_u128());
-        let signed = match self.signer.sign(&subscription.signing, &context, &id, self.clock.wall(), &body) {
+        let signed = match self.signer.sign(&subscription.signing, &context, &id, self.clock.system_time(), &body) {
             Ok(signed) => signed,
             Err(error) => return Err(format!("the challenge could not be signed: {error}")),
         };
@@ -39,7 +39,7 @@ impl Pipeline {
             Ok(endpoint) => self.post(subscription, &endpoint, &signed.headers, body).await,
             Err(error) => unopened(&error),
         };
-        match (&exchange.outcome, exchange.own_fault) {
+        match (&exchange.outcome, exchange.host_shortage) {
             (Outcome::Failed { detail, .. }, Some(_)) => Err(format!("this host could not ask, try again: {detail}")),
             (outcome, _) => read(outcome, &challenge),
         }

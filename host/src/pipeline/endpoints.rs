@@ -12,7 +12,7 @@ use setgate_domain::redact::Redactor;
 use setgate_domain::redact::exchange::Secrets;
 use setgate_domain::secret::{endpoint_context, signing_context};
 use setgate_domain::subscription::Subscription;
-use setgate_egress::Identity;
+use setgate_egress::TlsIdentity;
 use setgate_ledger::Versioned;
 
 /// Memory limit of the cache in bytes. If an insert would exceed it, the whole cache is cleared.
@@ -21,7 +21,7 @@ const OPENED_BYTES_MAX: usize = 16 << 20;
 /// An endpoint that is ready for requests.
 pub(super) struct OpenEndpoint {
     pub(super) destination: Destination,
-    pub(super) identity: Identity,
+    pub(super) identity: TlsIdentity,
     /// Removes secrets that the receiver echoes in its responses.
     pub(super) secrets: Redactor,
 }
@@ -109,7 +109,7 @@ impl OpenEndpoint {
         let client = tls.client.as_ref().map(opened).transpose()?;
         Ok(Self {
             destination: destination.with_headers(headers),
-            identity: Identity { ca_pem: tls.ca_pem.clone(), client },
+            identity: TlsIdentity { ca_pem: tls.ca_pem.clone(), client },
             secrets: secrets.redactor(),
         })
     }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use setgate_base::fair::{Bounds, FairSemaphore, Refused};
+use setgate_base::fair::{AcquireError, FairLimits, FairSemaphore};
 use setgate_dialects::catalogue;
 use setgate_domain::id::{SourceName, SubscriptionId, TenantId};
 use setgate_domain::own_event::PING;
@@ -73,14 +73,14 @@ pub(super) struct Matcher {
 }
 
 impl Matcher {
-    /// `waiting_per_tenant_max` limits the large matches of one tenant that are queued.
-    pub(super) fn new(waiting_per_tenant_max: usize) -> Self {
-        let large = FairSemaphore::new(Bounds {
+    /// `queued_per_tenant_max` limits the large matches of one tenant that are queued.
+    pub(super) fn new(queued_per_tenant_max: usize) -> Self {
+        let large = FairSemaphore::new(FairLimits {
             permits: MATCHES_MAX,
             per_tenant_max: MATCHES_MAX,
-            leaves_free: false,
-            waiting_per_tenant_max,
-            cost: MATCH_COST_US,
+            reserve_for_idle_tenants: false,
+            queued_per_tenant_max,
+            estimated_cost: MATCH_COST_US,
         });
         Self { large }
     }
@@ -93,7 +93,7 @@ impl Matcher {
         source: &SourceName,
         types: &[String],
         bounded: bool,
-    ) -> Result<Vec<&'v Subscription>, Refused> {
+    ) -> Result<Vec<&'v Subscription>, AcquireError> {
         let of = Types::of(types);
         let work_ns = of.work_ns(view.document_usage.patterns.unsigned_abs());
         if work_ns <= ON_THE_SPOT_NS_MAX {
@@ -116,7 +116,7 @@ impl Matcher {
         work_ns: u64,
         bounded: bool,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refused> {
+    ) -> Result<T, AcquireError> {
         let place = if bounded { self.large.acquire_bounded(tenant).await } else { self.large.acquire(tenant).await };
         let place = place?;
         // The place moves into the work, because the caller may be cancelled before the work ends.
@@ -126,7 +126,7 @@ impl Matcher {
             matched
         });
         // The task fails only if the host shuts down.
-        done.await.map_err(|_| Refused::Closed)
+        done.await.map_err(|_| AcquireError::Closed)
     }
 }
 

@@ -24,7 +24,7 @@ impl IngestCounter {
             let (tenant, source) = (tenant.to_string(), source.to_string());
             counter!(metric::INGEST, "tenant" => tenant, "source" => source, "outcome" => outcome)
         };
-        self.0.of(&(tenant.clone(), source.clone(), outcome), new).increment(1);
+        self.0.get_or_create(&(tenant.clone(), source.clone(), outcome), new).increment(1);
     }
 }
 
@@ -36,7 +36,7 @@ impl AttemptCounter {
     pub(super) fn add(&self, tenant: &TenantId, outcome: &Outcome) {
         let outcome = outcome.class();
         let new = || counter!(metric::ATTEMPTS, "tenant" => tenant.to_string(), "outcome" => outcome);
-        self.0.of(&(tenant.clone(), outcome), new).increment(1);
+        self.0.get_or_create(&(tenant.clone(), outcome), new).increment(1);
     }
 }
 
@@ -48,7 +48,7 @@ impl DeliveryCounter {
     pub(super) fn add(&self, tenant: &TenantId, state: State) {
         let state = state.as_str();
         let new = || persistent_counters::counter(metric::DELIVERIES, format!("tenant=\"{tenant}\",state=\"{state}\""));
-        if !self.0.of(&(tenant.clone(), state), new).add(1) {
+        if !self.0.get_or_create(&(tenant.clone(), state), new).add(1) {
             new().add(1);
         }
     }

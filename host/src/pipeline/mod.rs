@@ -71,7 +71,7 @@ mod witness;
 use std::sync::Arc;
 
 use setgate_base::clock::Clock;
-use setgate_base::fair::{Bounds, ByteRate, FairSemaphore};
+use setgate_base::fair::{ByteRateLimiter, FairLimits, FairSemaphore};
 use setgate_dialects::Signer;
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::subscription::Subscription;
@@ -115,7 +115,7 @@ pub struct Parts {
     /// Matches events with subscriptions.
     matcher: matching::Matcher,
     /// Ingest rate of each tenant, in bytes of bodies.
-    ingest_rate: ByteRate,
+    ingest_rate: ByteRateLimiter,
     /// Limit for a tenant's events in the queue of `appends`.
     pub(crate) appends_waiting_max: usize,
     /// Cache of decrypted endpoints.
@@ -159,12 +159,12 @@ impl Parts {
     ) -> Self {
         let config = settings.now();
         let ingest = &config.ingest;
-        let appends = FairSemaphore::new(Bounds {
+        let appends = FairSemaphore::new(FairLimits {
             permits: ingest.appends_max,
             per_tenant_max: ingest.appends_per_tenant_max(),
-            leaves_free: false,
-            waiting_per_tenant_max: ingest.appends_queued_per_tenant_max(),
-            cost: 1,
+            reserve_for_idle_tenants: false,
+            queued_per_tenant_max: ingest.appends_queued_per_tenant_max(),
+            estimated_cost: 1,
         });
         let registry = ledger.registry.clone();
         let (quotas, spans) = (quotas::Quotas::new(registry.clone(), settings.clone()), spans::Spans::new(traces));
@@ -224,7 +224,7 @@ impl Parts {
             egress,
             clock,
             appends,
-            ingest_rate: ByteRate::default(),
+            ingest_rate: ByteRateLimiter::default(),
             matcher,
             appends_waiting_max: ingest.appends_queued_per_tenant_max(),
             settings: settings.clone(),

@@ -229,7 +229,7 @@ impl Pipeline {
             tolerance_s: source.timestamp_tolerance_s,
             allow_sha1: source.allow_sha1,
         };
-        let signed = verify_mac(rules, headers, body, &secrets, self.clock.wall());
+        let signed = verify_mac(rules, headers, body, &secrets, self.clock.system_time());
         Some(signed.map_err(Unproven::from))
     }
 }

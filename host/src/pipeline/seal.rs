@@ -52,7 +52,7 @@ impl Pipeline {
         let context = signing_context(&subscription.value.tenant, &subscription.value.id);
         let id = delivery.id.to_string();
         let mut span = self.spans.signing(event.trace.as_ref(), &subscription.value, &delivery);
-        let signed = self.signer.sign(&subscription.value.signing, &context, &id, self.clock.wall(), &body);
+        let signed = self.signer.sign(&subscription.value.signing, &context, &id, self.clock.system_time(), &body);
         let signed = signed.inspect_err(|_| span.failed("unsendable"))?;
         drop(span);
         Ok(Sealed {

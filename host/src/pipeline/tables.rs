@@ -75,7 +75,7 @@ impl TableCache {
         // If the tables alone exceed the limit, one chain at a time may use them.
         let permits = bytes.div_ceil(PERMIT_BYTES).min(self.in_use.permits() as u64);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-        let held = self.in_use.of(tenant).acquire_many_owned(permits).await.map_err(|e| e.to_string())?;
+        let held = self.in_use.get(tenant).acquire_many_owned(permits).await.map_err(|e| e.to_string())?;
         let mut rows = HashMap::with_capacity(plan.tables.len());
         for (name, digest) in &plan.tables {
             rows.insert(name.as_str().into(), self.table(tenant, name, digest).await?);

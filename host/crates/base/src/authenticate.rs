@@ -10,25 +10,25 @@ use crate::crypto::{constant_time_eq, sha256};
 
 /// Why a key was refused. An unknown key and a wrong secret share one error, so that ids cannot be probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub enum AuthError {
     /// The request has no bearer token.
-    #[error("send a key of this host as `Authorization: Bearer sgk_...`; there is none in this request")]
+    #[error("send an API key of this host as `Authorization: Bearer sgk_...`; this request has none")]
     Missing,
     /// The key is malformed, unknown or was removed, or its secret is wrong.
-    #[error("send a key of this host as `Authorization: Bearer sgk_...`; this one is unknown or was removed")]
+    #[error("send an API key of this host as `Authorization: Bearer sgk_...`; this one is unknown or was removed")]
     Unknown,
     /// The key has expired.
-    #[error("this key ended at {0}: use the one that it was rotated to, or make another")]
-    Ended(Timestamp),
+    #[error("this key expired at {0}: use the key that replaced it, or create a new one")]
+    Expired(Timestamp),
 }
 
-impl Denied {
+impl AuthError {
     /// Value of the label `reason` in metrics.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Unknown => "unknown",
-            Self::Ended(_) => "ended",
+            Self::Expired(_) => "ended",
         }
     }
 }
@@ -42,15 +42,15 @@ pub fn authenticate<'k>(
     given: Option<&str>,
     key_by_id: impl FnOnce(&KeyId) -> Option<&'k ApiKey>,
     now: Timestamp,
-) -> Result<&'k ApiKey, Denied> {
-    let given = given.ok_or(Denied::Missing)?;
+) -> Result<&'k ApiKey, AuthError> {
+    let given = given.ok_or(AuthError::Missing)?;
     let (id, secret) = ApiKey::parts(given).map_or((None, given), |(id, secret)| (Some(id), secret));
     let key = id.and_then(|id| key_by_id(&id));
     let stored_digest = key.map_or([0; 32], |key| key.secret.0);
     let is_same = constant_time_eq(&sha256(secret.as_bytes()), &stored_digest);
-    let key = key.filter(|_| is_same).ok_or(Denied::Unknown)?;
+    let key = key.filter(|_| is_same).ok_or(AuthError::Unknown)?;
     match key.ended(now) {
-        Some(ended) => Err(Denied::Ended(ended)),
+        Some(expired_at) => Err(AuthError::Expired(expired_at)),
         None => Ok(key),
     }
 }
@@ -98,7 +98,7 @@ mod tests {
             |given: Option<&str>| authenticate(given, |id| keys.get(id), Timestamp::from_millis(1)).map(|key| key.id);
         assert_eq!(authenticated(Some(&ApiKey::whole(id(1), SECRET))), Ok(id(1)));
         assert_eq!(authenticated(Some(&ApiKey::whole(id(2), SECRET))), Ok(id(2)));
-        assert_eq!(authenticated(None), Err(Denied::Missing));
+        assert_eq!(authenticated(None), Err(AuthError::Missing));
         for wrong in [
             ApiKey::whole(id(1), "another"),
             ApiKey::whole(id(1), ""),
@@ -108,7 +108,7 @@ mod tests {
             format!("sgk_nothing_{SECRET}"),
             ApiKey::whole(id(1), SECRET).to_uppercase(),
         ] {
-            assert_eq!(authenticated(Some(&wrong)), Err(Denied::Unknown), "{wrong}");
+            assert_eq!(authenticated(Some(&wrong)), Err(AuthError::Unknown), "{wrong}");
         }
     }
 
@@ -119,7 +119,7 @@ mod tests {
         let given = ApiKey::whole(id(1), SECRET);
         for stored in [None, Some(&zeros)] {
             let found = authenticate(Some(&given), |_| stored, Timestamp::from_millis(1)).map(|key| key.id);
-            assert_eq!(found, Err(Denied::Unknown));
+            assert_eq!(found, Err(AuthError::Unknown));
         }
     }
 
@@ -132,8 +132,8 @@ mod tests {
             authenticate(Some(&given), |_| Some(&key), Timestamp::from_millis(ms)).map(|key| key.id)
         };
         assert_eq!(at(SECRET, 99), Ok(id(1)));
-        assert_eq!(at(SECRET, 100), Err(Denied::Ended(ends)));
-        assert_eq!(at("another", 100), Err(Denied::Unknown), "a wrong secret must not reveal the expiry");
+        assert_eq!(at(SECRET, 100), Err(AuthError::Expired(ends)));
+        assert_eq!(at("another", 100), Err(AuthError::Unknown), "a wrong secret must not reveal the expiry");
     }
 
     #[test]

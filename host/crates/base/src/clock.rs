@@ -9,7 +9,7 @@
 //!    the new offset has been stable for `data.clock_settle_s`. A jump that is reverted before has no effect.
 //! 4. If it is ahead of its target, it runs at half speed until they meet.
 //!
-//! Times that others compare with their own clocks (signatures, dates of responses) use [`Clock::wall`].
+//! Times that others compare with their own clocks (signatures, dates of responses) use [`Clock::system_time`].
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ use setgate_domain::time::Timestamp;
 pub const JUMP_MS_MIN: i64 = 1_000;
 /// How far ahead of the system clock the host's time may start, in milliseconds: one day. If stored times are further
 /// ahead, the clock was wrong when they were stored.
-pub const AHEAD_MS_MAX: i64 = 24 * 3600 * 1000;
+pub const START_AHEAD_MS_MAX: i64 = 24 * 3600 * 1000;
 /// Counter: jumps of the system clock, by `direction` (`ahead`, `back`).
 pub const JUMPS: &str = "setgate_clock_jumps_total";
 /// Gauge: seconds by which the system clock is ahead of the host's time.
@@ -53,7 +53,7 @@ impl Clock {
     /// The system's clock. After a jump it follows once the new offset has been stable for `settle`.
     pub fn with_settle_time(settle: Duration) -> Self {
         let settle_us = i64::try_from(settle.as_micros()).unwrap_or(i64::MAX);
-        let time = Mutex::new(HostTime::new(wall().as_millis(), settle_us));
+        let time = Mutex::new(HostTime::new(system_time().as_millis(), settle_us));
         Self(Kind::System(Arc::new(System { started_at: Instant::now(), time })))
     }
 
@@ -69,23 +69,23 @@ impl Clock {
         }
     }
 
-    /// Starts no earlier than `at`, the latest time that this host has stored. If `at` is more than [`AHEAD_MS_MAX`]
+    /// Starts no earlier than `at`, the latest time that this host has stored. If `at` is more than [`START_AHEAD_MS_MAX`]
     /// ahead of the system clock, it is ignored. A manual clock accepts any time.
-    pub fn not_before(&self, at: Timestamp) {
+    pub fn advance_to(&self, at: Timestamp) {
         if let Kind::Manual(millis) = &self.0 {
             millis.fetch_max(at.as_millis(), Ordering::SeqCst);
         }
         if let Kind::System(system) = &self.0 {
-            let ahead_ms = at.since(wall());
-            if ahead_ms > AHEAD_MS_MAX {
-                tracing::error!(ahead_ms, stored = %at, "what is stored is from a time far ahead of the system's clock: \
-                    the clock was wrong then, or is now. The host takes the system's clock");
+            let ahead_ms = at.since(system_time());
+            if ahead_ms > START_AHEAD_MS_MAX {
+                tracing::error!(ahead_ms, stored = %at, "stored times are far ahead of the system clock: \
+                    it was wrong when they were stored, or is wrong now. The host starts at the system clock's time");
             } else if ahead_ms > 0 {
                 if ahead_ms > JUMP_MS_MIN {
-                    tracing::warn!(ahead_ms, stored = %at, "the system's clock is behind what is stored: the host's time \
-                        begins there and runs slowly until they meet");
+                    tracing::warn!(ahead_ms, stored = %at, "the system clock is behind the stored times: the host's time \
+                        starts at the latest stored time and runs at half speed until they meet");
                 }
-                system.time.lock().unwrap_or_else(PoisonError::into_inner).begin_at(at.as_millis());
+                system.time.lock().unwrap_or_else(PoisonError::into_inner).start_at(at.as_millis());
             }
         }
     }
@@ -97,7 +97,7 @@ impl Clock {
                 // The clocks are read under the lock, so that no thread applies an older reading than the last one.
                 let mut time = system.time.lock().unwrap_or_else(PoisonError::into_inner);
                 let monotonic_us = i64::try_from(system.started_at.elapsed().as_micros()).unwrap_or(i64::MAX);
-                let (at, event) = time.read(monotonic_us, wall().as_millis());
+                let (at, event) = time.read(monotonic_us, system_time().as_millis());
                 drop(time);
                 if let Some(event) = event {
                     event.log();
@@ -109,9 +109,9 @@ impl Clock {
     }
 
     /// The current system time, including jumps, for times that others compare with their own clocks.
-    pub fn wall(&self) -> Timestamp {
+    pub fn system_time(&self) -> Timestamp {
         match &self.0 {
-            Kind::System(_) => wall(),
+            Kind::System(_) => system_time(),
             Kind::Manual(_) => self.now(),
         }
     }
@@ -126,7 +126,7 @@ impl Clock {
     }
 }
 
-fn wall() -> Timestamp {
+fn system_time() -> Timestamp {
     Timestamp::from_millis(i64::try_from(since_epoch().as_millis()).unwrap_or(i64::MAX))
 }
 
@@ -161,20 +161,20 @@ enum ClockEvent {
 }
 
 impl HostTime {
-    fn new(wall_ms: i64, settle_us: i64) -> Self {
-        let time_us = wall_ms.saturating_mul(1_000);
+    fn new(system_ms: i64, settle_us: i64) -> Self {
+        let time_us = system_ms.saturating_mul(1_000);
         Self { settle_us, time_us, monotonic_us: 0, offset_us: time_us, candidate: None }
     }
 
-    fn begin_at(&mut self, at_ms: i64) {
+    fn start_at(&mut self, at_ms: i64) {
         self.time_us = self.time_us.max(at_ms.saturating_mul(1_000));
     }
 
     /// The time in milliseconds for these readings of the two clocks.
-    fn read(&mut self, monotonic_us: i64, wall_ms: i64) -> (i64, Option<ClockEvent>) {
+    fn read(&mut self, monotonic_us: i64, system_ms: i64) -> (i64, Option<ClockEvent>) {
         let elapsed_us = (monotonic_us - self.monotonic_us).max(0);
         self.monotonic_us = self.monotonic_us.max(monotonic_us);
-        let offset_us = wall_ms.saturating_mul(1_000).saturating_sub(self.monotonic_us);
+        let offset_us = system_ms.saturating_mul(1_000).saturating_sub(self.monotonic_us);
         let event = self.follow(offset_us);
         let target_us = self.offset_us.saturating_add(self.monotonic_us);
         self.time_us = target_us.max(self.time_us + elapsed_us / 2);
@@ -217,20 +217,20 @@ impl ClockEvent {
                 metrics::gauge!(OFFSET_SECONDS).set(by_s);
                 tracing::warn!(
                     by_s,
-                    "the system's clock has jumped: the host's own time goes on as before, and follows \
-                    when the clock has kept its new pace for `data.clock_settle_s`"
+                    "the system clock jumped: the host's own time continues at its pace, and follows \
+                    once the new offset has been stable for `data.clock_settle_s`"
                 );
             }
             Self::Reverted => {
                 metrics::gauge!(OFFSET_SECONDS).set(0.0);
-                tracing::info!("the system's clock agrees with the host's own time again");
+                tracing::info!("the system clock agrees with the host's own time again");
             }
             Self::Followed(by) => {
                 metrics::gauge!(OFFSET_SECONDS).set(0.0);
                 let by_s = seconds(*by);
                 tracing::warn!(
                     by_s,
-                    "the system's clock stays where it jumped to: the host's own time follows{}",
+                    "the system clock kept its new offset: the host's own time follows it{}",
                     if *by > 0 { "" } else { ", at half speed until they meet" }
                 );
             }
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn it_begins_where_what_was_stored_ends() {
         let mut story = Story::new();
-        story.time.begin_at(START + 60_000);
+        story.time.start_at(START + 60_000);
         assert_eq!(story.live(60, 0).0, 90_000);
         assert_eq!(story.live(60, 0).0, 120_000, "they have met");
     }
@@ -326,9 +326,9 @@ mod tests {
     #[test]
     fn a_host_does_not_begin_where_its_ledger_was_wrong() {
         let clock = Clock::system();
-        clock.not_before(clock.wall().plus_millis(AHEAD_MS_MAX + 60_000));
-        assert!(clock.now().since(clock.wall()) < 60_000);
-        clock.not_before(clock.wall().plus_millis(HOUR_MS));
-        assert!(clock.now().since(clock.wall()) > HOUR_MS / 2);
+        clock.advance_to(clock.system_time().plus_millis(START_AHEAD_MS_MAX + 60_000));
+        assert!(clock.now().since(clock.system_time()) < 60_000);
+        clock.advance_to(clock.system_time().plus_millis(HOUR_MS));
+        assert!(clock.now().since(clock.system_time()) > HOUR_MS / 2);
     }
 }

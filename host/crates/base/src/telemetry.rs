@@ -106,29 +106,29 @@ pub enum LogFormat {
     Json,
 }
 
-/// The process's log, once it was started: its level can be changed.
+/// Handle of the process's log, by which its level can be changed.
 #[derive(Debug, Clone)]
-pub struct Log(reload::Handle<EnvFilter, Registry>);
+pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
 
-impl Log {
+impl LogHandle {
     /// Parses a level or filter directives, as in `log.level`.
     ///
     /// # Errors
     /// A message with the key and the given value.
-    pub fn level(level: &str) -> Result<EnvFilter, String> {
+    pub fn parse_level(level: &str) -> Result<EnvFilter, String> {
         EnvFilter::try_new(level).map_err(|error| format!("`log.level` = `{level}`: {error}"))
     }
 
     /// Changes the level.
-    pub fn set(&self, level: EnvFilter) {
+    pub fn set_level(&self, level: EnvFilter) {
         // Fails only if the subscriber no longer exists, but it exists until the process ends.
         let _gone = self.0.reload(level);
     }
 }
 
-/// Starts logging for the whole process. Where it was started before, what is given back changes nothing.
-pub fn start(format: LogFormat, level: &str) -> Result<Log, String> {
-    let (filter, handle) = reload::Layer::new(Log::level(level)?);
+/// Initialises logging for the whole process. After the first call, the returned handle has no effect.
+pub fn init(format: LogFormat, level: &str) -> Result<LogHandle, String> {
+    let (filter, handle) = reload::Layer::new(LogHandle::parse_level(level)?);
     let lines = tracing_subscriber::fmt::layer()
         .with_span_events(FmtSpan::NONE)
         .with_writer(std::io::stderr)
@@ -139,7 +139,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<Log, String> {
         LogFormat::Text => registry.with(lines.with_ansi(false)).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
-    Ok(Log(handle))
+    Ok(LogHandle(handle))
 }
 
 /// Rate limit for a log line. An allowed line reports how many were suppressed before it.
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_level_that_is_none_is_named() {
-        assert!(Log::level("info,setgate::pipeline=debug").is_ok());
-        let said = Log::level("a=b=c").unwrap_err();
+        assert!(LogHandle::parse_level("info,setgate::pipeline=debug").is_ok());
+        let said = LogHandle::parse_level("a=b=c").unwrap_err();
         assert!(said.contains("`log.level` = `a=b=c`"), "{said}");
     }
 

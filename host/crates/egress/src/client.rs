@@ -21,13 +21,13 @@ use url::Position;
 use super::clients::{Clients, Pooled, Versions};
 use super::connect::GuardedTcp;
 use super::echo::Echo;
-use super::failure::{Failure, FailureKind, OwnFault};
+use super::failure::{Failure, FailureKind, HostShortage};
 use super::guard::Guard;
-use super::identity::Identity;
 use super::lookups::{Lookups, within};
 use super::resolve::{Resolve, SystemResolver};
 use super::response::Deadline;
 use super::tls::Trust;
+use super::tls_identity::TlsIdentity;
 use super::{Error, Options, USER_AGENT, record, response};
 
 /// Limit for the immediate resends within one attempt, for requests that the receiver has certainly not processed.
@@ -48,24 +48,24 @@ pub struct ClientSet {
 
 /// An attempt to be made.
 #[derive(Debug)]
-pub struct Post<'a> {
+pub struct PostRequest<'a> {
     /// The tenant. Connections are not shared between tenants.
     pub tenant: &'a TenantId,
     /// The URL, and the headers of the endpoint with their values.
     pub endpoint: &'a Destination,
     /// TLS settings of the endpoint.
-    pub identity: &'a Identity,
+    pub identity: &'a TlsIdentity,
     /// Setgate's headers, which override the endpoint's own. Names must be in lower case, as
     /// [`HeaderName::from_static`] requires.
     pub headers: &'a [(&'static str, String)],
     /// Redacts the secrets of the request if the receiver echoes them.
-    pub secrets: &'a Redactor,
+    pub redactor: &'a Redactor,
     /// Value of the `Content-Type` header.
     pub content_type: &'a str,
     /// The body.
     pub body: Bytes,
     /// Timeout of this attempt, if it is shorter than `response_ms_max`.
-    pub within: Option<Duration>,
+    pub timeout: Option<Duration>,
 }
 
 /// A request to a receiver and its result.
@@ -81,7 +81,7 @@ pub struct Exchange {
     pub connection: Option<Connection>,
     /// The resource that this host lacked, if any. In that case no attempt was made, and the result is no evidence
     /// about the receiver.
-    pub own_fault: Option<OwnFault>,
+    pub host_shortage: Option<HostShortage>,
 }
 
 /// Deadlines for the response head and for the complete response.
@@ -96,7 +96,7 @@ impl Exchange {
     /// The result of an attempt that could not start.
     pub fn unsendable(detail: String) -> Self {
         let outcome = Outcome::Failed { class: ErrorClass::Unsendable, detail };
-        Self { outcome, latency_us: 0, sent: None, connection: None, own_fault: None }
+        Self { outcome, latency_us: 0, sent: None, connection: None, host_shortage: None }
     }
 }
 
@@ -136,17 +136,17 @@ impl Egress {
     /// Posts a body to an endpoint and reads the response. Never returns an error: failures are part of the outcome.
     ///
     /// The response head must arrive within `head_ms_max`, including the connection setup. The complete exchange is
-    /// limited to `response_ms_max`, or to [`Post::within`] if that is shorter. Once the head of a final response has
+    /// limited to `response_ms_max`, or to [`PostRequest::timeout`] if that is shorter. Once the head of a final response has
     /// arrived, its status decides the outcome: a body that is truncated or late is recorded as incomplete, and its
     /// connection is dropped.
-    pub async fn post(&self, post: Post<'_>) -> Exchange {
+    pub async fn post(&self, post: PostRequest<'_>) -> Exchange {
         let set = self.0.load_full();
         set.post(post).await
     }
 
     /// The reason why every attempt at an endpoint will be refused, if that is certain without resolving its name.
-    pub fn static_refusal(&self, origin: &Origin) -> Option<String> {
-        self.0.load().clients.tcp.static_refusal(origin)
+    pub fn blocked_reason(&self, origin: &Origin) -> Option<String> {
+        self.0.load().clients.tcp.blocked_reason(origin)
     }
 
     #[cfg(test)]
@@ -186,13 +186,13 @@ impl ClientSet {
         Ok(Self { clients, options, clock, own_listeners })
     }
 
-    async fn post(&self, post: Post<'_>) -> Exchange {
+    async fn post(&self, post: PostRequest<'_>) -> Exchange {
         let begin = Instant::now();
         let whole = millis(self.options.response_ms_max);
-        let whole = post.within.map_or(whole, |within| within.min(whole));
+        let whole = post.timeout.map_or(whole, |timeout| timeout.min(whole));
         let mut deadlines = Deadlines { begin, head: millis(self.options.head_ms_max).min(whole), whole };
         let (mut resends, mut versions) = (0, Versions::All);
-        let echo = Echo::new(post.secrets, post.headers);
+        let echo = Echo::new(post.redactor, post.headers);
         loop {
             let client = match self.clients.of(post.tenant, post.identity, versions) {
                 Ok(client) => client,
@@ -217,7 +217,7 @@ impl ClientSet {
             // Boxed, because hyper's futures are large and thousands of attempts may be pending.
             let exchanged = Box::pin(self.exchange(client, request, &echo, deadlines, &mut uncharged)).await;
             deadlines.begin += uncharged();
-            let (outcome, own_fault) = match exchanged {
+            let (outcome, host_shortage) = match exchanged {
                 Ok(outcome) => (outcome, None),
                 Err(failure) => match failure.kind() {
                     FailureKind::Unprocessed | FailureKind::WantsHttp1 if resends < RESENDS_MAX => {
@@ -229,13 +229,13 @@ impl ClientSet {
                         connected.connection_metadata().as_ref().inspect(|connection| connection.poison());
                         continue;
                     }
-                    FailureKind::ThisHost(fault) => (failure.into(), Some(fault)),
+                    FailureKind::HostShortage(shortage) => (failure.into(), Some(shortage)),
                     FailureKind::Attempt | FailureKind::Unprocessed | FailureKind::WantsHttp1 => (failure.into(), None),
                 },
             };
             return Exchange {
                 outcome: echo.outcome(outcome),
-                own_fault,
+                host_shortage,
                 latency_us: u64::try_from(deadlines.begin.elapsed().as_micros()).unwrap_or(u64::MAX),
                 sent: Some(sent),
                 connection: record::connection(&connected, proxied),
@@ -260,11 +260,11 @@ impl ClientSet {
             }
         };
         let end = Deadline { at: begin + whole + uncharged(), wait: whole };
-        Ok(response::read(response, &self.options, echo, self.clock.wall(), end).await)
+        Ok(response::read(response, &self.options, echo, self.clock.system_time(), end).await)
     }
 }
 
-fn request(post: &Post<'_>) -> Result<Request<Full<Bytes>>, Failure> {
+fn request(post: &PostRequest<'_>) -> Result<Request<Full<Bytes>>, Failure> {
     let uri: Uri = post.endpoint.url()[..Position::AfterQuery]
         .parse()
         .map_err(|_| unsendable("the endpoint's URL cannot stand in a request"))?;

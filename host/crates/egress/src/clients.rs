@@ -20,9 +20,9 @@ use setgate_domain::id::TenantId;
 use tokio::time::Instant;
 
 use super::connect::{Connector, GuardedTcp};
-use super::identity::{Identity, IdentityError};
 use super::lookups::Waits;
 use super::tls::Trust;
+use super::tls_identity::{TlsIdentity, TlsIdentityError};
 use super::{Options, head};
 
 /// Flow-control window of an HTTP/2 stream in bytes.
@@ -97,9 +97,9 @@ impl Clients {
     pub(super) fn of(
         &self,
         tenant: &TenantId,
-        identity: &Identity,
+        identity: &TlsIdentity,
         versions: Versions,
-    ) -> Result<Pooled, IdentityError> {
+    ) -> Result<Pooled, TlsIdentityError> {
         let key = (tenant.clone(), identity.digest(), versions);
         let now = Instant::now();
         if let Some(known) = self.lock().get_mut(&key) {
@@ -119,7 +119,7 @@ impl Clients {
         })
     }
 
-    fn make(&self, tenant: &TenantId, identity: &Identity, versions: Versions) -> Result<Pooled, IdentityError> {
+    fn make(&self, tenant: &TenantId, identity: &TlsIdentity, versions: Versions) -> Result<Pooled, TlsIdentityError> {
         let mut tls = self.trust.client_config(identity)?;
         if versions == Versions::Http1 {
             tls.alpn_protocols.retain(|protocol| protocol == b"http/1.1");

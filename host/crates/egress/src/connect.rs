@@ -19,12 +19,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
-use super::failure::{Failure, FailureKind, OwnFault, find_in, own_fault};
-use super::guard::{Guard, Refusal};
+use super::failure::{Failure, FailureKind, HostShortage, find_in, host_shortage};
+use super::guard::{BlockedAddress, Guard};
 use super::lookups::{Lookups, Waits, within};
 use super::tolerant_http1::TolerantHttp1;
 use super::tunnel;
-use crate::proxy::{Bypass, Proxy};
+use crate::proxy::{Proxy, ProxyBypass};
 
 /// Limit for the addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 6;
@@ -58,7 +58,7 @@ pub(super) struct GuardedTcp {
     pub(super) allow_http: bool,
     pub(super) lookups: Arc<Lookups>,
     pub(super) proxy: Option<Arc<Proxy>>,
-    pub(super) proxy_bypass: Arc<[Bypass]>,
+    pub(super) proxy_bypass: Arc<[ProxyBypass]>,
     pub(super) wait_max: Duration,
 }
 
@@ -109,20 +109,20 @@ impl Service<Uri> for TenantTcp {
     }
 }
 
-const PLAIN_HTTP_REFUSED: &str = "the endpoint is plain http, which `egress.allow_http` does not open";
+const PLAIN_HTTP_BLOCKED: &str = "the endpoint is plain http, which is blocked unless `egress.allow_http` is set";
 
 impl GuardedTcp {
     /// The reason why every attempt at an endpoint will be refused, if that is certain without resolving its name.
-    pub(super) fn static_refusal(&self, origin: &Origin) -> Option<String> {
+    pub(super) fn blocked_reason(&self, origin: &Origin) -> Option<String> {
         if !origin.https && !self.allow_http {
-            return Some(PLAIN_HTTP_REFUSED.to_owned());
+            return Some(PLAIN_HTTP_BLOCKED.to_owned());
         }
-        self.guard.static_refusal(&origin.host, origin.port).err().map(|refusal| refusal.to_string())
+        self.guard.check_host(&origin.host, origin.port).err().map(|refusal| refusal.to_string())
     }
 
     /// The proxy for a host. `None` if the host is connected directly.
     pub(super) fn proxy_to(&self, host: &str) -> Option<&Proxy> {
-        self.proxy.as_deref().filter(|_| !self.proxy_bypass.iter().any(|bypass| bypass.holds(host)))
+        self.proxy.as_deref().filter(|_| !self.proxy_bypass.iter().any(|bypass| bypass.matches(host)))
     }
 
     // Tries the addresses in the resolver's order (RFC 6724). Each gets an equal share of the remaining time, so that
@@ -153,7 +153,7 @@ impl TenantTcp {
     async fn open(&self, uri: &Uri) -> Result<TcpStream, Failure> {
         let https = uri.scheme_str() == Some("https");
         if !https && !self.tcp.allow_http {
-            return Err(Failure::new(ErrorClass::Forbidden, PLAIN_HTTP_REFUSED));
+            return Err(Failure::new(ErrorClass::Forbidden, PLAIN_HTTP_BLOCKED));
         }
         let host = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
@@ -206,7 +206,7 @@ impl TenantTcp {
             self.tcp.connect(&addresses).await
         };
         let stream = way.await.map_err(|failure| match failure.kind() {
-            FailureKind::ThisHost(_) => failure,
+            FailureKind::HostShortage(_) => failure,
             _ => tunnel::proxy_failure(&format!("it cannot be reached: {failure}")),
         })?;
         tunnel::open(stream, host, port, proxy.credentials.as_ref()).await
@@ -226,16 +226,16 @@ fn literal(host: &str, port: u16) -> Option<SocketAddr> {
 
 fn unconnected(error: &io::Error, address: &SocketAddr) -> Failure {
     let failure = Failure::new(ErrorClass::Connect, &error.to_string());
-    match own_fault(error) {
+    match host_shortage(error) {
         // This error is also reported for any IPv6 address if the machine has no IPv6 address, which is not a temporary
         // shortage.
-        Some(OwnFault::Ports) if address.is_ipv6() => failure,
-        Some(fault) => failure.caused_by_host(fault),
+        Some(HostShortage::Ports) if address.is_ipv6() => failure,
+        Some(shortage) => failure.with_host_shortage(shortage),
         None => failure,
     }
 }
 
-fn refused(refusal: Refusal) -> Failure {
+fn refused(refusal: BlockedAddress) -> Failure {
     Failure::new(ErrorClass::Forbidden, &refusal.to_string())
 }
 

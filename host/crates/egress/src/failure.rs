@@ -35,12 +35,12 @@ pub(super) enum FailureKind {
     /// The receiver requires HTTP/1.1 for this request.
     WantsHttp1,
     /// No attempt was made, because this host lacked a resource.
-    ThisHost(OwnFault),
+    HostShortage(HostShortage),
 }
 
 /// The resource that this host lacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OwnFault {
+pub enum HostShortage {
     /// File descriptors.
     Descriptors,
     /// Memory for a connection.
@@ -51,7 +51,7 @@ pub enum OwnFault {
     Lookups,
 }
 
-impl OwnFault {
+impl HostShortage {
     /// Label for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -64,11 +64,11 @@ impl OwnFault {
 }
 
 /// Whether the operating system reports a resource shortage of this host.
-pub(super) fn own_fault(error: &io::Error) -> Option<OwnFault> {
+pub(super) fn host_shortage(error: &io::Error) -> Option<HostShortage> {
     match Errno::from_io_error(error)? {
-        Errno::MFILE | Errno::NFILE => Some(OwnFault::Descriptors),
-        Errno::NOMEM | Errno::NOBUFS => Some(OwnFault::Memory),
-        Errno::ADDRNOTAVAIL | Errno::AGAIN => Some(OwnFault::Ports),
+        Errno::MFILE | Errno::NFILE => Some(HostShortage::Descriptors),
+        Errno::NOMEM | Errno::NOBUFS => Some(HostShortage::Memory),
+        Errno::ADDRNOTAVAIL | Errno::AGAIN => Some(HostShortage::Ports),
         _ => None,
     }
 }
@@ -84,8 +84,8 @@ impl Failure {
     }
 
     /// Marks this host as the cause.
-    pub(super) fn caused_by_host(self, fault: OwnFault) -> Self {
-        Self { kind: FailureKind::ThisHost(fault), ..self }
+    pub(super) fn with_host_shortage(self, shortage: HostShortage) -> Self {
+        Self { kind: FailureKind::HostShortage(shortage), ..self }
     }
 
     pub(super) fn kind(&self) -> FailureKind {

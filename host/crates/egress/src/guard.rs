@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 /// Refused ranges with their description. The first range that contains an address is reported.
-const REFUSED: [(&str, &str); 34] = [
+const BLOCKED_RANGES: [(&str, &str); 34] = [
     ("0.0.0.0/8", "an unspecified address"),
     ("10.0.0.0/8", "a private address"),
     ("100.64.0.0/10", "a carrier-grade NAT address"),
@@ -49,18 +49,18 @@ const REFUSED: [(&str, &str); 34] = [
     ("4000::/2", "a reserved address"),
 ];
 
-/// The upper half of IPv6, for addresses without a more specific entry in [`REFUSED`].
-const REFUSED_LAST: (&str, &str) = ("8000::/1", "a reserved address");
+/// The upper half of IPv6, for addresses without a more specific entry in [`BLOCKED_RANGES`].
+const BLOCKED_LAST: (&str, &str) = ("8000::/1", "a reserved address");
 
 /// Why an address is refused. It contains the kind of the address but not the address itself, because tenants must not
 /// learn the addresses of internal names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum BlockedAddress {
     /// The address is in a refused range.
-    #[error("the endpoint leads to {0}, which `egress.allow` does not open")]
+    #[error("the endpoint's address is {0}, which is blocked unless `egress.allow` contains it")]
     Range(&'static str),
     /// The address is Setgate's own listener.
-    #[error("the endpoint leads back to Setgate's own listener")]
+    #[error("the endpoint's address is Setgate's own listener")]
     OwnListener,
 }
 
@@ -78,28 +78,28 @@ impl Guard {
     pub fn new(allow: Vec<IpNet>, own_listeners: Vec<SocketAddr>) -> Self {
         let parse =
             |(net, kind): &(&str, &'static str)| (net.parse().expect("the ranges above are well-formed"), *kind);
-        let refused = REFUSED.iter().chain([&REFUSED_LAST]).map(parse).collect();
+        let refused = BLOCKED_RANGES.iter().chain([&BLOCKED_LAST]).map(parse).collect();
         Self { refused, allow, own: own_listeners }
     }
 
     /// Checks a single address.
-    pub fn check(&self, address: SocketAddr) -> Result<(), Refusal> {
+    pub fn check(&self, address: SocketAddr) -> Result<(), BlockedAddress> {
         let ip = address.ip();
         if self.own.iter().any(|own| is_own(*own, ip.to_canonical(), address.port())) {
-            return Err(Refusal::OwnListener);
+            return Err(BlockedAddress::OwnListener);
         }
         if self.allow.iter().any(|net| net.contains(&ip)) {
             return Ok(());
         }
         match self.refused.iter().find(|(net, _)| net.contains(&ip)) {
-            Some((_, kind)) => Err(Refusal::Range(kind)),
+            Some((_, kind)) => Err(BlockedAddress::Range(kind)),
             None => Ok(()),
         }
     }
 
     /// Checks whether an endpoint will be refused regardless of name resolution: its host is a literal address or a
     /// loopback name. No lookup takes place.
-    pub fn static_refusal(&self, host: &str, port: u16) -> Result<(), Refusal> {
+    pub fn check_host(&self, host: &str, port: u16) -> Result<(), BlockedAddress> {
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let ips = match host.trim_start_matches('[').trim_end_matches(']').parse() {
             Ok(ip) => vec![ip],
@@ -108,18 +108,18 @@ impl Guard {
         };
         let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
         // Depending on the machine, the name may resolve to IPv4, IPv6 or both, and the port is ours in each case.
-        if addresses.iter().any(|address| self.check(*address) == Err(Refusal::OwnListener)) {
-            return Err(Refusal::OwnListener);
+        if addresses.iter().any(|address| self.check(*address) == Err(BlockedAddress::OwnListener)) {
+            return Err(BlockedAddress::OwnListener);
         }
         self.permitted(&addresses).map(drop)
     }
 
     /// Checks an established connection. If both ends have the same address, the peer is this machine, and then its
     /// port must not be one of our listeners'. This detects listeners that are bound to the unspecified address.
-    pub fn check_connected(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), Refusal> {
+    pub fn check_connected(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), BlockedAddress> {
         let here = local.ip().to_canonical() == peer.ip().to_canonical();
         if here && self.own.iter().any(|own| own.port() == peer.port()) {
-            return Err(Refusal::OwnListener);
+            return Err(BlockedAddress::OwnListener);
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Guard {
     /// The permitted addresses of a name in their original order, or the first refusal if none is permitted. Refused
     /// addresses are skipped instead of failing the lookup, because a resolver in a NAT64 network adds a synthetic
     /// address for each real one (RFC 6147).
-    pub fn permitted(&self, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, Refusal> {
+    pub fn permitted(&self, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, BlockedAddress> {
         let mut permitted = Vec::new();
         let mut refusal = None;
         for address in addresses {
@@ -227,7 +227,7 @@ mod tests {
             ("ff02::1", "multicast"),
         ] {
             match guard.check(at(ip)) {
-                Err(Refusal::Range(said)) => assert!(said.contains(kind), "{ip}: {said}"),
+                Err(BlockedAddress::Range(said)) => assert!(said.contains(kind), "{ip}: {said}"),
                 other => panic!("{ip}: {other:?}"),
             }
         }
@@ -274,19 +274,19 @@ mod tests {
     #[test]
     fn own_listeners_stay_shut_whatever_is_allowed() {
         let exact = guard(&["127.0.0.0/8", "::ffff:0:0/96"], &["127.0.0.1:443"]);
-        assert_eq!(exact.check(at("127.0.0.1")), Err(Refusal::OwnListener));
-        assert_eq!(exact.check(at("::ffff:127.0.0.1")), Err(Refusal::OwnListener));
+        assert_eq!(exact.check(at("127.0.0.1")), Err(BlockedAddress::OwnListener));
+        assert_eq!(exact.check(at("::ffff:127.0.0.1")), Err(BlockedAddress::OwnListener));
         assert_eq!(exact.check("127.0.0.1:444".parse().unwrap()), Ok(()));
         assert_eq!(exact.check(at("127.0.0.2")), Ok(()));
         for unspecified in ["0.0.0.0:443", "[::]:443"] {
             let guard = guard(&["0.0.0.0/0", "::/0"], &[unspecified]);
             for here in ["127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::"] {
-                assert_eq!(guard.check(at(here)), Err(Refusal::OwnListener), "{unspecified} {here}");
+                assert_eq!(guard.check(at(here)), Err(BlockedAddress::OwnListener), "{unspecified} {here}");
             }
             // An address of this machine that is in no list. It is detected after the connection is established.
             assert_eq!(guard.check(at("8.8.4.4")), Ok(()));
             let connected = guard.check_connected("8.8.4.4:50000".parse().unwrap(), at("8.8.4.4"));
-            assert_eq!(connected, Err(Refusal::OwnListener));
+            assert_eq!(connected, Err(BlockedAddress::OwnListener));
             assert_eq!(guard.check_connected("8.8.4.4:50000".parse().unwrap(), at("8.8.8.8")), Ok(()));
         }
     }
@@ -295,19 +295,19 @@ mod tests {
     fn addresses_and_names_of_this_machine_are_foreseen() {
         let shut = guard(&[], &["0.0.0.0:443"]);
         for host in ["10.0.0.1", "169.254.169.254", "[fd00::1]", "[::ffff:8.8.8.8]"] {
-            assert!(matches!(shut.static_refusal(host, 80), Err(Refusal::Range(_))), "{host}");
+            assert!(matches!(shut.check_host(host, 80), Err(BlockedAddress::Range(_))), "{host}");
         }
         for host in ["localhost", "localhost.", "api.localhost", "ip6-localhost", "localhost.localdomain"] {
-            assert_eq!(shut.static_refusal(host, 80), Err(Refusal::Range("a loopback address")), "{host}");
-            assert_eq!(shut.static_refusal(host, 443), Err(Refusal::OwnListener), "{host}");
+            assert_eq!(shut.check_host(host, 80), Err(BlockedAddress::Range("a loopback address")), "{host}");
+            assert_eq!(shut.check_host(host, 443), Err(BlockedAddress::OwnListener), "{host}");
         }
         for host in ["1.1.1.1", "[2606:4700::1111]", "hooks.example.com", "localhost.example.com", "notlocalhost"] {
-            assert_eq!(shut.static_refusal(host, 443), Ok(()), "{host}");
+            assert_eq!(shut.check_host(host, 443), Ok(()), "{host}");
         }
         let open = guard(&["127.0.0.0/8"], &["127.0.0.1:443"]);
-        assert_eq!(open.static_refusal("localhost", 80), Ok(()), "one of its addresses is open");
+        assert_eq!(open.check_host("localhost", 80), Ok(()), "one of its addresses is open");
         for host in ["localhost", "127.0.0.1"] {
-            assert_eq!(open.static_refusal(host, 443), Err(Refusal::OwnListener), "{host}");
+            assert_eq!(open.check_host(host, 443), Err(BlockedAddress::OwnListener), "{host}");
         }
     }
 
@@ -316,7 +316,7 @@ mod tests {
         let guard = guard(&[], &[]);
         let (inside, outside) = (at("10.0.0.1"), at("1.1.1.1"));
         assert_eq!(guard.permitted(&[inside, outside]), Ok(vec![outside]));
-        assert_eq!(guard.permitted(&[at("127.0.0.1"), inside]), Err(Refusal::Range("a loopback address")));
+        assert_eq!(guard.permitted(&[at("127.0.0.1"), inside]), Err(BlockedAddress::Range("a loopback address")));
         assert_eq!(guard.permitted(&[]), Ok(Vec::new()));
     }
 }

@@ -18,7 +18,6 @@ mod echo;
 mod failure;
 mod guard;
 mod head;
-mod identity;
 mod lookups;
 mod options;
 mod proxy;
@@ -27,22 +26,23 @@ mod resolve;
 mod response;
 mod settings;
 mod tls;
+mod tls_identity;
 mod tolerant_http1;
 mod tunnel;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{ClientSet, Egress, Exchange, Post};
-pub use failure::OwnFault;
-pub use guard::{Guard, Refusal};
-pub use identity::{CERTIFICATES_MAX, Certificates, Identity, IdentityError, PEM_BYTES_MAX};
+pub use client::{ClientSet, Egress, Exchange, PostRequest};
+pub use failure::HostShortage;
+pub use guard::{BlockedAddress, Guard};
 pub use options::Options;
-pub use proxy::{Bypass, Error as ProxyError, Proxy};
+pub use proxy::{Error as ProxyError, Proxy, ProxyBypass};
 pub use resolve::{Resolve, SystemResolver};
 pub use response::retry_after_s;
 pub use settings::Settings;
-pub use tls::{Error, operators_tls};
+pub use tls::{Error, operator_tls_config};
+pub use tls_identity::{CERTIFICATES_MAX, Certificates, PEM_BYTES_MAX, TlsIdentity, TlsIdentityError};
 
 /// Value of the `User-Agent` header.
 pub const USER_AGENT: &str = concat!("Setgate/", env!("CARGO_PKG_VERSION"));

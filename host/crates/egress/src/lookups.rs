@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use setgate_base::fair::{Bounds, FairSemaphore, Permit, Refused};
+use setgate_base::fair::{AcquireError, FairLimits, FairSemaphore, Permit};
 use setgate_domain::attempt::ErrorClass;
 use setgate_domain::id::TenantId;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::failure::{Failure, OwnFault, own_fault};
+use super::failure::{Failure, HostShortage, host_shortage};
 use super::resolve::Resolve;
 
 /// Limit for the concurrent lookups in tenants' own slots.
@@ -56,13 +56,13 @@ impl std::fmt::Debug for LookupSemaphores {
 impl Lookups {
     pub(super) fn new(resolver: Arc<dyn Resolve>) -> Self {
         let semaphore = |permits, per_tenant_max| {
-            FairSemaphore::new(Bounds {
+            FairSemaphore::new(FairLimits {
                 permits,
                 per_tenant_max,
                 // The tenants' own slots already guarantee free slots for idle tenants.
-                leaves_free: false,
-                waiting_per_tenant_max: usize::MAX,
-                cost: COST_MS,
+                reserve_for_idle_tenants: false,
+                queued_per_tenant_max: usize::MAX,
+                estimated_cost: COST_MS,
             })
         };
         let semaphores =
@@ -84,7 +84,7 @@ impl Lookups {
         };
         let Ok(Ok(place)) = place else {
             let detail = "too many look-ups of names are under way on this host";
-            return Err(Failure::new(ErrorClass::Resolve, detail).caused_by_host(OwnFault::Lookups));
+            return Err(Failure::new(ErrorClass::Resolve, detail).with_host_shortage(HostShortage::Lookups));
         };
         let began = Instant::now();
         self.look_up(host, port, move || {
@@ -117,8 +117,8 @@ impl Lookups {
             Ok(addresses) => Ok(addresses),
             Err(error) => {
                 let failure = unresolved(&error.to_string());
-                Err(match own_fault(&error).or_else(out_of_descriptors) {
-                    Some(fault) => failure.caused_by_host(fault),
+                Err(match host_shortage(&error).or_else(out_of_descriptors) {
+                    Some(shortage) => failure.with_host_shortage(shortage),
                     None => failure,
                 })
             }
@@ -127,7 +127,7 @@ impl Lookups {
 }
 
 impl LookupSemaphores {
-    async fn acquire(&self, tenant: &TenantId) -> Result<Permit, Refused> {
+    async fn acquire(&self, tenant: &TenantId) -> Result<Permit, AcquireError> {
         // Uses the first free slot. The other queue entry is cancelled.
         match select(Box::pin(self.own.acquire(tenant)), Box::pin(self.shared.acquire(tenant))).await {
             Either::Left((place, _)) | Either::Right((place, _)) => place,
@@ -141,8 +141,8 @@ fn unresolved(why: &str) -> Failure {
 
 /// The system resolver reports its own errors if it cannot open a socket or file, some of which look like an unknown
 /// name. So this checks whether a file can be opened at present.
-fn out_of_descriptors() -> Option<OwnFault> {
-    std::fs::File::open("/dev/null").err().as_ref().and_then(own_fault)
+fn out_of_descriptors() -> Option<HostShortage> {
+    std::fs::File::open("/dev/null").err().as_ref().and_then(host_shortage)
 }
 
 /// The total time that a client's connections have spent in the queue. Attempts are not charged for it.
@@ -244,7 +244,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!(waits.lock().now, 0, "those have places");
         let failure = lookups.of_tenant(&tenant, &waits, "alive.example", 443).await.unwrap_err();
-        assert_eq!(failure.kind(), FailureKind::ThisHost(OwnFault::Lookups));
+        assert_eq!(failure.kind(), FailureKind::HostShortage(HostShortage::Lookups));
         assert!(waits.total() >= wait_max);
         under_way.iter().for_each(tokio::task::JoinHandle::abort);
     }

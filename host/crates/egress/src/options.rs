@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::Settings;
-use crate::proxy::{Bypass, Proxy};
+use crate::proxy::{Proxy, ProxyBypass};
 
 /// Timeout of a connect, including name resolution and TLS, in milliseconds.
 pub(crate) const CONNECT_MS_MAX: u32 = 5_000;
 /// Bytes read from a response; if it is longer, the connection is closed.
 pub(crate) const RESPONSE_BYTES_MAX: usize = 64 << 10;
 /// Response headers stored in the history.
-pub(crate) const RESPONSE_HEADERS_KEPT: usize = 32;
+pub(crate) const RESPONSE_HEADERS_STORED_MAX: usize = 32;
 /// Total bytes of response header names and values stored in the history.
-pub(crate) const RESPONSE_HEADER_BYTES_KEPT: usize = 2 << 10;
+pub(crate) const RESPONSE_HEADER_BYTES_STORED_MAX: usize = 2 << 10;
 /// Idle connections retained for each receiver.
 pub(crate) const IDLE_PER_HOST_MAX: usize = 32;
 /// How long an idle connection is kept open, in milliseconds.
@@ -44,9 +44,9 @@ pub struct Options {
     /// Bytes of a response body stored in the history.
     pub response_bytes_kept: usize,
     /// Headers of a response stored in the history.
-    pub response_headers_kept: usize,
+    pub response_headers_stored_max: usize,
     /// Bytes of their names and values stored in the history.
-    pub response_header_bytes_kept: usize,
+    pub response_header_bytes_stored_max: usize,
     /// Idle connections retained for each receiver.
     pub idle_per_host_max: usize,
     /// Time after which an idle connection is closed.
@@ -61,7 +61,7 @@ pub struct Options {
     /// The HTTP proxy for all outgoing requests.
     pub proxy: Option<Proxy>,
     /// Hosts that are connected without the proxy.
-    pub proxy_bypass: Vec<Bypass>,
+    pub proxy_bypass: Vec<ProxyBypass>,
     /// Exceptions to the refused networks, such as `10.1.0.0/16`.
     pub allow: Vec<IpNet>,
     /// Whether plain `http://` endpoints are allowed.
@@ -78,8 +78,8 @@ impl From<&Settings> for Options {
             response_ms_max: settings.response_ms_max,
             response_bytes_max: RESPONSE_BYTES_MAX,
             response_bytes_kept: settings.response_bytes_kept,
-            response_headers_kept: RESPONSE_HEADERS_KEPT,
-            response_header_bytes_kept: RESPONSE_HEADER_BYTES_KEPT,
+            response_headers_stored_max: RESPONSE_HEADERS_STORED_MAX,
+            response_header_bytes_stored_max: RESPONSE_HEADER_BYTES_STORED_MAX,
             idle_per_host_max: IDLE_PER_HOST_MAX,
             idle_ms_max: IDLE_MS_MAX,
             clients_max: CLIENTS_MAX,

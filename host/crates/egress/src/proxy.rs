@@ -98,7 +98,7 @@ impl fmt::Debug for Proxy {
 /// A host that is reached without the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Bypass {
+pub enum ProxyBypass {
     /// Exactly this name, in lower case.
     Name(String),
     /// Every name with this suffix, which begins with a dot.
@@ -107,9 +107,9 @@ pub enum Bypass {
     Net(IpNet),
 }
 
-impl Bypass {
+impl ProxyBypass {
     /// Whether the host, written as in an endpoint's URL, is reached without the proxy.
-    pub fn holds(&self, host: &str) -> bool {
+    pub fn matches(&self, host: &str) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         match self {
             Self::Net(net) => host.parse::<IpAddr>().is_ok_and(|ip| net.contains(&ip)),
@@ -119,7 +119,7 @@ impl Bypass {
     }
 }
 
-impl TryFrom<String> for Bypass {
+impl TryFrom<String> for ProxyBypass {
     type Error = Error;
 
     fn try_from(given: String) -> Result<Self, Error> {
@@ -141,12 +141,12 @@ impl TryFrom<String> for Bypass {
     }
 }
 
-impl From<Bypass> for String {
-    fn from(bypass: Bypass) -> String {
+impl From<ProxyBypass> for String {
+    fn from(bypass: ProxyBypass) -> String {
         match bypass {
-            Bypass::Name(name) => name,
-            Bypass::Suffix(suffix) => suffix,
-            Bypass::Net(net) => net.to_string(),
+            ProxyBypass::Name(name) => name,
+            ProxyBypass::Suffix(suffix) => suffix,
+            ProxyBypass::Net(net) => net.to_string(),
         }
     }
 }
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_bypass_holds_what_it_names() {
-        for (given, host, holds) in [
+        for (given, host, matches) in [
             ("idp.example", "idp.example", true),
             ("IdP.Example", "idp.example", true),
             ("idp.example", "IDP.example.", true),
@@ -210,10 +210,10 @@ mod tests {
             ("fd00::/8", "[fd00::1]", true),
             ("10.0.0.0/8", "ten.example", false),
         ] {
-            assert_eq!(Bypass::try_from(given.to_owned()).unwrap().holds(host), holds, "{given} {host}");
+            assert_eq!(ProxyBypass::try_from(given.to_owned()).unwrap().matches(host), matches, "{given} {host}");
         }
         for bad in ["", ".", "*.example", "http://x", "a..b", "10.0.0.0/40", "a b"] {
-            assert!(Bypass::try_from(bad.to_owned()).is_err(), "{bad:?}");
+            assert!(ProxyBypass::try_from(bad.to_owned()).is_err(), "{bad:?}");
         }
     }
 }

@@ -43,7 +43,12 @@ pub(super) async fn read(
         status: head.status.as_u16(),
         body_head: echo.lines(&kept, options.response_bytes_kept),
         retry_after_s: said(RETRY_AFTER).and_then(|value| retry_after_s(value, now)),
-        headers: kept_headers(&head.headers, echo, options.response_headers_kept, options.response_header_bytes_kept),
+        headers: kept_headers(
+            &head.headers,
+            echo,
+            options.response_headers_stored_max,
+            options.response_header_bytes_stored_max,
+        ),
         wish: said(WISH).and_then(ReceiverWish::read),
         body_incomplete,
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::proxy::{Bypass, Proxy};
+use crate::proxy::{Proxy, ProxyBypass};
 
 /// Outgoing connections to receivers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ pub struct Settings {
     /// Hosts that are reached without the proxy, such as `["idp.example", ".internal.example", "10.0.0.0/8"]`: a name,
     /// all names below a domain, or a network of addresses. A network matches only endpoints whose URL contains an
     /// address.
-    pub proxy_bypass: Vec<Bypass>,
+    pub proxy_bypass: Vec<ProxyBypass>,
 }
 
 impl Default for Settings {

@@ -10,9 +10,9 @@ use rustls::crypto::ring;
 use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
-use setgate_base::trust::Anchors;
+use setgate_base::trust::TrustAnchors;
 
-use super::identity::{Certificates, Identity, IdentityError};
+use super::tls_identity::{Certificates, TlsIdentity, TlsIdentityError};
 
 /// Why egress could not be configured.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ const RESUMPTIONS_MAX: usize = 16;
 /// The trust settings for endpoints without their own.
 #[derive(Debug)]
 pub(super) struct Trust {
-    anchors: Anchors,
+    anchors: TrustAnchors,
     verifier: Arc<dyn ServerCertVerifier>,
 }
 
@@ -63,7 +63,7 @@ impl PartialEq for Trust {
 impl Trust {
     /// Loads the system's authorities (or those of `SSL_CERT_FILE`) and `ca_files`.
     pub(super) fn load(ca_files: &[PathBuf]) -> Result<Self, Error> {
-        let mut anchors = Anchors::none();
+        let mut anchors = TrustAnchors::empty();
         let native = rustls_native_certs::load_native_certs();
         for error in &native.errors {
             tracing::warn!(%error, "some of the machine's certificate authorities cannot be read");
@@ -97,10 +97,10 @@ impl Trust {
 
     /// The client configuration for an endpoint with that identity: TLS 1.2 and 1.3, with HTTP/2 preferred over
     /// HTTP/1.1 (ALPN). Sessions are resumed only among connections of this configuration.
-    pub(super) fn client_config(&self, identity: &Identity) -> Result<ClientConfig, IdentityError> {
+    pub(super) fn client_config(&self, identity: &TlsIdentity) -> Result<ClientConfig, TlsIdentityError> {
         let verifier = match &identity.ca_pem {
             None => Arc::clone(&self.verifier),
-            Some(pem) => Certificates::read(pem)?.anchors()?.verifier(),
+            Some(pem) => Certificates::parse(pem)?.anchors()?.verifier(),
         };
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -111,7 +111,7 @@ impl Trust {
         let mut config = match &identity.client {
             None => builder.with_no_client_auth(),
             Some((certificates, key)) => {
-                let certified = Certificates::read(certificates)?.certified(key)?;
+                let certified = Certificates::parse(certificates)?.certified_key(key)?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
             }
         };
@@ -125,9 +125,9 @@ impl Trust {
 ///
 /// # Errors
 /// If a file contains no valid certificates.
-pub fn operators_tls(ca_files: &[PathBuf]) -> Result<ClientConfig, Error> {
+pub fn operator_tls_config(ca_files: &[PathBuf]) -> Result<ClientConfig, Error> {
     let trust = Trust::load(ca_files)?;
-    Ok(trust.client_config(&Identity::default()).expect("nothing particular that could be wrong"))
+    Ok(trust.client_config(&TlsIdentity::default()).expect("nothing particular that could be wrong"))
 }
 
 #[cfg(test)]
@@ -147,6 +147,6 @@ mod tests {
         assert!(matches!(Trust::load(&file("empty.pem", "")), Err(Error::CaFileEmpty { .. })));
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(matches!(Trust::load(&file("broken.pem", broken)), Err(Error::CaCertificate { .. })));
-        assert!(Trust::load(&[]).unwrap().client_config(&Identity::default()).is_ok());
+        assert!(Trust::load(&[]).unwrap().client_config(&TlsIdentity::default()).is_ok());
     }
 }

@@ -286,7 +286,7 @@ fn start_clock(conn: &rusqlite::Connection, clock: &Clock) -> Result<(), Error> 
         .query_row("SELECT accepted_at FROM event ORDER BY seq DESC LIMIT 1", [], |row| row.column(0))
         .optional()?;
     let Some(stored) = newest.max(uptime::Uptime::last_recorded(conn)?) else { return Ok(()) };
-    clock.not_before(stored);
+    clock.advance_to(stored);
     let now = clock.now();
     if stored > now {
         let rows = conn.execute(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use moka::future::Cache as MemoryCache;
 use setgate_base::crypto::sha256;
-use setgate_base::fair::{Bounds, FairSemaphore, Refused};
+use setgate_base::fair::{AcquireError, FairLimits, FairSemaphore};
 use setgate_domain::filter::Grant;
 use setgate_domain::id::{Digest, TenantId};
 use setgate_domain::verdict::Fault;
@@ -34,7 +34,7 @@ pub(super) struct Filters {
     compiler: Compiler,
     /// Concurrent compiles, scheduled fairly between tenants.
     pub(super) compiles: FairSemaphore,
-    waiting_per_tenant_max: usize,
+    queued_per_tenant_max: usize,
     /// Concurrent reads from disk, scheduled fairly between tenants.
     loads: FairSemaphore,
     disk: Arc<Cache>,
@@ -73,22 +73,22 @@ impl Filters {
             engine,
             components: options.components.clone(),
             compiler: Compiler::new(options),
-            compiles: FairSemaphore::new(Bounds {
+            compiles: FairSemaphore::new(FairLimits {
                 permits: options.compiles_max.max(1),
                 // If there are several, leave one for other tenants: a compile may take a minute.
                 per_tenant_max: options.compiles_max.saturating_sub(1).max(1),
-                leaves_free: false,
-                waiting_per_tenant_max: options.compiles_waiting_per_tenant_max,
-                cost: 1,
+                reserve_for_idle_tenants: false,
+                queued_per_tenant_max: options.compiles_queued_per_tenant_max,
+                estimated_cost: 1,
             }),
-            waiting_per_tenant_max: options.compiles_waiting_per_tenant_max,
-            loads: FairSemaphore::new(Bounds {
+            queued_per_tenant_max: options.compiles_queued_per_tenant_max,
+            loads: FairSemaphore::new(FairLimits {
                 permits: LOADS_MAX,
                 per_tenant_max: LOADS_PER_TENANT_MAX,
-                leaves_free: false,
+                reserve_for_idle_tenants: false,
                 // The dispatcher already bounds its calls in flight.
-                waiting_per_tenant_max: usize::MAX,
-                cost: 1,
+                queued_per_tenant_max: usize::MAX,
+                estimated_cost: 1,
             }),
             disk: Arc::new(disk),
             loaded: MemoryCache::builder()
@@ -161,8 +161,8 @@ impl Filters {
     ) -> Result<Arc<Loaded>, UploadError> {
         let waiting = GaugeGuard::waiting_for_compile();
         let _place = self.compiles.acquire_bounded(tenant).await.map_err(|refused| match refused {
-            Refused::Full => UploadError::CompileQueue { limit: self.waiting_per_tenant_max },
-            Refused::Closed => UploadError::Start(super::stopping()),
+            AcquireError::QueueFull => UploadError::CompileQueue { limit: self.queued_per_tenant_max },
+            AcquireError::Closed => UploadError::Start(super::stopping()),
         })?;
         drop(waiting);
         if let Some(loaded) = self.load_cached(tenant, digest).await {

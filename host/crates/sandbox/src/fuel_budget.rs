@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use setgate_base::fair::Refused;
+use setgate_base::fair::AcquireError;
 use setgate_domain::id::TenantId;
 use tokio_util::sync::CancellationToken;
 
@@ -80,8 +80,8 @@ impl FuelBudgets {
     /// has its slot.
     ///
     /// # Errors
-    /// [`Refused::Closed`] after [`Self::close`].
-    pub(super) async fn wait(&self, bucket: &FuelBucket) -> Result<First, Refused> {
+    /// [`AcquireError::Closed`] after [`Self::close`].
+    pub(super) async fn wait(&self, bucket: &FuelBucket) -> Result<First, AcquireError> {
         let waiting = async {
             let first = bucket.line.clone().lock_owned().await;
             while let Some(wait) = bucket.wait(Instant::now()) {
@@ -91,7 +91,7 @@ impl FuelBudgets {
         };
         tokio::select! {
             biased;
-            () = self.closed.cancelled() => Err(Refused::Closed),
+            () = self.closed.cancelled() => Err(AcquireError::Closed),
             first = waiting => Ok(first),
         }
     }
@@ -296,7 +296,7 @@ mod tests {
         let mut waits = Box::pin(budgets.wait(&bucket));
         assert!(futures_util::poll!(&mut waits).is_pending());
         budgets.close();
-        assert_eq!(waits.await.err(), Some(Refused::Closed));
+        assert_eq!(waits.await.err(), Some(AcquireError::Closed));
     }
 
     #[test]

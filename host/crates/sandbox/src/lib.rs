@@ -68,7 +68,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use setgate_base::crypto::sha256;
-use setgate_base::fair::{Acquired, Bounds, FairSemaphore, Permit, Refused};
+use setgate_base::fair::{AcquireError, AcquireOutcome, FairLimits, FairSemaphore, Permit};
 use setgate_domain::filter::{Grant, missing_grants};
 use setgate_domain::id::{DeliveryId, Digest, EventId, FilterName, SourceName, SubscriptionId, TenantId};
 use setgate_domain::limits::CallLimits;
@@ -273,15 +273,15 @@ impl Sandbox {
             structure: options.structure,
             reuse_events_max: options.idle_pool.events_max,
             budgets: FuelBudgets::new(),
-            slots: FairSemaphore::new(Bounds {
+            slots: FairSemaphore::new(FairLimits {
                 permits: slots,
                 per_tenant_max: instances_per_tenant_max,
                 // A call holds its slot while it computes and while it waits for its turns. Reserve free slots for
                 // other tenants unless the configuration allows one tenant to use all of them.
-                leaves_free: instances_per_tenant_max < slots,
+                reserve_for_idle_tenants: instances_per_tenant_max < slots,
                 // The dispatcher already bounds its calls in flight.
-                waiting_per_tenant_max: usize::MAX,
-                cost: 1,
+                queued_per_tenant_max: usize::MAX,
+                estimated_cost: 1,
             }),
             turns,
             metrics: Metrics::new(),
@@ -294,7 +294,7 @@ impl Sandbox {
     ///
     /// Called for every upload, including bytes that were uploaded before: those are not compiled again, but are
     /// validated against this tenant's quota. Takes up to one compile timeout, plus the compiles ahead of it in the
-    /// tenant's queue, which is bounded by [`Options::compiles_waiting_per_tenant_max`].
+    /// tenant's queue, which is bounded by [`Options::compiles_queued_per_tenant_max`].
     ///
     /// # Errors
     /// See [`UploadError`]; its messages are written for the filter's author.
@@ -460,7 +460,7 @@ impl Shared {
     }
 
     /// Waits until a call of `tenant` may start: first for its fuel budget, then for a slot.
-    async fn admit(&self, tenant: &TenantId, quota: &Quota, waited: &mut WaitTimes) -> Result<Admitted, Refused> {
+    async fn admit(&self, tenant: &TenantId, quota: &Quota, waited: &mut WaitTimes) -> Result<Admitted, AcquireError> {
         let bucket = self.budgets.of(tenant, quota.fuel_per_second);
         // Fast path: usually there is no wait, and then nothing to measure or to report.
         let first = match bucket.first_at_once() {
@@ -468,8 +468,8 @@ impl Shared {
             None => Box::pin(self.first(&bucket, waited)).await?,
         };
         let place = match self.slots.request(tenant, false)? {
-            Acquired::Granted(place) => place,
-            Acquired::Queued(wait) => {
+            AcquireOutcome::Granted(place) => place,
+            AcquireOutcome::Queued(wait) => {
                 let asked_at = Instant::now();
                 let waiting = self.metrics.waiting_for_slot();
                 let place = wait.await?;
@@ -483,7 +483,7 @@ impl Shared {
     }
 
     /// Waits until the call is first in its tenant's queue.
-    async fn first(&self, bucket: &FuelBucket, waited: &mut WaitTimes) -> Result<First, Refused> {
+    async fn first(&self, bucket: &FuelBucket, waited: &mut WaitTimes) -> Result<First, AcquireError> {
         let asked_at = Instant::now();
         // If the budget is not exhausted, the queue is blocked by a call that waits for a slot, so this wait counts as
         // a slot wait.

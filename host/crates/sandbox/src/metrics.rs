@@ -111,7 +111,7 @@ impl Metrics {
     /// Records a call that ended.
     pub(super) fn record(&self, tenant: &TenantId, run: &FilterRun, waited: &WaitTimes) {
         let filter = (tenant.clone(), run.filter.clone());
-        let handles = self.filters.of(&filter, || Arc::new(FilterMetrics::new(tenant, &run.filter)));
+        let handles = self.filters.get_or_create(&filter, || Arc::new(FilterMetrics::new(tenant, &run.filter)));
         let verdict = run.verdict.map_or("fault", |verdict| verdict.as_str());
         let fault = run.fault.as_ref().map_or("none", Fault::kind);
         handles.count(tenant, &run.filter, (verdict, fault));
@@ -161,7 +161,7 @@ impl FilterMetrics {
             let (tenant, filter) = (tenant.to_string(), filter.to_string());
             counter!(CALLS, "tenant" => tenant, "filter" => filter, "verdict" => verdict, "fault" => fault)
         };
-        self.calls.of(&(verdict, fault), new).increment(1);
+        self.calls.get_or_create(&(verdict, fault), new).increment(1);
     }
 }
 

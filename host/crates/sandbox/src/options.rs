@@ -53,7 +53,7 @@ pub struct Options {
     /// Maximum concurrent compiles. If above one, a single tenant never occupies all of them.
     pub compiles_max: usize,
     /// Maximum uploads of one tenant that wait for a compile. Each holds its bytes in memory.
-    pub compiles_waiting_per_tenant_max: usize,
+    pub compiles_queued_per_tenant_max: usize,
     /// Wall-clock limit of one compile, in milliseconds.
     pub compile_wall_ms_max: u64,
     /// CPU time limit of one compile over all its threads, in seconds.
@@ -102,7 +102,7 @@ pub(crate) const KEEP_RESIDENT_BYTES: usize = 512 << 10;
 /// Concurrent compilations. Because it is more than one, a single tenant cannot use all of them.
 pub(crate) const COMPILES_MAX: usize = 2;
 /// Uploads of one tenant that may be queued for compilation; further ones are answered 429.
-pub(crate) const COMPILES_WAITING_PER_TENANT_MAX: usize = 4;
+pub(crate) const COMPILES_QUEUED_PER_TENANT_MAX: usize = 4;
 /// Idle instances retained for the next events of their bindings. They occupy slots of `sandbox.instances_max` and are
 /// evicted if a call needs the slot.
 pub(crate) const REUSE_INSTANCES_MAX: usize = 16;
@@ -138,7 +138,7 @@ impl Options {
             loaded_bytes_max: settings.loaded_bytes_max,
             cache_bytes_max: settings.cache_bytes_max,
             compiles_max: COMPILES_MAX,
-            compiles_waiting_per_tenant_max: COMPILES_WAITING_PER_TENANT_MAX,
+            compiles_queued_per_tenant_max: COMPILES_QUEUED_PER_TENANT_MAX,
             compile_wall_ms_max: settings.compile_wall_ms_max,
             compile_cpu_s_max: settings.compile_cpu_s_max,
             compile_memory_bytes_max: settings.compile_memory_bytes_max,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use setgate_base::fair::{Acquire, Acquired, Bounds, FairSemaphore, Permit, Refused};
+use setgate_base::fair::{Acquire, AcquireError, AcquireOutcome, FairLimits, FairSemaphore, Permit};
 use setgate_domain::id::TenantId;
 use tokio::sync::Notify;
 
@@ -57,12 +57,12 @@ impl Scheduler {
     /// A scheduler for `turns_max` concurrent guests on `threads` threads.
     pub(super) fn new(turns_max: usize, threads: usize) -> Arc<Self> {
         let turns_max = turns_max.clamp(1, threads.max(1));
-        let bounds = Bounds {
+        let bounds = FairLimits {
             permits: turns_max,
             per_tenant_max: turns_max,
-            leaves_free: false,
-            waiting_per_tenant_max: usize::MAX,
-            cost: nanoseconds(SLICE),
+            reserve_for_idle_tenants: false,
+            queued_per_tenant_max: usize::MAX,
+            estimated_cost: nanoseconds(SLICE),
         };
         // Each spare thread may run one lent turn.
         let running = Running { slices: Vec::with_capacity(threads) };
@@ -81,13 +81,13 @@ impl Scheduler {
     /// waits for something else, it keeps its place in the queue while it waits.
     ///
     /// # Errors
-    /// [`Refused::Closed`] if the host is stopping. The call is not polled again.
+    /// [`AcquireError::Closed`] if the host is stopping. The call is not polled again.
     pub(super) async fn run_in_turns<T>(
         &self,
         tenant: &TenantId,
         mut call: Pin<&mut impl Future<Output = T>>,
         mut sliced: impl FnMut(),
-    ) -> (Result<T, Refused>, TurnStats) {
+    ) -> (Result<T, AcquireError>, TurnStats) {
         let mut turn_state = TurnState::Idle;
         let mut stats = TurnStats::default();
         let mut waiting_since: Option<Instant> = None;
@@ -95,8 +95,8 @@ impl Scheduler {
             let place = match std::mem::replace(&mut turn_state, TurnState::Idle) {
                 TurnState::Granted(place) => place,
                 TurnState::Idle => match self.gate.request(tenant, false) {
-                    Ok(Acquired::Granted(place)) => place,
-                    Ok(Acquired::Queued(wait)) => {
+                    Ok(AcquireOutcome::Granted(place)) => place,
+                    Ok(AcquireOutcome::Queued(wait)) => {
                         turn_state = TurnState::Queued(wait);
                         match self.poll_wait(&mut turn_state, cx) {
                             Poll::Ready(Ok(place)) => place,
@@ -169,8 +169,12 @@ impl Scheduler {
     }
 
     /// Polls the wait in `next`, and resets `next` if the wait is over.
-    fn poll_wait(&self, turn_state: &mut TurnState, cx: &mut std::task::Context<'_>) -> Poll<Result<Permit, Refused>> {
-        let TurnState::Queued(wait) = turn_state else { return Poll::Ready(Err(Refused::Closed)) };
+    fn poll_wait(
+        &self,
+        turn_state: &mut TurnState,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Result<Permit, AcquireError>> {
+        let TurnState::Queued(wait) = turn_state else { return Poll::Ready(Err(AcquireError::Closed)) };
         let polled = pin!(wait).poll(cx);
         match polled {
             Poll::Ready(_) => *turn_state = TurnState::Idle,
@@ -334,13 +338,13 @@ mod tests {
     async fn an_overdue_turn_is_lent() {
         let turns = Scheduler::new(1, 2);
         let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
-        let Ok(Acquired::Granted(_held)) = turns.gate.request(&a, false) else { panic!("a free turn") };
+        let Ok(AcquireOutcome::Granted(_held)) = turns.gate.request(&a, false) else { panic!("a free turn") };
         let slot = turns.lock().begin(Instant::now());
         let lending = tokio::spawn(turns.clone().lend_overdue());
         let (ended, _) = turns.run_in_turns(&b, pin!(std::future::ready(())), || {}).await;
         assert!(ended.is_ok());
         drop(SliceGuard { turns: &turns, slot });
-        assert!(matches!(turns.gate.request(&b, false), Ok(Acquired::Queued(_))), "what was lent is owed back");
+        assert!(matches!(turns.gate.request(&b, false), Ok(AcquireOutcome::Queued(_))), "what was lent is owed back");
         lending.abort();
     }
 }

@@ -89,7 +89,7 @@ pub enum UploadError {
          answered"
     )]
     CompileQueue {
-        /// `COMPILES_WAITING_PER_TENANT_MAX`.
+        /// `COMPILES_QUEUED_PER_TENANT_MAX`.
         limit: usize,
     },
     /// The filter could not be instantiated within the tenant's quota.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use metrics::counter;
-use setgate_base::authenticate::{Denied, authenticate};
+use setgate_base::authenticate::{AuthError, authenticate};
 use setgate_base::telemetry::metric;
 use setgate_domain::id::{KeyId, TenantId};
 use setgate_domain::tenant::{ApiKey, Scope};
@@ -57,7 +57,7 @@ impl Principal {
 
 impl Control {
     /// Authenticates the holder of a bearer token, and counts refusals.
-    pub fn authenticate(&self, given: Option<&str>) -> Result<Principal, Denied> {
+    pub fn authenticate(&self, given: Option<&str>) -> Result<Principal, AuthError> {
         let snapshot = self.ledger.registry.snapshot();
         let stored = |id: &KeyId| snapshot.keys.get(id).map(|key| &key.value);
         let key = authenticate(given, stored, self.clock.now()).inspect_err(|denied| {

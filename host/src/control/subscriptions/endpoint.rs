@@ -10,7 +10,7 @@ use setgate_domain::endpoint::{self, ClientCertificate, Destination, Endpoint, E
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::secret::{REDACTED, Sealed, Secret, SecretInput, endpoint_context};
 use setgate_domain::subscription::Subscription;
-use setgate_egress::{Certificates, Identity};
+use setgate_egress::{Certificates, TlsIdentity};
 
 use super::{Control, EndpointInput, Error, TlsInput};
 
@@ -153,7 +153,7 @@ impl Control {
             Some(pem) if !elsewhere && stored.ca_pem.as_ref() == Some(&pem) => Some(pem),
             Some(pem) => {
                 let now_s = self.clock.now().as_millis() / 1_000;
-                let read = Certificates::read_trusted(&pem, host, now_s);
+                let read = Certificates::parse_trusted(&pem, host, now_s);
                 Some(read.map_err(|why| Error::invalid("endpoint/tls/ca_pem", why))?.pem())
             }
             None => None,
@@ -171,9 +171,9 @@ impl Control {
                 return Err(Error::invalid(key_field, "a certificate needs its key: remove both, or none"));
             }
             (Some(pem), Some(key)) => {
-                let certificates = Certificates::read(&pem).map_err(|why| Error::invalid(field, why))?;
+                let certificates = Certificates::parse(&pem).map_err(|why| Error::invalid(field, why))?;
                 let (key, sealed) = self.take_client_key(context, key, stored.client, elsewhere)?;
-                Identity::check_key(&certificates, &key).map_err(|why| Error::invalid(key_field, why))?;
+                TlsIdentity::check_key(&certificates, &key).map_err(|why| Error::invalid(key_field, why))?;
                 Some(ClientCertificate { certificate_pem: certificates.pem(), key: sealed })
             }
         };

@@ -423,7 +423,7 @@ fn show_signing(signing: &Signing, now: Timestamp) -> SigningView {
 fn show_tls(tls: &EndpointTls) -> Option<TlsView> {
     // The stored PEM was validated when it was set, so it can be parsed.
     let fingerprints =
-        |pem: &String| Certificates::read(pem).map(|certificates| certificates.fingerprints()).unwrap_or_default();
+        |pem: &String| Certificates::parse(pem).map(|certificates| certificates.fingerprints()).unwrap_or_default();
     let client = tls.client.as_ref().map(|client| &client.certificate_pem);
     (!tls.is_empty()).then(|| TlsView {
         ca_pem: tls.ca_pem.clone(),

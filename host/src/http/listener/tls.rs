@@ -9,7 +9,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use setgate_base::trust::{Anchors, Facts};
+use setgate_base::trust::{CertificateInfo, TrustAnchors};
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
@@ -74,21 +74,21 @@ pub fn read(listener: &Listener) -> Result<Option<Arc<ServerConfig>>, Error> {
 const OPENSSL: &str = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 -keyout key.pem \
                        -out certificate.pem -subj /CN=client";
 
-/// Verifies clients against the certificates in the file; see [`Anchors`].
+/// Verifies clients against the certificates in the file; see [`TrustAnchors`].
 fn clients(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, Error> {
     let failed = |why: String| Error { path: path.to_owned(), why };
-    let mut anchors = Anchors::none();
+    let mut anchors = TrustAnchors::empty();
     for (at, certificate) in chain(path)?.into_iter().enumerate() {
         let nth = at + 1;
-        if let Some(facts) = Facts::read(&certificate) {
-            if facts.version < 3 {
+        if let Some(info) = CertificateInfo::parse(&certificate) {
+            if info.version < 3 {
                 return Err(failed(format!(
                     "certificate {nth} in it is not of version 3, so TLS refuses clients that present it; create a proper one: `{OPENSSL}`"
                 )));
             }
             // Not an error: the expiry of one client's certificate must not prevent a restart of the host. The validity
             // period of an authority is not checked.
-            if facts.check_time(seconds_now()) == Err(CertificateError::Expired) {
+            if info.check_validity_period(seconds_now()) == Err(CertificateError::Expired) {
                 warn!(
                     path = %path.display(), certificate = nth,
                     "certificate in `client_ca` has expired: clients that present it are refused; replace the certificate"

@@ -17,7 +17,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// SHA-256 of a stream of any length.
-pub fn sha256_of(mut from: impl Read) -> io::Result<[u8; 32]> {
+pub fn sha256_reader(mut from: impl Read) -> io::Result<[u8; 32]> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0; READ_BYTES];
     loop {

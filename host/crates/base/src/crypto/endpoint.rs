@@ -24,7 +24,7 @@ impl MasterKey {
     ) -> Result<Destination, Error> {
         let target = self.open(&target_context(tenant, id), endpoint.target())?;
         // Only targets of URLs are encrypted with this context.
-        endpoint.with_target(&target).map_err(|_| Error::SealedForm)
+        endpoint.with_target(&target).map_err(|_| Error::MalformedCiphertext)
     }
 }
 
@@ -41,7 +41,7 @@ mod tests {
         let destination = Destination::parse("https://h/in?token=hush").unwrap();
         let endpoint = key.seal_destination(&tenant, &id(1), &destination);
         assert_eq!(key.open_destination(&tenant, &id(1), &endpoint).unwrap(), destination);
-        assert!(matches!(key.open_destination(&tenant, &id(2), &endpoint), Err(Error::SealedShut)));
+        assert!(matches!(key.open_destination(&tenant, &id(2), &endpoint), Err(Error::DecryptionFailed)));
         assert!(!serde_json::to_string(&endpoint).unwrap().contains("hush"));
     }
 }

@@ -10,20 +10,20 @@ use super::MASTER_KEY_BYTES;
 pub enum Error {
     /// The master key is not base64.
     #[error(
-        "the master key is not base64: give {MASTER_KEY_BYTES} random bytes in base64, as from `openssl rand -base64 {MASTER_KEY_BYTES}`"
+        "the master key is not base64: use {MASTER_KEY_BYTES} random bytes in base64, as from `openssl rand -base64 {MASTER_KEY_BYTES}`"
     )]
-    KeyText,
+    KeyNotBase64,
     /// The master key has the wrong length.
     #[error(
-        "the master key has {found} bytes, it needs {MASTER_KEY_BYTES}: make one with `openssl rand -base64 {MASTER_KEY_BYTES}`"
+        "the master key has {found} bytes instead of {MASTER_KEY_BYTES}: create one with `openssl rand -base64 {MASTER_KEY_BYTES}`"
     )]
-    KeySize {
+    KeyLength {
         /// Length in bytes after decoding.
         found: usize,
     },
     /// The key file is accessible to others than its owner.
-    #[error("others may read or change the master key {path} (mode {mode:04o}): run `chmod 600 {path}`")]
-    KeyMode {
+    #[error("the master key {path} is accessible to other users (mode {mode:04o}): run `chmod 600 {path}`")]
+    KeyPermissions {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
@@ -40,9 +40,11 @@ pub enum Error {
         source: io::Error,
     },
     /// An encrypted text does not have the form `v1.<base64url>`.
-    #[error("a sealed secret is not of the form `v1.<base64url>`")]
-    SealedForm,
+    #[error("an encrypted secret does not have the form `v1.<base64url>`")]
+    MalformedCiphertext,
     /// Decryption failed: the text was encrypted with another master key or for another owner, or was changed.
-    #[error("a sealed secret does not open: it was sealed under another master key, for another owner, or was changed")]
-    SealedShut,
+    #[error(
+        "a secret cannot be decrypted: it was encrypted with another master key or for another owner, or was changed"
+    )]
+    DecryptionFailed,
 }

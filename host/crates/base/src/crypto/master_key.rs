@@ -13,7 +13,7 @@ use setgate_domain::secret::{Sealed, Secret};
 use zeroize::Zeroizing;
 
 use super::sealing::Sealing;
-use super::{Error, hmac_sha256, random_bytes, write_private};
+use super::{Error, hmac_sha256, random_bytes, write_private_file};
 
 /// Length of the master key in bytes.
 pub const MASTER_KEY_BYTES: usize = 32;
@@ -42,9 +42,9 @@ impl MasterKey {
 
     /// Parses base64. Surrounding white space is ignored.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| Error::KeyText)?);
+        let bytes = Zeroizing::new(BASE64_STANDARD.decode(text.trim()).map_err(|_| Error::KeyNotBase64)?);
         let key = <[u8; MASTER_KEY_BYTES]>::try_from(bytes.as_slice());
-        key.map(|key| Self::of(key.into())).map_err(|_| Error::KeySize { found: bytes.len() })
+        key.map(|key| Self::of(key.into())).map_err(|_| Error::KeyLength { found: bytes.len() })
     }
 
     /// Reads a key file. Refuses a file that its group or others may read or change.
@@ -58,12 +58,12 @@ impl MasterKey {
         }
         let mode = meta.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(Error::KeyMode { path: path.to_owned(), mode });
+            return Err(Error::KeyPermissions { path: path.to_owned(), mode });
         }
         let mut text = Zeroizing::new(String::new());
         match file.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text) {
             Ok(_) => Self::parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Error::KeyText),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Error::KeyNotBase64),
             Err(error) => Err(failed(error)),
         }
     }
@@ -96,7 +96,7 @@ impl MasterKey {
     /// Decrypts a secret from [`MasterKey::seal`] with the same key and context.
     ///
     /// # Errors
-    /// [`Error::SealedForm`] if the text is malformed, [`Error::SealedShut`] if it was encrypted with another key or
+    /// [`Error::MalformedCiphertext`] if the text is malformed, [`Error::DecryptionFailed`] if it was encrypted with another key or
     /// context.
     pub fn open(&self, context: &str, sealed: &Sealed) -> Result<Secret, Error> {
         self.sealing.open(context, sealed)
@@ -110,7 +110,7 @@ impl MasterKey {
 
     fn store(&self, path: &Path) -> io::Result<()> {
         let text = Zeroizing::new(BASE64_STANDARD.encode(*self.bytes) + "\n");
-        write_private(path, ".master-key", text.as_bytes())
+        write_private_file(path, ".master-key", text.as_bytes())
     }
 }
 
@@ -163,7 +163,7 @@ mod tests {
         for mode in [0o640, 0o604, 0o620] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = MasterKey::load_or_create(&path).unwrap_err();
-            assert!(matches!(error, Error::KeyMode { .. }));
+            assert!(matches!(error, Error::KeyPermissions { .. }));
             assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())), "{error}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
@@ -173,14 +173,14 @@ mod tests {
     #[test]
     fn refuses_other_sizes_and_other_text() {
         let long = BASE64_STANDARD.encode([0; 33]);
-        assert!(matches!(MasterKey::parse(&long), Err(Error::KeySize { found: 33 })));
-        assert!(matches!(MasterKey::parse(""), Err(Error::KeySize { found: 0 })));
-        assert!(matches!(MasterKey::parse("not base64!"), Err(Error::KeyText)));
+        assert!(matches!(MasterKey::parse(&long), Err(Error::KeyLength { found: 33 })));
+        assert!(matches!(MasterKey::parse(""), Err(Error::KeyLength { found: 0 })));
+        assert!(matches!(MasterKey::parse("not base64!"), Err(Error::KeyNotBase64)));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("master.key");
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
         file.write_all(&[0xff; 40]).unwrap();
-        assert!(matches!(MasterKey::load(&path), Err(Error::KeyText)));
+        assert!(matches!(MasterKey::load(&path), Err(Error::KeyNotBase64)));
         let nowhere = folder.path().join("none/master.key");
         assert!(matches!(MasterKey::load_or_create(&nowhere), Err(Error::KeyFile { action: "create", .. })));
     }

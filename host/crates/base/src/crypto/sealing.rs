@@ -39,16 +39,16 @@ impl Sealing {
 
     /// See [`MasterKey::open`](super::MasterKey::open).
     pub(super) fn open(&self, context: &str, sealed: &Sealed) -> Result<Secret, Error> {
-        let body = sealed.0.strip_prefix(PREFIX).ok_or(Error::SealedForm)?;
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(body).map_err(|_| Error::SealedForm)?;
-        let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES).ok_or(Error::SealedForm)?;
+        let body = sealed.0.strip_prefix(PREFIX).ok_or(Error::MalformedCiphertext)?;
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(body).map_err(|_| Error::MalformedCiphertext)?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES).ok_or(Error::MalformedCiphertext)?;
         let aad = associated(context);
         let opened = self
             .0
             .decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &aad })
-            .map_err(|_| Error::SealedShut)?;
+            .map_err(|_| Error::DecryptionFailed)?;
         // Only text is ever encrypted, so other bytes cannot have a valid tag.
-        String::from_utf8(opened).map(Secret::new).map_err(|_| Error::SealedShut)
+        String::from_utf8(opened).map(Secret::new).map_err(|_| Error::DecryptionFailed)
     }
 }
 
@@ -71,8 +71,8 @@ mod tests {
         let sealed = key.seal("acme/sub_1", &secret());
         assert!(sealed.0.starts_with("v1."));
         assert_eq!(key.open("acme/sub_1", &sealed).unwrap().expose(), "whsec_not-to-be-seen");
-        assert!(matches!(key.open("evil/sub_1", &sealed), Err(Error::SealedShut)));
-        assert!(matches!(MasterKey::generate().open("acme/sub_1", &sealed), Err(Error::SealedShut)));
+        assert!(matches!(key.open("evil/sub_1", &sealed), Err(Error::DecryptionFailed)));
+        assert!(matches!(MasterKey::generate().open("acme/sub_1", &sealed), Err(Error::DecryptionFailed)));
         assert_ne!(sealed, key.seal("acme/sub_1", &secret()), "a nonce is never used twice");
     }
 
@@ -85,7 +85,7 @@ mod tests {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             let changed = Sealed(format!("v1.{}", BASE64_URL_SAFE_NO_PAD.encode(changed)));
-            assert!(matches!(key.open("c", &changed), Err(Error::SealedShut)), "byte {at}");
+            assert!(matches!(key.open("c", &changed), Err(Error::DecryptionFailed)), "byte {at}");
         }
     }
 
@@ -93,7 +93,7 @@ mod tests {
     fn refuses_other_forms() {
         let key = MasterKey::generate();
         for bad in ["", "v1.", "v1.AAAA", "v2.AAAA", "v1.####", "plain"] {
-            assert!(matches!(key.open("c", &Sealed(bad.to_owned())), Err(Error::SealedForm)), "{bad}");
+            assert!(matches!(key.open("c", &Sealed(bad.to_owned())), Err(Error::MalformedCiphertext)), "{bad}");
         }
         let empty = key.seal("c", &Secret::new(String::new()));
         assert_eq!(key.open("c", &empty).unwrap().expose(), "");

@@ -9,11 +9,11 @@ use setgate_domain::time::Timestamp;
 /// Capacity of a bucket, in seconds of its rate.
 const BURST_S: u64 = 4;
 /// Number of buckets above which full ones are evicted.
-const BUCKETS_KEPT: usize = 1_000;
+const BUCKETS_MAX: usize = 1_000;
 
 /// The buckets of all tenants. Kept in memory, so they are full after a restart.
 #[derive(Debug, Default)]
-pub struct ByteRate(Mutex<HashMap<TenantId, Bucket>>);
+pub struct ByteRateLimiter(Mutex<HashMap<TenantId, Bucket>>);
 
 /// The tokens left at a time. Negative after a body that was larger than the rest.
 #[derive(Debug, Clone, Copy)]
@@ -32,10 +32,10 @@ impl Bucket {
     }
 }
 
-impl ByteRate {
+impl ByteRateLimiter {
     /// Takes tokens for a body. False if the bucket is empty. A body may take more than the remaining tokens, so that
     /// no body is too large for its tenant's rate. A rate of 0 means unlimited.
-    pub fn take(&self, tenant: &TenantId, bytes: usize, per_second: u64, now: Timestamp) -> bool {
+    pub fn try_take(&self, tenant: &TenantId, bytes: usize, per_second: u64, now: Timestamp) -> bool {
         if per_second == 0 {
             return true;
         }
@@ -51,7 +51,7 @@ impl ByteRate {
             bucket.left = bucket.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
             return true;
         }
-        if buckets.len() >= BUCKETS_KEPT {
+        if buckets.len() >= BUCKETS_MAX {
             buckets.retain(|_, bucket| bucket.filled(per_second, now).left < full.left);
         }
         let left = full.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -70,24 +70,27 @@ mod tests {
 
     #[test]
     fn so_many_bytes_in_a_second_after_a_burst_for_each_tenant_by_itself() {
-        let rate = ByteRate::default();
+        let rate = ByteRateLimiter::default();
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
-        let burst = (0..9).filter(|_| rate.take(&a, 500, 1_000, at(0))).count();
+        let burst = (0..9).filter(|_| rate.try_take(&a, 500, 1_000, at(0))).count();
         assert_eq!(burst, 8, "four seconds of it");
-        assert!(rate.take(&b, 500, 1_000, at(0)), "another tenant has its own");
-        assert!(!rate.take(&a, 1, 1_000, at(0)) && rate.take(&a, 1_500, 1_000, at(1)), "something is left, so it goes");
-        assert!(!rate.take(&a, 1, 1_000, at(1_400)), "and is paid for");
-        assert!(rate.take(&a, 1, 1_000, at(1_600)));
-        assert!(!rate.take(&a, 1, 1_000, at(-9_000)) || rate.take(&a, 1, 1_000, at(1_600)), "set back");
-        assert!((0..99).all(|_| rate.take(&a, 1 << 30, 0, at(1_600))), "0 is no bound");
+        assert!(rate.try_take(&b, 500, 1_000, at(0)), "another tenant has its own");
+        assert!(
+            !rate.try_take(&a, 1, 1_000, at(0)) && rate.try_take(&a, 1_500, 1_000, at(1)),
+            "something is left, so it goes"
+        );
+        assert!(!rate.try_take(&a, 1, 1_000, at(1_400)), "and is paid for");
+        assert!(rate.try_take(&a, 1, 1_000, at(1_600)));
+        assert!(!rate.try_take(&a, 1, 1_000, at(-9_000)) || rate.try_take(&a, 1, 1_000, at(1_600)), "set back");
+        assert!((0..99).all(|_| rate.try_take(&a, 1 << 30, 0, at(1_600))), "0 is no bound");
     }
 
     #[test]
     fn full_buckets_are_forgotten() {
-        let rate = ByteRate::default();
-        for number in 0..3 * BUCKETS_KEPT as i64 {
-            assert!(rate.take(&format!("t{number}").parse().unwrap(), 1, 1_000, at(number * 1_000)));
+        let rate = ByteRateLimiter::default();
+        for number in 0..3 * BUCKETS_MAX as i64 {
+            assert!(rate.try_take(&format!("t{number}").parse().unwrap(), 1, 1_000, at(number * 1_000)));
         }
-        assert!(rate.0.lock().unwrap().len() <= BUCKETS_KEPT);
+        assert!(rate.0.lock().unwrap().len() <= BUCKETS_MAX);
     }
 }

@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Waker};
 
 use setgate_domain::id::TenantId;
 
-pub use byte_rate::ByteRate;
+pub use byte_rate::ByteRateLimiter;
 pub use tenant_semaphores::TenantSemaphores;
 
 /// Idle tenants whose accounts are retained. Above this number, accounts without debt are dropped.
@@ -34,7 +34,7 @@ const BEHIND_COSTS_MAX: u64 = 256;
 
 /// The limits of a [`Scheduler`].
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct FairLimits {
     /// Number of slots.
     pub permits: usize,
     /// Limit for the slots of one tenant.
@@ -42,24 +42,24 @@ pub struct Bounds {
     /// If set, a tenant gets another slot only while it holds fewer slots than are free. For slots that are held for a
     /// long time: a tenant without any then finds a free one, regardless of the number of other tenants that hold
     /// slots.
-    pub leaves_free: bool,
+    pub reserve_for_idle_tenants: bool,
     /// Limit for one tenant's queue. It applies only to requests that ask for it.
-    pub waiting_per_tenant_max: usize,
+    pub queued_per_tenant_max: usize,
     /// Estimated cost of a grant until its actual cost is known.
-    pub cost: u64,
+    pub estimated_cost: u64,
 }
 
-impl Bounds {
+impl FairLimits {
     /// Whether a tenant with `holds` slots may get another one while `held` slots are in use in total.
     fn allows(&self, holds: usize, held: usize) -> bool {
         let free = self.permits.saturating_sub(held);
-        free > 0 && holds < self.per_tenant_max && !(self.leaves_free && holds >= free)
+        free > 0 && holds < self.per_tenant_max && !(self.reserve_for_idle_tenants && holds >= free)
     }
 }
 
 /// The scheduler: slots in use, queues, and the next grant. Pure.
 pub struct Scheduler {
-    bounds: Bounds,
+    limits: FairLimits,
     held: usize,
     tenants: HashMap<TenantId, Account>,
     /// The largest account value at which a slot was granted.
@@ -85,15 +85,15 @@ pub enum Decision {
     Granted,
     Queued(Ticket),
     /// The tenant's queue is full.
-    Full,
+    QueueFull,
 }
 
 impl Scheduler {
-    pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, held: 0, tenants: HashMap::new(), served_at: 0, grants: 0, tickets: 0 }
+    pub fn new(limits: FairLimits) -> Self {
+        Self { limits, held: 0, tenants: HashMap::new(), served_at: 0, grants: 0, tickets: 0 }
     }
 
-    /// Requests a slot. If `bounded` is set and the tenant's queue has reached `waiting_per_tenant_max`, the request is
+    /// Requests a slot. If `bounded` is set and the tenant's queue has reached `queued_per_tenant_max`, the request is
     /// refused.
     pub fn request(&mut self, tenant: &TenantId, bounded: bool) -> Decision {
         if !self.tenants.contains_key(tenant) {
@@ -101,20 +101,20 @@ impl Scheduler {
             self.tenants.insert(tenant.clone(), Account::default());
         }
         let others_are_at = self.level(|other| other != tenant);
-        let Some(account) = self.tenants.get_mut(tenant) else { return Decision::Full };
+        let Some(account) = self.tenants.get_mut(tenant) else { return Decision::QueueFull };
         if account.waiting.is_empty() {
             account.used = account.used.max(others_are_at);
         }
         // While a slot is free, no request that could use it is queued, because released slots are granted immediately.
-        if self.bounds.allows(account.holds, self.held) {
+        if self.limits.allows(account.holds, self.held) {
             self.served_at = self.served_at.max(account.used);
-            account.grant(self.bounds.cost);
+            account.grant(self.limits.estimated_cost);
             self.held += 1;
             self.grants += 1;
             return Decision::Granted;
         }
-        if bounded && account.waiting.len() >= self.bounds.waiting_per_tenant_max {
-            return Decision::Full;
+        if bounded && account.waiting.len() >= self.limits.queued_per_tenant_max {
+            return Decision::QueueFull;
         }
         self.tickets += 1;
         account.waiting.push_back(self.tickets);
@@ -127,8 +127,10 @@ impl Scheduler {
         self.held = self.held.saturating_sub(1);
         if let Some(account) = self.tenants.get_mut(tenant) {
             account.holds = account.holds.saturating_sub(1);
-            account.used =
-                account.used.saturating_sub(self.bounds.cost).saturating_add(cost.unwrap_or(self.bounds.cost));
+            account.used = account
+                .used
+                .saturating_sub(self.limits.estimated_cost)
+                .saturating_add(cost.unwrap_or(self.limits.estimated_cost));
         }
     }
 
@@ -154,19 +156,19 @@ impl Scheduler {
 
     /// Grants a free slot to the next request, if there are both.
     pub fn next_ticket(&mut self) -> Option<Ticket> {
-        if self.held >= self.bounds.permits {
+        if self.held >= self.limits.permits {
             return None;
         }
-        let (bounds, held) = (self.bounds, self.held);
+        let (limits, held) = (self.limits, self.held);
         let account = self
             .tenants
             .values_mut()
-            .filter(|account| !account.waiting.is_empty() && bounds.allows(account.holds, held))
+            .filter(|account| !account.waiting.is_empty() && limits.allows(account.holds, held))
             // Tickets increase, so of two tenants with equal usage the one that has waited longer is served.
             .min_by_key(|account| (account.used, account.waiting.front().copied()))?;
         let ticket = account.waiting.pop_front();
         self.served_at = self.served_at.max(account.used);
-        account.grant(self.bounds.cost);
+        account.grant(self.limits.estimated_cost);
         self.held += 1;
         self.grants += 1;
         ticket
@@ -174,7 +176,7 @@ impl Scheduler {
 
     /// Changes the number of slots. Slots in use beyond it are not revoked. The caller must then call [`Self::next_ticket`].
     pub fn set_permits(&mut self, permits: usize) {
-        self.bounds.permits = permits;
+        self.limits.permits = permits;
     }
 
     pub fn has_waiters(&self) -> bool {
@@ -196,7 +198,7 @@ impl Scheduler {
     /// It does not start at [`Self::served_at`]: with several slots, this may be far ahead of a tenant that is still
     /// being served, and a new tenant would have to wait until that one has caught up.
     fn level(&self, of: impl Fn(&TenantId) -> bool) -> u64 {
-        let cost = self.bounds.cost;
+        let cost = self.limits.estimated_cost;
         let active = self.tenants.iter().filter(|(tenant, account)| account.is_active() && of(tenant));
         // Without the estimated costs of the slots in use.
         let paid = active.map(|(_, account)| account.used.saturating_sub(cost.saturating_mul(account.holds as u64)));
@@ -205,7 +207,7 @@ impl Scheduler {
 
     /// The lowest allowed account value.
     fn least(&self) -> u64 {
-        self.served_at.saturating_sub(self.bounds.cost.saturating_mul(BEHIND_COSTS_MAX))
+        self.served_at.saturating_sub(self.limits.estimated_cost.saturating_mul(BEHIND_COSTS_MAX))
     }
 }
 
@@ -243,11 +245,11 @@ enum QueueEntry {
 
 /// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum AcquireError {
     /// The host is shutting down.
     Closed,
     /// The tenant's queue is full.
-    Full,
+    QueueFull,
 }
 
 /// A slot, released on drop.
@@ -256,7 +258,7 @@ pub struct Permit {
     tenant: TenantId,
     after: u64,
     /// Whether the slot has been released already.
-    over: bool,
+    released: bool,
 }
 
 /// A queued request. Dropping it removes it from the queue.
@@ -268,46 +270,50 @@ pub struct Acquire {
 }
 
 /// The result of [`FairSemaphore::request`].
-pub enum Acquired {
+pub enum AcquireOutcome {
     Granted(Permit),
     Queued(Acquire),
 }
 
 impl FairSemaphore {
-    pub fn new(bounds: Bounds) -> Self {
-        Self(Arc::new(Mutex::new(State { scheduler: Scheduler::new(bounds), queue: HashMap::new(), closed: false })))
+    pub fn new(limits: FairLimits) -> Self {
+        Self(Arc::new(Mutex::new(State { scheduler: Scheduler::new(limits), queue: HashMap::new(), closed: false })))
     }
 
     /// Waits for a slot, regardless of the length of the tenant's queue.
-    pub async fn acquire(&self, tenant: &TenantId) -> Result<Permit, Refused> {
+    pub async fn acquire(&self, tenant: &TenantId) -> Result<Permit, AcquireError> {
         match self.request(tenant, false)? {
-            Acquired::Granted(permit) => Ok(permit),
-            Acquired::Queued(wait) => wait.await,
+            AcquireOutcome::Granted(permit) => Ok(permit),
+            AcquireOutcome::Queued(wait) => wait.await,
         }
     }
 
     /// Waits for a slot, unless the tenant's queue is full.
-    pub async fn acquire_bounded(&self, tenant: &TenantId) -> Result<Permit, Refused> {
+    pub async fn acquire_bounded(&self, tenant: &TenantId) -> Result<Permit, AcquireError> {
         match self.request(tenant, true)? {
-            Acquired::Granted(permit) => Ok(permit),
-            Acquired::Queued(wait) => wait.await,
+            AcquireOutcome::Granted(permit) => Ok(permit),
+            AcquireOutcome::Queued(wait) => wait.await,
         }
     }
 
     /// Returns a slot, or a queued request.
-    pub fn request(&self, tenant: &TenantId, bounded: bool) -> Result<Acquired, Refused> {
+    pub fn request(&self, tenant: &TenantId, bounded: bool) -> Result<AcquireOutcome, AcquireError> {
         let mut state = self.lock();
         if state.closed {
-            return Err(Refused::Closed);
+            return Err(AcquireError::Closed);
         }
         match state.scheduler.request(tenant, bounded) {
-            Decision::Granted => Ok(Acquired::Granted(self.permit(tenant, 0))),
+            Decision::Granted => Ok(AcquireOutcome::Granted(self.permit(tenant, 0))),
             Decision::Queued(ticket) => {
                 let since = state.scheduler.grants;
                 state.queue.insert(ticket, QueueEntry::Waiting { waker: None, since });
-                Ok(Acquired::Queued(Acquire { semaphore: self.clone(), tenant: tenant.clone(), ticket: Some(ticket) }))
+                Ok(AcquireOutcome::Queued(Acquire {
+                    semaphore: self.clone(),
+                    tenant: tenant.clone(),
+                    ticket: Some(ticket),
+                }))
             }
-            Decision::Full => Err(Refused::Full),
+            Decision::QueueFull => Err(AcquireError::QueueFull),
         }
     }
 
@@ -329,7 +335,7 @@ impl FairSemaphore {
     }
 
     fn permit(&self, tenant: &TenantId, after: u64) -> Permit {
-        Permit { semaphore: self.clone(), tenant: tenant.clone(), after, over: false }
+        Permit { semaphore: self.clone(), tenant: tenant.clone(), after, released: false }
     }
 
     /// Changes the line and grants free slots. Wakers run without the lock.
@@ -379,13 +385,13 @@ impl Permit {
 
     /// Releases the slot with its actual cost.
     pub fn release(mut self, cost: u64) {
-        self.over = true;
+        self.released = true;
         self.semaphore.change(|state| state.scheduler.release(&self.tenant, Some(cost)));
     }
 
     /// Releases the slot with its actual cost, and queues a request for the next one.
     pub fn release_and_queue(mut self, cost: u64) -> Acquire {
-        self.over = true;
+        self.released = true;
         let (semaphore, tenant) = (self.semaphore.clone(), self.tenant.clone());
         let ticket = semaphore.change(|state| {
             let ticket = state.scheduler.release_and_queue(&tenant, cost);
@@ -399,20 +405,20 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if !self.over {
+        if !self.released {
             self.semaphore.change(|state| state.scheduler.release(&self.tenant, None));
         }
     }
 }
 
 impl Future for Acquire {
-    type Output = Result<Permit, Refused>;
+    type Output = Result<Permit, AcquireError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(ticket) = self.ticket else { return Poll::Ready(Err(Refused::Closed)) };
+        let Some(ticket) = self.ticket else { return Poll::Ready(Err(AcquireError::Closed)) };
         let mut state = self.semaphore.lock();
         if state.closed {
-            return Poll::Ready(Err(Refused::Closed)); // the ticket is given back by drop
+            return Poll::Ready(Err(AcquireError::Closed)); // the ticket is given back by drop
         }
         match state.queue.get_mut(&ticket) {
             Some(QueueEntry::Waiting { waker, .. }) => {
@@ -428,7 +434,7 @@ impl Future for Acquire {
                 self.ticket = None;
                 Poll::Ready(Ok(self.semaphore.permit(&self.tenant, after)))
             }
-            None => Poll::Ready(Err(Refused::Closed)), // polled again after its end
+            None => Poll::Ready(Err(AcquireError::Closed)), // polled again after its end
         }
     }
 }

@@ -26,7 +26,7 @@ impl<K: Clone + Eq + Hash> TenantSemaphores<K> {
     }
 
     /// The permits of a tenant.
-    pub fn of(&self, tenant: &K) -> Arc<Semaphore> {
+    pub fn get(&self, tenant: &K) -> Arc<Semaphore> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = tenants.get(tenant).and_then(Weak::upgrade) {
             return share;

@@ -2,8 +2,13 @@
 
 use super::*;
 
-const ONE_EACH: Bounds =
-    Bounds { permits: 1, per_tenant_max: 1, leaves_free: false, waiting_per_tenant_max: 2, cost: 1 };
+const ONE_EACH: FairLimits = FairLimits {
+    permits: 1,
+    per_tenant_max: 1,
+    reserve_for_idle_tenants: false,
+    queued_per_tenant_max: 2,
+    estimated_cost: 1,
+};
 
 fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -16,8 +21,8 @@ struct Story {
 }
 
 impl Story {
-    fn new(bounds: Bounds) -> Self {
-        Self { scheduler: Scheduler::new(bounds), asked: HashMap::new() }
+    fn new(limits: FairLimits) -> Self {
+        Self { scheduler: Scheduler::new(limits), asked: HashMap::new() }
     }
 
     fn asks(&mut self, name: &'static str) -> Decision {
@@ -79,7 +84,7 @@ fn one_who_comes_new_waits_for_one_turn_of_each_other_at_the_most() {
 
 #[test]
 fn turns_are_paid_for_by_what_they_cost() {
-    let mut story = Story::new(Bounds { cost: 10, ..ONE_EACH });
+    let mut story = Story::new(FairLimits { estimated_cost: 10, ..ONE_EACH });
     story.asks("long");
     for _ in 0..40 {
         story.asks("long");
@@ -125,7 +130,7 @@ fn idle_time_is_not_saved_up_and_lone_use_is_not_held_against_anybody() {
 
 #[test]
 fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
-    let mut story = Story::new(Bounds { permits: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
+    let mut story = Story::new(FairLimits { permits: 2, per_tenant_max: 2, estimated_cost: 10, ..ONE_EACH });
     // `a` had a very long grant, and its next one starts far ahead of `b`.
     story.asks("a");
     story.asks("b");
@@ -144,7 +149,7 @@ fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
 
 #[test]
 fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
-    let mut story = Story::new(Bounds { permits: 2, per_tenant_max: 2, cost: 10, ..ONE_EACH });
+    let mut story = Story::new(FairLimits { permits: 2, per_tenant_max: 2, estimated_cost: 10, ..ONE_EACH });
     // `a` takes all available slots. `b` always has one and uses little of it.
     story.asks("b");
     story.asks("a");
@@ -173,7 +178,7 @@ fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
 
 #[test]
 fn a_tenant_at_its_bound_waits_while_others_do_not() {
-    let mut story = Story::new(Bounds { permits: 3, per_tenant_max: 2, ..ONE_EACH });
+    let mut story = Story::new(FairLimits { permits: 3, per_tenant_max: 2, ..ONE_EACH });
     assert_eq!(story.asks("busy"), Decision::Granted);
     assert_eq!(story.asks("busy"), Decision::Granted);
     assert!(matches!(story.asks("busy"), Decision::Queued(_)));
@@ -184,8 +189,8 @@ fn a_tenant_at_its_bound_waits_while_others_do_not() {
 
 #[test]
 fn tenants_that_hold_on_leave_places_for_one_that_holds_none() {
-    let bounds = Bounds { permits: 8, per_tenant_max: 8, leaves_free: true, ..ONE_EACH };
-    let mut scheduler = Scheduler::new(bounds);
+    let limits = FairLimits { permits: 8, per_tenant_max: 8, reserve_for_idle_tenants: true, ..ONE_EACH };
+    let mut scheduler = Scheduler::new(limits);
     let mut held = 0;
     for _ in 0..8 {
         held +=
@@ -208,11 +213,11 @@ fn the_line_of_each_tenant_is_bounded_for_itself() {
     assert_eq!(scheduler.request(&a, true), Decision::Granted);
     assert!(matches!(scheduler.request(&a, true), Decision::Queued(_)));
     let Decision::Queued(second) = scheduler.request(&a, true) else { panic!("two may wait") };
-    assert_eq!(scheduler.request(&a, true), Decision::Full);
+    assert_eq!(scheduler.request(&a, true), Decision::QueueFull);
     assert!(matches!(scheduler.request(&b, true), Decision::Queued(_)), "another tenant's line is its own");
     assert!(matches!(scheduler.request(&a, false), Decision::Queued(_)), "who may not be refused waits");
     scheduler.cancel(&a, second);
-    assert_eq!(scheduler.request(&a, true), Decision::Full, "three, less one");
+    assert_eq!(scheduler.request(&a, true), Decision::QueueFull, "three, less one");
 }
 
 #[test]
@@ -229,7 +234,7 @@ fn an_exchange_lets_others_go_first_and_keeps_the_account() {
 
 #[test]
 fn more_places_are_given_out_and_fewer_are_waited_for() {
-    let mut story = Story::new(Bounds { per_tenant_max: 9, ..ONE_EACH });
+    let mut story = Story::new(FairLimits { per_tenant_max: 9, ..ONE_EACH });
     story.asks("a");
     story.asks("b");
     story.asks("b");
@@ -254,7 +259,7 @@ fn tenants_that_are_gone_are_forgotten() {
 
 fn waiting(semaphore: &FairSemaphore, name: &str) -> Acquire {
     match semaphore.request(&tenant(name), false) {
-        Ok(Acquired::Queued(wait)) => wait,
+        Ok(AcquireOutcome::Queued(wait)) => wait,
         _ => panic!("expected a queued request"),
     }
 }
@@ -282,7 +287,7 @@ async fn dropping_what_waits_gives_its_place_in_line_back() {
     // `c` was granted the slot and never polled.
     drop(granted);
     drop(last.await.unwrap());
-    assert!(matches!(semaphore.request(&tenant("e"), false), Ok(Acquired::Granted(_))));
+    assert!(matches!(semaphore.request(&tenant("e"), false), Ok(AcquireOutcome::Granted(_))));
     assert!(semaphore.lock().queue.is_empty() && !semaphore.has_waiters());
 }
 
@@ -293,7 +298,7 @@ async fn closing_ends_the_waiting() {
     let waits = tokio::spawn(waiting(&semaphore, "b"));
     tokio::task::yield_now().await;
     semaphore.close();
-    assert_eq!(waits.await.unwrap().err(), Some(Refused::Closed));
-    assert_eq!(semaphore.acquire(&tenant("b")).await.err(), Some(Refused::Closed));
+    assert_eq!(waits.await.unwrap().err(), Some(AcquireError::Closed));
+    assert_eq!(semaphore.acquire(&tenant("b")).await.err(), Some(AcquireError::Closed));
     drop(held);
 }

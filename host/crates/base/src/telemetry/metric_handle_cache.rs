@@ -33,15 +33,15 @@ impl<K, H> Default for MetricHandleCache<K, H> {
 
 impl<K: Eq + Hash, H: Clone> MetricHandleCache<K, H> {
     /// The cached handle of a key. If there is none, `make` creates it.
-    pub fn of<Q>(&self, key: &Q, make: impl FnOnce() -> H) -> H
+    pub fn get_or_create<Q>(&self, key: &Q, make: impl FnOnce() -> H) -> H
     where
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + Eq + Hash + ?Sized,
     {
-        self.of_at(Instant::now(), key, make)
+        self.get_or_create_at(Instant::now(), key, make)
     }
 
-    fn of_at<Q>(&self, now: Instant, key: &Q, make: impl FnOnce() -> H) -> H
+    fn get_or_create_at<Q>(&self, now: Instant, key: &Q, make: impl FnOnce() -> H) -> H
     where
         K: Borrow<Q>,
         Q: ToOwned<Owned = K> + Eq + Hash + ?Sized,
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn handles_are_kept_for_a_minute_and_no_longer() {
         let handles = MetricHandleCache::<String, Arc<()>>::default();
-        let of = |at, key: &str| handles.of_at(at, key, Arc::default);
+        let of = |at, key: &str| handles.get_or_create_at(at, key, Arc::default);
         let begin = Instant::now();
         let first = of(begin, "first");
         assert!(Arc::ptr_eq(&first, &of(begin + LIFETIME / 2, "first")));

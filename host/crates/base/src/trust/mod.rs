@@ -1,8 +1,8 @@
 //! Trusted certificates of receivers (crate `setgate_egress`) and of the clients of a listener (the host's `http`).
 
-mod anchors;
-mod clients;
-mod facts;
+mod certificate_info;
+mod client_verifier;
+mod trust_anchors;
 
-pub use anchors::{Anchors, check_as_it_is};
-pub use facts::Facts;
+pub use certificate_info::CertificateInfo;
+pub use trust_anchors::{TrustAnchors, check_pinned};

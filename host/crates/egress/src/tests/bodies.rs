@@ -127,7 +127,7 @@ async fn an_answer_before_the_whole_request_was_read_counts() {
         })
         .await;
         let plain = Plain::to(&format!("http://127.0.0.1:{port}/"));
-        let exchange = egress(open()).post(Post { body: large(), ..plain.post() }).await;
+        let exchange = egress(open()).post(PostRequest { body: large(), ..plain.post() }).await;
         assert_eq!(incomplete(&exchange.outcome).0, status, "{exchange:?}");
     }
 }
@@ -143,7 +143,7 @@ async fn a_request_that_is_cut_off_without_an_answer_fails() {
     })
     .await;
     let plain = Plain::to(&format!("http://127.0.0.1:{port}/"));
-    let exchange = egress(open()).post(Post { body: large(), ..plain.post() }).await;
+    let exchange = egress(open()).post(PostRequest { body: large(), ..plain.post() }).await;
     assert_failed(&exchange.outcome, ErrorClass::Broken, "before the request was sent");
     assert_eq!(connections.load(Ordering::SeqCst), 4, "it is sent again so often and no more");
 }

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::watch;
 
-use super::super::failure::own_fault;
+use super::super::failure::host_shortage;
 use super::*;
 
 /// A resolver that does not answer names that begin with `dead` until they are released. All other names resolve to
@@ -128,7 +128,7 @@ async fn waiting_for_a_place_takes_nothing_from_the_time_of_an_attempt() {
         resolver.released.send_replace(true);
     };
     let (exchange, ()) = tokio::join!(egress.post(plain.post()), release);
-    assert!(exchange.outcome.is_success() && exchange.own_fault.is_none(), "{exchange:?}");
+    assert!(exchange.outcome.is_success() && exchange.host_shortage.is_none(), "{exchange:?}");
     assert!(exchange.latency_us < 1_400_000, "nor is it the receiver's latency: {exchange:?}");
 }
 
@@ -157,14 +157,14 @@ async fn the_proxys_name_needs_no_place_of_a_tenants() {
 
 #[test]
 fn what_this_host_is_short_of_is_told_from_what_a_receiver_does() {
-    let said = |code| own_fault(&io::Error::from_raw_os_error(code));
+    let said = |code| host_shortage(&io::Error::from_raw_os_error(code));
     let cases = [
-        (24, Some(OwnFault::Descriptors)),
-        (23, Some(OwnFault::Descriptors)),
-        (12, Some(OwnFault::Memory)),
-        (105, Some(OwnFault::Memory)),
-        (99, Some(OwnFault::Ports)),
-        (11, Some(OwnFault::Ports)),
+        (24, Some(HostShortage::Descriptors)),
+        (23, Some(HostShortage::Descriptors)),
+        (12, Some(HostShortage::Memory)),
+        (105, Some(HostShortage::Memory)),
+        (99, Some(HostShortage::Ports)),
+        (11, Some(HostShortage::Ports)),
         (111, None),
         (104, None),
         (110, None),
@@ -174,5 +174,5 @@ fn what_this_host_is_short_of_is_told_from_what_a_receiver_does() {
     for (code, expected) in cases {
         assert_eq!(said(code), expected, "{code}");
     }
-    assert_eq!(own_fault(&io::Error::other("no such name")), None);
+    assert_eq!(host_shortage(&io::Error::other("no such name")), None);
 }

@@ -46,25 +46,30 @@ struct Plain {
     tenant: TenantId,
     endpoint: Destination,
     secrets: Redactor,
-    identity: Identity,
+    identity: TlsIdentity,
 }
 
 impl Plain {
     fn to(url: &str) -> Self {
         let endpoint = Destination::parse(url).unwrap();
-        Self { tenant: "acme".parse().unwrap(), endpoint, secrets: Redactor::default(), identity: Identity::default() }
+        Self {
+            tenant: "acme".parse().unwrap(),
+            endpoint,
+            secrets: Redactor::default(),
+            identity: TlsIdentity::default(),
+        }
     }
 
-    fn post(&self) -> Post<'_> {
-        Post {
+    fn post(&self) -> PostRequest<'_> {
+        PostRequest {
             tenant: &self.tenant,
             endpoint: &self.endpoint,
             identity: &self.identity,
-            secrets: &self.secrets,
+            redactor: &self.secrets,
             headers: &[],
             content_type: "application/json",
             body: Bytes::from_static(BODY.as_bytes()),
-            within: None,
+            timeout: None,
         }
     }
 }
@@ -173,7 +178,7 @@ async fn a_request_is_as_it_was_given() {
     let endpoint = Destination::parse(&format!("http://127.0.0.1:{port}/in?a=b#part")).unwrap().with_headers(own);
     let plain = Plain { endpoint, ..Plain::to("http://x/") };
     let headers = [("webhook-id", "dlv_1".to_owned()), ("x-hub-signature", "sha256=00".to_owned())];
-    let post = Post { headers: &headers, content_type: "application/secevent+jwt", ..plain.post() };
+    let post = PostRequest { headers: &headers, content_type: "application/secevent+jwt", ..plain.post() };
     let exchange = egress(open()).post(post).await;
     assert!(exchange.outcome.is_success() && exchange.latency_us > 0, "{exchange:?}");
     let request = requests.recv().await.unwrap();
@@ -367,7 +372,7 @@ async fn plain_http_and_own_listeners_are_refused() {
 async fn what_cannot_stand_in_a_request_is_unsendable() {
     let headers = [("webhook-id", "a\r\nb".to_owned())];
     let plain = Plain::to("https://receiver.example/");
-    let exchange = egress(open()).post(Post { headers: &headers, ..plain.post() }).await;
+    let exchange = egress(open()).post(PostRequest { headers: &headers, ..plain.post() }).await;
     assert_failed(&exchange.outcome, ErrorClass::Unsendable, "`webhook-id`");
 }
 

@@ -21,7 +21,7 @@ async fn what_was_sent_is_what_the_receiver_read_without_the_secrets() {
     let endpoint = Destination::parse(&format!("http://127.0.0.1:{port}/in?token=hush")).unwrap().with_headers(own);
     let plain = Plain { endpoint, ..Plain::to("http://x/") };
     let headers = [("webhook-id", "dlv_1".to_owned()), ("webhook-signature", "v1,abc".to_owned())];
-    let exchange = egress(open()).post(Post { headers: &headers, ..plain.post() }).await;
+    let exchange = egress(open()).post(PostRequest { headers: &headers, ..plain.post() }).await;
 
     let sent = exchange.sent.unwrap();
     assert_eq!(sent.url, format!("http://127.0.0.1:{port}/***sh"));
@@ -61,8 +61,8 @@ async fn the_answers_headers_are_kept_bounded_and_without_cookies() {
     };
     let all: Vec<String> = headers(open()).await;
     assert_eq!(all, ["server=one", "set-cookie=***", "x-trace=abcdef", "content-length=0"]);
-    assert_eq!(headers(Options { response_headers_kept: 1, ..open() }).await, ["server=one"]);
-    let short = Options { response_header_bytes_kept: 9 + 13 + 10, ..open() };
+    assert_eq!(headers(Options { response_headers_stored_max: 1, ..open() }).await, ["server=one"]);
+    let short = Options { response_header_bytes_stored_max: 9 + 13 + 10, ..open() };
     assert_eq!(headers(short).await, ["server=one", "set-cookie=***", "x-trace=abc"]);
 }
 

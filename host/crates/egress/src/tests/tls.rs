@@ -51,8 +51,8 @@ impl Authority {
     }
 
     /// An identity that trusts only this authority.
-    pub(super) fn trusted(&self) -> Identity {
-        Identity { ca_pem: Some(self.pem()), client: None }
+    pub(super) fn trusted(&self) -> TlsIdentity {
+        TlsIdentity { ca_pem: Some(self.pem()), client: None }
     }
 }
 
@@ -151,7 +151,7 @@ pub(super) async fn tls_receiver(issued: &Issued, alpn: &[&str], asks: Asks<'_>)
 }
 
 /// An attempt with that identity.
-pub(super) async fn post_as(egress: &Egress, url: &str, identity: Identity) -> Outcome {
+pub(super) async fn post_as(egress: &Egress, url: &str, identity: TlsIdentity) -> Outcome {
     let plain = Plain { identity, ..Plain::to(url) };
     let mut outcome = egress.post(plain.post()).await.outcome;
     if let Outcome::Answered { headers, .. } = &mut outcome {
@@ -226,7 +226,7 @@ async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints() {
     for alpn in [["h2"].as_slice(), &[]] {
         let (port, _) = tls_receiver(&servers.issue("localhost"), alpn, Asks::Always(&clients)).await;
         let (egress, url) = (egress(open()), format!("https://localhost:{port}/"));
-        let with = |client| Identity { client, ..servers.trusted() };
+        let with = |client| TlsIdentity { client, ..servers.trusted() };
         assert_failed(&post_as(&egress, &url, with(None)).await, ErrorClass::Tls, "");
         assert_failed(&post_as(&egress, &url, with(strangers.client())).await, ErrorClass::Tls, "");
         match post_as(&egress, &url, with(mine.client())).await {
@@ -249,7 +249,7 @@ async fn connections_of_another_identity_are_not_used() {
             for (client, shown) in
                 [(one.client(), one.fingerprint()), (two.client(), two.fingerprint()), (None, "none".into())]
             {
-                let identity = Identity { client, ..servers.trusted() };
+                let identity = TlsIdentity { client, ..servers.trusted() };
                 match post_as(&egress, &url, identity).await {
                     Outcome::Answered { status: 200, body_head, .. } => {
                         assert!(body_head.ends_with(&shown), "{body_head}")
@@ -265,7 +265,7 @@ async fn connections_of_another_identity_are_not_used() {
 
 #[tokio::test]
 async fn an_identity_that_cannot_be_read_is_unsendable() {
-    let identity = Identity { ca_pem: Some("nothing".into()), client: None };
+    let identity = TlsIdentity { ca_pem: Some("nothing".into()), client: None };
     let outcome = post_as(&egress(open()), "https://localhost:1/", identity).await;
     assert_failed(&outcome, ErrorClass::Unsendable, "`tls`: there is no certificate");
 }

@@ -67,7 +67,7 @@ async fn one_attempt_may_have_less_but_not_more() {
     for (within, fires) in [(300, "within 300 ms"), (u64::from(NEVER_MS), "within 500 ms")] {
         let plain = Plain::to(&url);
         let within = Some(Duration::from_millis(within));
-        let exchange = egress(options.clone()).post(Post { within, ..plain.post() }).await;
+        let exchange = egress(options.clone()).post(PostRequest { timeout: within, ..plain.post() }).await;
         let (_, why) = incomplete(&exchange.outcome);
         assert!(why.is_some_and(|why| why.contains(fires)), "{fires}: {exchange:?}");
     }

@@ -101,7 +101,12 @@ mod tests {
     use setgate_domain::id::KeyId;
 
     fn claim(key: &str, request: &str) -> Claim {
-        setgate_base::crypto::claim(KeyId::new(NOW, 1), key, Some(TENANT.parse().unwrap()), &[request.as_bytes()])
+        setgate_base::crypto::idempotency_claim(
+            KeyId::new(NOW, 1),
+            key,
+            Some(TENANT.parse().unwrap()),
+            &[request.as_bytes()],
+        )
     }
 
     async fn change(ledger: &Ledger, claim: &Claim) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension};
-use setgate_base::crypto::{sha256, sha256_of};
+use setgate_base::crypto::{sha256, sha256_reader};
 use setgate_domain::id::{Digest, TenantId};
 use setgate_domain::time::Timestamp;
 
@@ -86,7 +86,7 @@ impl Blobs {
                     return Ok(None);
                 }
                 let mut parts = Parts { conn, digest, next: 0, part: Vec::new(), read: 0, bytes: 0, failed: None };
-                let found = sha256_of(&mut parts);
+                let found = sha256_reader(&mut parts);
                 match (parts.failed, found) {
                     (Some(error), _) => Err(error),
                     (None, Ok(found)) if found == digest.0 => Ok(Some(parts.bytes)),

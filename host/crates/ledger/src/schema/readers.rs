@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
-use setgate_base::fair::{Bounds, FairSemaphore};
+use setgate_base::fair::{FairLimits, FairSemaphore};
 use setgate_domain::id::TenantId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -35,14 +35,14 @@ impl Readers {
         let size = size.max(1);
         let idle = (0..size).map(|_| schema::open_reader(folder)).collect::<Result<_, _>>()?;
         let (idle, permits) = (Arc::new(Mutex::new(idle)), Arc::new(Semaphore::new(size as usize)));
-        let fair_share = FairSemaphore::new(Bounds {
+        let fair_share = FairSemaphore::new(FairLimits {
             permits: size as usize,
             // One connection is left to other tenants if there are several.
             per_tenant_max: (size as usize - 1).max(1),
-            leaves_free: false,
+            reserve_for_idle_tenants: false,
             // The callers limit the number of requests they accept.
-            waiting_per_tenant_max: usize::MAX,
-            cost: 1,
+            queued_per_tenant_max: usize::MAX,
+            estimated_cost: 1,
         });
         Ok(Self { folder: folder.to_owned(), idle, permits, size, fair_share })
     }

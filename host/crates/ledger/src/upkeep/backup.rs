@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
-use setgate_base::crypto::{sha256_of, write_private};
+use setgate_base::crypto::{sha256_reader, write_private_file};
 use setgate_domain::event::EventSeq;
 use setgate_domain::id::Digest;
 use setgate_domain::time::Timestamp;
@@ -126,7 +126,7 @@ pub fn back_up(ledger: &Path, to: &Path, now: Timestamp) -> Result<Manifest, Bac
     let manifest = describe(&draft, now)?;
     fs::rename(&draft, &copy).map_err(failed(&copy))?;
     let text = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from).map_err(failed(to))?;
-    write_private(&to.join(MANIFEST), ".manifest", &text).map_err(failed(to))?;
+    write_private_file(&to.join(MANIFEST), ".manifest", &text).map_err(failed(to))?;
     sync_folder(to)?;
     Ok(manifest)
 }
@@ -219,7 +219,7 @@ fn describe(copy: &Path, now: Timestamp) -> Result<Manifest, BackupError> {
 }
 
 fn digest(path: &Path) -> Result<Digest, BackupError> {
-    File::open(path).and_then(sha256_of).map(Digest).map_err(failed(path))
+    File::open(path).and_then(sha256_reader).map(Digest).map_err(failed(path))
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {

@@ -139,7 +139,7 @@ impl SlowCompiler {
         let fixture = Fixture::with(|options| {
             options.compiler = Some(program);
             options.compiles_max = 1;
-            options.compiles_waiting_per_tenant_max = 1;
+            options.compiles_queued_per_tenant_max = 1;
             options.components = Arc::new(move |_, _| {
                 told.store(true, Ordering::SeqCst);
                 Box::pin(std::future::ready(Some(guests::pass())))

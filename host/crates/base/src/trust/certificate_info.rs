@@ -6,7 +6,7 @@
 use rustls::CertificateError;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct CertificateInfo {
     /// 3 for all certificates that TLS uses today.
     pub version: u8,
     /// The issuer's name in DER, without the tag and length of its sequence.
@@ -16,9 +16,9 @@ pub struct Facts {
     /// In seconds since the Unix epoch.
     pub not_after: i64,
     /// Whether it may sign other certificates (basic constraints).
-    pub is_authority: bool,
+    pub is_ca: bool,
     /// Whether it has a subject alternative name extension.
-    pub has_alternative_names: bool,
+    pub has_subject_alt_names: bool,
     /// The common name of its subject, which identified hosts before subject alternative names.
     pub common_name: Option<String>,
 }
@@ -38,9 +38,9 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 
-impl Facts {
+impl CertificateInfo {
     /// Parses DER. `None` if it is not a certificate.
-    pub fn read(der: &[u8]) -> Option<Self> {
+    pub fn parse(der: &[u8]) -> Option<Self> {
         let mut certificate = Der(Der(der).take(SEQUENCE)?);
         let mut body = Der(certificate.take(SEQUENCE)?);
         let version = match body.take(VERSION) {
@@ -54,26 +54,19 @@ impl Facts {
         let (not_before, not_after) = (validity.time()?, validity.time()?);
         let common_name = common_name(body.take(SEQUENCE)?);
         body.take(SEQUENCE)?; // the key
-        let mut facts = Self {
-            version,
-            issuer,
-            not_before,
-            not_after,
-            is_authority: false,
-            has_alternative_names: false,
-            common_name,
-        };
+        let mut info =
+            Self { version, issuer, not_before, not_after, is_ca: false, has_subject_alt_names: false, common_name };
         // Unique ids may precede the extensions, but they are not used in practice.
         while let Some((tag, content)) = body.next() {
             if tag == EXTENSIONS {
-                facts.read_extensions(Der(content).take(SEQUENCE)?)?;
+                info.read_extensions(Der(content).take(SEQUENCE)?)?;
             }
         }
-        Some(facts)
+        Some(info)
     }
 
     /// Checks the validity period. `now_s` is in seconds since the Unix epoch.
-    pub fn check_time(&self, now_s: i64) -> Result<(), CertificateError> {
+    pub fn check_validity_period(&self, now_s: i64) -> Result<(), CertificateError> {
         if now_s < self.not_before {
             return Err(CertificateError::NotValidYet);
         }
@@ -91,10 +84,10 @@ impl Facts {
             let _is_critical = extension.take(BOOLEAN);
             let value = extension.take(OCTET_STRING)?;
             match id {
-                ALTERNATIVE_NAMES => self.has_alternative_names = true,
+                ALTERNATIVE_NAMES => self.has_subject_alt_names = true,
                 BASIC_CONSTRAINTS => {
                     let flag = Der(Der(value).take(SEQUENCE)?).take(BOOLEAN);
-                    self.is_authority = flag.is_some_and(|flag| flag.iter().any(|byte| *byte != 0));
+                    self.is_ca = flag.is_some_and(|flag| flag.iter().any(|byte| *byte != 0));
                 }
                 _ => {}
             }
@@ -184,8 +177,8 @@ mod tests {
 
     #[test]
     fn facts_are_read_from_certificates() {
-        let plain = Facts::read(&made(|_| {})).unwrap();
-        assert_eq!((plain.version, plain.is_authority, plain.has_alternative_names), (3, false, false));
+        let plain = CertificateInfo::parse(&made(|_| {})).unwrap();
+        assert_eq!((plain.version, plain.is_ca, plain.has_subject_alt_names), (3, false, false));
         // 2025-02-03 and 2051-01-01, at midnight.
         assert_eq!((plain.not_before, plain.not_after), (1_738_540_800, 2_556_144_000));
         let authority = made(|params| {
@@ -193,14 +186,14 @@ mod tests {
             params.distinguished_name.push(DnType::OrganizationName, "Acme");
             params.distinguished_name.push(DnType::CommonName, "acme root");
         });
-        let authority = Facts::read(&authority).unwrap();
-        assert!(authority.is_authority && !authority.has_alternative_names);
+        let authority = CertificateInfo::parse(&authority).unwrap();
+        assert!(authority.is_ca && !authority.has_subject_alt_names);
         let explicitly_none = made(|params| {
             params.is_ca = IsCa::ExplicitNoCa;
             params.subject_alt_names = vec![rcgen::SanType::DnsName("a.example".try_into().unwrap())];
         });
-        let named = Facts::read(&explicitly_none).unwrap();
-        assert!(!named.is_authority && named.has_alternative_names);
+        let named = CertificateInfo::parse(&explicitly_none).unwrap();
+        assert!(!named.is_ca && named.has_subject_alt_names);
     }
 
     #[test]
@@ -210,19 +203,19 @@ mod tests {
             params.distinguished_name.push(DnType::OrganizationName, "Acme");
             params.distinguished_name.push(DnType::CommonName, "host.example");
         });
-        assert_eq!(Facts::read(&der).unwrap().common_name.as_deref(), Some("host.example"));
+        assert_eq!(CertificateInfo::parse(&der).unwrap().common_name.as_deref(), Some("host.example"));
     }
 
     #[test]
     fn what_is_no_certificate_is_none_and_never_a_panic() {
         let der = made(|_| {});
         for length in 0..der.len() {
-            assert_eq!(Facts::read(&der[..length]), None, "{length}");
+            assert_eq!(CertificateInfo::parse(&der[..length]), None, "{length}");
         }
         for at in 0..der.len() {
             let mut broken = der.clone();
             broken[at] ^= 0xff;
-            let _ = Facts::read(&broken);
+            let _ = CertificateInfo::parse(&broken);
         }
     }
 }

@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use setgate_base::crypto;
-use setgate_base::trust::{Anchors, Facts, check_as_it_is};
+use setgate_base::trust::{CertificateInfo, TrustAnchors, check_pinned};
 use setgate_domain::id::Digest;
 use setgate_domain::secret::Secret;
 
@@ -23,7 +23,7 @@ const LINE_CHARS: usize = 64;
 
 /// Why certificates or a key are refused. Contains no part of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IdentityError {
+pub enum TlsIdentityError {
     /// The text is longer than [`PEM_BYTES_MAX`].
     #[error("it is longer than {PEM_BYTES_MAX} bytes")]
     TooLong,
@@ -60,7 +60,7 @@ pub enum IdentityError {
         "certificate {nth} is no authority, so it is good for a receiver that shows exactly it; but {why}. Give the \
          authority that signed the receiver's certificate, or create a proper one: `{command}`"
     )]
-    NeverGood {
+    NeverValid {
         /// Position of the certificate, starting at 1.
         nth: usize,
         /// The reason.
@@ -82,13 +82,13 @@ pub struct Certificates(Vec<CertificateDer<'static>>);
 
 impl Certificates {
     /// Parses PEM text. Text between the certificates is ignored.
-    pub fn read(text: &str) -> Result<Self, IdentityError> {
+    pub fn parse(text: &str) -> Result<Self, TlsIdentityError> {
         if text.len() > PEM_BYTES_MAX {
-            return Err(IdentityError::TooLong);
+            return Err(TlsIdentityError::TooLong);
         }
         // Checked as text, because the parser skips unknown kinds, such as encrypted keys.
         if text.contains("PRIVATE KEY") {
-            return Err(IdentityError::KeyAmongCertificates);
+            return Err(TlsIdentityError::KeyAmongCertificates);
         }
         let mut found = Vec::new();
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
@@ -97,13 +97,13 @@ impl Certificates {
             }
         }
         match found.len() {
-            0 => return Err(IdentityError::Empty("certificate")),
-            count if count > CERTIFICATES_MAX => return Err(IdentityError::TooMany(count)),
+            0 => return Err(TlsIdentityError::Empty("certificate")),
+            count if count > CERTIFICATES_MAX => return Err(TlsIdentityError::TooMany(count)),
             _ => {}
         }
         for (at, certificate) in found.iter().enumerate() {
-            if Facts::read(certificate).is_some_and(|facts| facts.version < 3) {
-                return Err(IdentityError::Version { nth: at + 1, command: command("HOST") });
+            if CertificateInfo::parse(certificate).is_some_and(|info| info.version < 3) {
+                return Err(TlsIdentityError::Version { nth: at + 1, command: command("HOST") });
             }
             ParsedCertificate::try_from(certificate).map_err(|error| bad(at, &error))?;
         }
@@ -112,15 +112,15 @@ impl Certificates {
 
     /// Parses the trusted certificates of an endpoint: authorities, or the receiver's own certificate. At least one of
     /// them must be usable for `host`. `now_s` is the current time in seconds since the Unix epoch.
-    pub fn read_trusted(text: &str, host: &str, now_s: i64) -> Result<Self, IdentityError> {
-        let read = Self::read(text)?;
+    pub fn parse_trusted(text: &str, host: &str, now_s: i64) -> Result<Self, TlsIdentityError> {
+        let read = Self::parse(text)?;
         read.anchors()?;
         let mut first_unfit = None;
         for (at, der) in read.0.iter().enumerate() {
             match unfit(der, host, now_s) {
                 None => return Ok(read),
                 Some(why) => {
-                    let unfit = IdentityError::NeverGood { nth: at + 1, why, command: command(host) };
+                    let unfit = TlsIdentityError::NeverValid { nth: at + 1, why, command: command(host) };
                     first_unfit.get_or_insert(unfit);
                 }
             }
@@ -148,8 +148,8 @@ impl Certificates {
         self.0.iter().map(|der| Digest(crypto::sha256(der))).collect()
     }
 
-    pub(super) fn anchors(&self) -> Result<Anchors, IdentityError> {
-        let mut anchors = Anchors::none();
+    pub(super) fn anchors(&self) -> Result<TrustAnchors, TlsIdentityError> {
+        let mut anchors = TrustAnchors::empty();
         for (at, der) in self.0.iter().enumerate() {
             anchors.add(der.clone()).map_err(|error| bad(at, &error))?;
         }
@@ -157,18 +157,18 @@ impl Certificates {
     }
 
     /// Combines the certificates with the private key of the first one.
-    pub(super) fn certified(self, key: &Secret) -> Result<CertifiedKey, IdentityError> {
+    pub(super) fn certified_key(self, key: &Secret) -> Result<CertifiedKey, TlsIdentityError> {
         if key.expose().len() > PEM_BYTES_MAX {
-            return Err(IdentityError::TooLong);
+            return Err(TlsIdentityError::TooLong);
         }
         let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|error| match error {
-            pem::Error::NoItemsFound => IdentityError::Empty("private key without a passphrase"),
+            pem::Error::NoItemsFound => TlsIdentityError::Empty("private key without a passphrase"),
             error => in_words(error),
         })?;
         let certified = CertifiedKey::from_der(self.0, key, &ring::default_provider());
         certified.map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => IdentityError::Mismatch,
-            error => IdentityError::Key(error.to_string()),
+            rustls::Error::InconsistentKeys(_) => TlsIdentityError::Mismatch,
+            error => TlsIdentityError::Key(error.to_string()),
         })
     }
 }
@@ -176,17 +176,17 @@ impl Certificates {
 /// The decrypted TLS settings of one endpoint. Without them, the host's own authorities are trusted and no client
 /// certificate is presented.
 #[derive(Debug, Clone, Default)]
-pub struct Identity {
+pub struct TlsIdentity {
     /// PEM of the only certificates that are trusted.
     pub ca_pem: Option<String>,
     /// PEM of the client certificate with its intermediate certificates, and of its private key.
     pub client: Option<(String, Secret)>,
 }
 
-impl Identity {
+impl TlsIdentity {
     /// Whether the key belongs to the certificate.
-    pub fn check_key(certificates: &Certificates, key: &Secret) -> Result<(), IdentityError> {
-        certificates.clone().certified(key).map(drop)
+    pub fn check_key(certificates: &Certificates, key: &Secret) -> Result<(), TlsIdentityError> {
+        certificates.clone().certified_key(key).map(drop)
     }
 
     /// Identifies the settings in the client cache. `None` if there are no settings.
@@ -217,15 +217,15 @@ impl Identity {
 /// The reason why a certificate that is not an authority can never be valid for a receiver at that host. `None` if it
 /// may be valid.
 fn unfit(der: &CertificateDer<'_>, host: &str, now_s: i64) -> Option<String> {
-    let facts = Facts::read(der)?;
-    if facts.is_authority {
+    let info = CertificateInfo::parse(der)?;
+    if info.is_ca {
         return None;
     }
     // URLs contain IPv6 addresses in brackets.
     let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']')).ok()?;
-    Some(match check_as_it_is(der, &name, now_s).err()? {
+    Some(match check_pinned(der, &name, now_s).err()? {
         CertificateError::Expired => "it has expired".to_owned(),
-        CertificateError::NotValidForName if !facts.has_alternative_names => {
+        CertificateError::NotValidForName if !info.has_subject_alt_names => {
             format!("it names no host (subjectAltName), and the endpoint's is `{host}`")
         }
         CertificateError::NotValidForName => format!("it is for other hosts than the endpoint's, `{host}`"),
@@ -244,9 +244,9 @@ fn command(host: &str) -> String {
     )
 }
 
-fn in_words(error: pem::Error) -> IdentityError {
+fn in_words(error: pem::Error) -> TlsIdentityError {
     // The parser's messages quote the text, which may be a private key.
-    IdentityError::Pem(
+    TlsIdentityError::Pem(
         match error {
             pem::Error::MissingSectionEnd { .. } => "a section has no end",
             pem::Error::IllegalSectionStart { .. } => "a section begins with a malformed line",
@@ -259,8 +259,8 @@ fn in_words(error: pem::Error) -> IdentityError {
     )
 }
 
-fn bad(at: usize, error: &rustls::Error) -> IdentityError {
-    IdentityError::Certificate { nth: at + 1, why: error.to_string() }
+fn bad(at: usize, error: &rustls::Error) -> TlsIdentityError {
+    TlsIdentityError::Certificate { nth: at + 1, why: error.to_string() }
 }
 
 #[cfg(test)]
@@ -280,10 +280,10 @@ mod tests {
     fn certificates_are_read_and_written_alone() {
         let (one, _) = made();
         let (two, _) = made();
-        let read = Certificates::read(&format!("issued by us\n{one}# the next\n{two}")).unwrap();
+        let read = Certificates::parse(&format!("issued by us\n{one}# the next\n{two}")).unwrap();
         let written = read.pem();
         assert!(!written.contains("issued") && written.lines().all(|line| line.len() <= LINE_CHARS), "{written}");
-        assert_eq!(Certificates::read_trusted(&written, "receiver.example", 1_800_000_000).unwrap(), read);
+        assert_eq!(Certificates::parse_trusted(&written, "receiver.example", 1_800_000_000).unwrap(), read);
         assert_eq!(read.fingerprints().len(), 2);
     }
 
@@ -306,26 +306,26 @@ mod tests {
             (&encrypted, "holds a private key"),
             (&one[..one.len() - 30], "has no end"),
         ] {
-            let said = Certificates::read(text).unwrap_err().to_string();
+            let said = Certificates::parse(text).unwrap_err().to_string();
             assert!(said.contains(expected), "{said}");
         }
-        assert!(Certificates::read(&one.repeat(CERTIFICATES_MAX)).is_ok());
+        assert!(Certificates::parse(&one.repeat(CERTIFICATES_MAX)).is_ok());
     }
 
     #[test]
     fn what_can_never_be_good_at_an_endpoint_is_refused_with_the_command_that_makes_a_good_one() {
-        let made = |names: &[&str], year, is_authority| {
+        let made = |names: &[&str], year, is_ca| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             let mut params = rcgen::CertificateParams::new(names).unwrap();
             params.not_after = rcgen::date_time_ymd(year, 1, 1);
-            if is_authority {
+            if is_ca {
                 params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
             }
             pem("CERTIFICATE", params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der())
         };
         let (good, other) = (made(&["a.example"], 2100, false), made(&["b.example"], 2100, false));
         let (expired, nameless) = (made(&["a.example"], 2020, false), made(&[], 2100, false));
-        let read = |text: &str, host| Certificates::read_trusted(text, host, 1_800_000_000).map(drop);
+        let read = |text: &str, host| Certificates::parse_trusted(text, host, 1_800_000_000).map(drop);
         for (text, why) in [
             (&other, "certificate 1 is no authority"),
             (&other, "for other hosts than the endpoint's, `a.example`"),
@@ -348,9 +348,9 @@ mod tests {
     fn a_key_has_to_fit_and_is_not_quoted() {
         let (one, key) = made();
         let (_, other) = made();
-        let certificates = Certificates::read(&one).unwrap();
-        assert_eq!(Identity::check_key(&certificates, &key), Ok(()));
-        assert_eq!(Identity::check_key(&certificates, &other), Err(IdentityError::Mismatch));
+        let certificates = Certificates::parse(&one).unwrap();
+        assert_eq!(TlsIdentity::check_key(&certificates, &key), Ok(()));
+        assert_eq!(TlsIdentity::check_key(&certificates, &other), Err(TlsIdentityError::Mismatch));
         for text in [
             "",
             "hush",
@@ -360,7 +360,7 @@ mod tests {
             "-----BEGIN PRIVATE KEY hush\n",
             &" ".repeat(PEM_BYTES_MAX + 1),
         ] {
-            let said = Identity::check_key(&certificates, &Secret::new(text.to_owned())).unwrap_err().to_string();
+            let said = TlsIdentity::check_key(&certificates, &Secret::new(text.to_owned())).unwrap_err().to_string();
             assert!(!said.contains("hu"), "{said}");
         }
     }
@@ -371,7 +371,7 @@ mod tests {
         let (two, other) = made();
         let with = |ca: Option<&String>, client: Option<(&String, &Secret)>| {
             let client = client.map(|(certificate, key)| (certificate.clone(), key.clone()));
-            Identity { ca_pem: ca.cloned(), client }.digest()
+            TlsIdentity { ca_pem: ca.cloned(), client }.digest()
         };
         assert_eq!(with(None, None), None);
         let all = [

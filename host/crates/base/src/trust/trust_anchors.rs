@@ -1,4 +1,4 @@
-//! Trust anchors, and verification of a receiver's certificate against them. [`super::clients`] verifies clients.
+//! Trust anchors, and verification of a receiver's certificate against them. [`super::client_verifier`] verifies clients.
 //!
 //! A certificate that may sign others is trusted as an authority. Any other certificate is trusted only as the
 //! receiver's or client's own: the peer must present exactly this certificate, regardless of its issuer, as with curl
@@ -16,25 +16,25 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::facts::Facts;
+use super::certificate_info::CertificateInfo;
 
 #[derive(Debug, Clone)]
-pub struct Anchors {
+pub struct TrustAnchors {
     pub(super) authorities: RootCertStore,
     /// Certificates that must match exactly.
-    pub(super) exact: Vec<CertificateDer<'static>>,
+    pub(super) pinned: Vec<CertificateDer<'static>>,
 }
 
-impl PartialEq for Anchors {
+impl PartialEq for TrustAnchors {
     fn eq(&self, other: &Self) -> bool {
-        self.authorities.roots == other.authorities.roots && self.exact == other.exact
+        self.authorities.roots == other.authorities.roots && self.pinned == other.pinned
     }
 }
 
-impl Anchors {
+impl TrustAnchors {
     /// No trust anchors.
-    pub fn none() -> Self {
-        Self { authorities: RootCertStore::empty(), exact: Vec::new() }
+    pub fn empty() -> Self {
+        Self { authorities: RootCertStore::empty(), pinned: Vec::new() }
     }
 
     /// Adds a certificate.
@@ -42,20 +42,20 @@ impl Anchors {
     /// # Errors
     /// If the certificate cannot be parsed.
     pub fn add(&mut self, certificate: CertificateDer<'static>) -> Result<(), Error> {
-        let facts = Facts::read(&certificate);
+        let info = CertificateInfo::parse(&certificate);
         // Certificates before version 3 cannot state it, and some old authorities have version 1.
-        let may_sign = facts.as_ref().is_none_or(|facts| facts.is_authority || facts.version < 3);
+        let may_sign = info.as_ref().is_none_or(|info| info.is_ca || info.version < 3);
         if may_sign {
             self.authorities.add(certificate.clone())?;
         } else {
             ParsedCertificate::try_from(&certificate)?;
         }
-        self.exact.push(certificate);
+        self.pinned.push(certificate);
         Ok(())
     }
 
     pub fn is_empty(&self) -> bool {
-        self.authorities.is_empty() && self.exact.is_empty()
+        self.authorities.is_empty() && self.pinned.is_empty()
     }
 
     pub fn verifier(self) -> Arc<dyn ServerCertVerifier> {
@@ -64,22 +64,22 @@ impl Anchors {
         // Building fails only if there are no authorities at all.
         let authorities =
             WebPkiServerVerifier::builder_with_provider(Arc::new(self.authorities), provider).build().ok();
-        Arc::new(Verifier { authorities, exact: self.exact, algorithms })
+        Arc::new(Verifier { authorities, pinned: self.pinned, algorithms })
     }
 }
 
 /// Whether a certificate is valid for that name and time.
-pub fn check_as_it_is(
+pub fn check_pinned(
     certificate: &CertificateDer<'_>,
     name: &ServerName<'_>,
     now_s: i64,
 ) -> Result<(), CertificateError> {
-    let facts = Facts::read(certificate).ok_or(CertificateError::BadEncoding)?;
-    facts.check_time(now_s)?;
-    if !facts.has_alternative_names {
+    let info = CertificateInfo::parse(certificate).ok_or(CertificateError::BadEncoding)?;
+    info.check_validity_period(now_s)?;
+    if !info.has_subject_alt_names {
         // The common name is accepted as a fallback, as in curl and Node, but only for certificates that must match
         // exactly.
-        let is_for = facts.common_name.is_some_and(|common_name| is_called(name, &common_name));
+        let is_for = info.common_name.is_some_and(|common_name| matches_common_name(name, &common_name));
         return if is_for { Ok(()) } else { Err(CertificateError::NotValidForName) };
     }
     let parsed = ParsedCertificate::try_from(certificate).map_err(|_| CertificateError::BadEncoding)?;
@@ -91,10 +91,10 @@ pub(super) fn seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn is_called(name: &ServerName<'_>, common_name: &str) -> bool {
+fn matches_common_name(name: &ServerName<'_>, common_name: &str) -> bool {
     match name {
         ServerName::DnsName(name) => name.as_ref().eq_ignore_ascii_case(common_name),
-        ServerName::IpAddress(ip) => common_name.parse::<IpAddr>().is_ok_and(|called| called == IpAddr::from(*ip)),
+        ServerName::IpAddress(ip) => common_name.parse::<IpAddr>().is_ok_and(|named| named == IpAddr::from(*ip)),
         _ => false,
     }
 }
@@ -102,7 +102,7 @@ fn is_called(name: &ServerName<'_>, common_name: &str) -> bool {
 #[derive(Debug)]
 struct Verifier {
     authorities: Option<Arc<WebPkiServerVerifier>>,
-    exact: Vec<CertificateDer<'static>>,
+    pinned: Vec<CertificateDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -115,8 +115,8 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.exact.contains(end_entity) {
-            return check_as_it_is(end_entity, server_name, seconds(now))
+        if self.pinned.contains(end_entity) {
+            return check_pinned(end_entity, server_name, seconds(now))
                 .map(|()| ServerCertVerified::assertion())
                 .map_err(Error::InvalidCertificate);
         }

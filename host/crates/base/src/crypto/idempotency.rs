@@ -6,7 +6,7 @@ use setgate_domain::idempotency::Claim;
 use super::sha256;
 
 /// The claim of a request under an `Idempotency-Key`: of the caller's key, and of all parts that decide its effect.
-pub fn claim(caller: KeyId, key: &str, tenant: Option<TenantId>, request: &[&[u8]]) -> Claim {
+pub fn idempotency_claim(caller: KeyId, key: &str, tenant: Option<TenantId>, request: &[&[u8]]) -> Claim {
     Claim { id: digest(&[caller.to_string().as_bytes(), key.as_bytes()]), tenant, request: digest(request) }
 }
 
@@ -23,7 +23,7 @@ mod tests {
     #[test]
     fn a_claim_is_of_one_caller_one_key_and_one_request() {
         let caller = |number| KeyId::new(setgate_domain::time::Timestamp::from_millis(1), number);
-        let claim = |number, key: &str, request: &[&[u8]]| claim(caller(number), key, None, request);
+        let claim = |number, key: &str, request: &[&[u8]]| idempotency_claim(caller(number), key, None, request);
         let one = claim(1, "a", &[b"POST", b"x"]);
         assert_eq!(one, claim(1, "a", &[b"POST", b"x"]));
         assert_ne!(one.id, claim(2, "a", &[b"POST", b"x"]).id);

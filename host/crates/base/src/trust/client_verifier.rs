@@ -10,18 +10,18 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::anchors::{Anchors, seconds};
-use super::facts::Facts;
+use super::certificate_info::CertificateInfo;
+use super::trust_anchors::{TrustAnchors, seconds};
 
-impl Anchors {
+impl TrustAnchors {
     /// Requires a certificate of every client.
     pub fn client_verifier(self) -> Arc<dyn ClientCertVerifier> {
         let provider = Arc::new(ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         // Clients with several certificates select one by these issuer names.
         let mut issuers = self.authorities.subjects();
-        for facts in self.exact.iter().filter_map(|certificate| Facts::read(certificate)) {
-            let issuer = DistinguishedName::in_sequence(&facts.issuer);
+        for info in self.pinned.iter().filter_map(|certificate| CertificateInfo::parse(certificate)) {
+            let issuer = DistinguishedName::in_sequence(&info.issuer);
             if !issuers.iter().any(|known| known.as_ref() == issuer.as_ref()) {
                 issuers.push(issuer);
             }
@@ -29,14 +29,14 @@ impl Anchors {
         // Building fails only if there are no authorities at all.
         let authorities =
             WebPkiClientVerifier::builder_with_provider(Arc::new(self.authorities), provider).build().ok();
-        Arc::new(Verifier { authorities, exact: self.exact, issuers, algorithms })
+        Arc::new(Verifier { authorities, pinned: self.pinned, issuers, algorithms })
     }
 }
 
 #[derive(Debug)]
 struct Verifier {
     authorities: Option<Arc<dyn ClientCertVerifier>>,
-    exact: Vec<CertificateDer<'static>>,
+    pinned: Vec<CertificateDer<'static>>,
     issuers: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -52,9 +52,9 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if self.exact.contains(end_entity) {
-            let facts = Facts::read(end_entity).ok_or(CertificateError::BadEncoding)?;
-            facts.check_time(seconds(now))?;
+        if self.pinned.contains(end_entity) {
+            let info = CertificateInfo::parse(end_entity).ok_or(CertificateError::BadEncoding)?;
+            info.check_validity_period(seconds(now))?;
             return Ok(ClientCertVerified::assertion());
         }
         match &self.authorities {
@@ -122,7 +122,7 @@ mod tests {
         // In 2033.
         let now = UnixTime::since_unix_epoch(Duration::from_secs(2_000_000_000));
         let outcome = |trusted: &[&CertificateDer<'static>], shown: &CertificateDer<'static>| {
-            let mut anchors = Anchors::none();
+            let mut anchors = TrustAnchors::empty();
             for certificate in trusted {
                 anchors.add((*certificate).clone()).unwrap();
             }
@@ -148,7 +148,7 @@ mod tests {
         let authority = CertifiedIssuer::self_signed(named("staff", may_sign), KeyPair::generate().unwrap()).unwrap();
         let another = CertifiedIssuer::self_signed(named("guests", may_sign), KeyPair::generate().unwrap()).unwrap();
         let guest = named("guest", |_| {}).signed_by(&KeyPair::generate().unwrap(), &another).unwrap();
-        let mut anchors = Anchors::none();
+        let mut anchors = TrustAnchors::empty();
         for certificate in [authority.der().clone(), guest.der().clone(), by_itself("own", |_| {})] {
             anchors.add(certificate).unwrap();
         }
