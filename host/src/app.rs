@@ -19,7 +19,6 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
-use setgate_base::fair::TenantSemaphores;
 use setgate_base::telemetry::{self, metric};
 use setgate_dialects::Signer;
 use setgate_egress::Egress;
@@ -30,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::config::{Config, Settings};
-use crate::control::{self, Control};
+use crate::control::{self, ControlPlane};
 use crate::http::body_budget::BodyBudget;
 use crate::http::listener::interface::Interface;
 use crate::http::listener::server::Server;
@@ -150,7 +149,7 @@ pub async fn start_with(
     );
     let pipeline = Pipeline::new(parts);
     let (dispatcher, due) = Dispatcher::new(pipeline.clone());
-    let control = Control::new(control::Parts {
+    let control = ControlPlane::new(control::Components {
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
         master,
@@ -159,10 +158,8 @@ pub async fn start_with(
         clock: clock.clone(),
         settings: settings.clone(),
         data_plane: DataPlane::new(pipeline.clone(), due.clone()),
-        tests: control::rate::PerMinute::default(),
-        redriving: TenantSemaphores::new(control::Parts::REDRIVING_MAX),
     });
-    let first_operator_key = control.operator_key(another_key, keep).await?.map(|key| key.key);
+    let first_operator_key = control.keys.create_at_start(another_key, keep).await?.map(|key| key.key);
 
     let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
     let state = Arc::new(AppState {

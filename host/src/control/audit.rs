@@ -18,9 +18,9 @@ pub struct AuditLog {
 
 impl AuditLog {
     /// The tenant's audit records since the tenant was created, newest first.
-    pub async fn list(&self, tenant: &TenantId, query: Query, page: PageQuery) -> Result<Page<Record>, Error> {
+    pub async fn list(&self, tenant: &TenantId, query: Query, page: &PageQuery) -> Result<Page<Record>, Error> {
         let of = find_tenant(&self.registry, tenant)?.incarnation();
-        let page = self.audit_page(Some(tenant), true, query, page.within(of)?).await?;
+        let page = self.audit_page(Some(tenant), true, query, &page.within(of)?).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| pages::cursor(of, next)) })
     }
 
@@ -30,7 +30,7 @@ impl AuditLog {
         &self,
         tenant: Option<&TenantId>,
         query: Query,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> Result<Page<Record>, Error> {
         self.audit_page(tenant, false, query, page).await
     }
@@ -40,7 +40,7 @@ impl AuditLog {
         tenant: Option<&TenantId>,
         since_creation: bool,
         query: Query,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> Result<Page<Record>, Error> {
         let before = page.place::<Place>()?.map(|place| place.0);
         let (items, next) = self.history.audit(tenant, since_creation, query, before, page.limit()).await?;

@@ -1,15 +1,15 @@
-//! Deliveries: their history, and redriving of held and dead ones.
+//! The history of deliveries.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use setgate_domain::attempt::Attempt;
-use setgate_domain::audit::AuditAction;
-use setgate_domain::delivery::{DeliveryRecord, Redrive};
+use setgate_domain::delivery::DeliveryRecord;
 use setgate_domain::id::{DeliveryId, TenantId};
-use setgate_ledger::RedriveOutcome;
+use setgate_ledger::{History, Registry};
 
+use super::checks::find_tenant;
 use super::pages::cursor as cursor_of;
-use super::{Control, DeliveryQuery, Error, Page, PageQuery};
+use super::{DeliveryQuery, Error, Page, PageQuery};
 
 /// A delivery with its attempts.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -21,101 +21,46 @@ pub struct DeliveryView {
     pub attempts: Vec<Attempt>,
 }
 
-/// A request to redrive one delivery.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RedriveInput {
-    /// The action. `again` if absent.
-    #[serde(default = "again")]
-    pub action: Redrive,
+/// The deliveries of all tenants, with their attempts.
+#[derive(Clone)]
+pub struct DeliveryHistory {
+    pub(super) registry: Registry,
+    pub(super) history: History,
 }
 
-pub(super) fn again() -> Redrive {
-    Redrive::Again
-}
-
-impl Control {
+impl DeliveryHistory {
     /// Lists a tenant's deliveries, newest first.
-    pub async fn list_deliveries(
+    pub async fn list(
         &self,
         tenant: &TenantId,
         query: DeliveryQuery,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> Result<Page<DeliveryRecord>, Error> {
-        let of = self.tenant(tenant)?.incarnation();
+        let of = find_tenant(&self.registry, tenant)?.incarnation();
         let asked = page.within(of)?;
-        let page = self.ledger.history.deliveries(tenant, query, asked.place()?, asked.limit()).await?;
+        let page = self.history.deliveries(tenant, query, asked.place()?, asked.limit()).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| cursor_of(of, next)) })
     }
 
     /// A delivery with its attempts.
-    pub async fn show_delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryView, Error> {
-        let record = self.delivery(tenant, id).await?;
-        let attempts = self.ledger.history.attempts(tenant, record.seq).await?;
+    pub async fn show(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryView, Error> {
+        let record = self.find(tenant, id).await?;
+        let attempts = self.history.attempts(tenant, record.seq).await?;
         Ok(DeliveryView { record, attempts })
     }
 
     /// The claims that a delivery sends, as filtered, as JSON text.
-    pub async fn show_delivery_claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<String, Error> {
-        self.tenant(tenant)?;
-        self.ledger.history.delivery_claims(tenant, id).await?.ok_or_else(|| not_found(id))
+    pub async fn claims(&self, tenant: &TenantId, id: DeliveryId) -> Result<String, Error> {
+        find_tenant(&self.registry, tenant)?;
+        self.history.delivery_claims(tenant, id).await?.ok_or_else(|| not_found(id))
     }
 
-    /// Redrives one delivery: sends it again, releases it or discards it.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] if the action does not apply to the delivery's state.
-    pub async fn redrive(&self, tenant: &TenantId, id: DeliveryId, action: Redrive) -> Result<DeliveryView, Error> {
-        let record = self.delivery(tenant, id).await?;
-        // A delivery without a completed chain runs the current chain, because its pinned chain would hold it again.
-        if action == Redrive::Again
-            && !self
-                .data_plane
-                .requeue_with_current_chain(tenant, vec![record], self.audit("delivery.again"))
-                .await?
-                .is_empty()
-        {
-            return self.show_delivery(tenant, id).await;
-        }
-        // Spawned, because the request may be cancelled after the commit, and then the dispatcher would not be notified
-        // of the due row.
-        let (control, whose) = (self.clone(), tenant.clone());
-        let audit = self.redrive_action(action);
-        let doing = tokio::spawn(async move {
-            let redriven = control.ledger.deliveries.redrive(&whose, id, (action, audit), control.clock.now()).await?;
-            if let Some(RedriveOutcome::Due(due) | RedriveOutcome::Discarded(Some(due))) = &redriven {
-                control.data_plane.dispatch(vec![due.clone()]).await;
-            }
-            Ok(redriven)
-        });
-        match doing.await.unwrap_or(Err(setgate_ledger::Error::Closed))? {
-            None => return Err(not_found(id)),
-            Some(RedriveOutcome::Due(_) | RedriveOutcome::Discarded(_)) => {}
-            Some(RedriveOutcome::NotApplicable(state)) => {
-                return Err(Error::Conflict(format!(
-                    "the delivery is {}: `again` and `discard` are for held and dead ones, `release` for held ones",
-                    state.as_str()
-                )));
-            }
-        }
-        self.show_delivery(tenant, id).await
-    }
-
-    /// The audit record of the action.
-    pub(super) fn redrive_action(&self, action: Redrive) -> AuditAction {
-        self.audit(match action {
-            Redrive::Again => "delivery.again",
-            Redrive::Release => "delivery.release",
-            Redrive::Discard => "delivery.discard",
-        })
-    }
-
-    async fn delivery(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryRecord, Error> {
-        self.tenant(tenant)?;
-        self.ledger.history.delivery(tenant, id).await?.ok_or_else(|| not_found(id))
+    pub(super) async fn find(&self, tenant: &TenantId, id: DeliveryId) -> Result<DeliveryRecord, Error> {
+        find_tenant(&self.registry, tenant)?;
+        self.history.delivery(tenant, id).await?.ok_or_else(|| not_found(id))
     }
 }
 
-fn not_found(id: DeliveryId) -> Error {
+pub(super) fn not_found(id: DeliveryId) -> Error {
     Error::NotFound(format!("delivery `{id}`"))
 }

@@ -40,7 +40,7 @@ impl Events {
         &self,
         tenant: &TenantId,
         query: EventQuery,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> Result<Page<EventRecord>, Error> {
         let of = find_tenant(&self.registry, tenant)?.incarnation();
         let asked = page.within(of)?;

@@ -1,21 +1,32 @@
 //! Filters: upload, activation and rollback. A version is identified by the digest of its component and is immutable.
 
+mod activation;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_base::clock::Clock;
 use setgate_base::crypto;
-use setgate_domain::filter::{Filter, FilterVersion, Grant, Suspension, missing_grants};
+use setgate_domain::audit::Actor;
+use setgate_domain::filter::{Filter, FilterVersion, Grant, Suspension};
 use setgate_domain::id::{Digest, FilterName, TenantId};
 use setgate_domain::rollout::{EndReason, Ended, Rollout};
 use setgate_domain::time::Timestamp;
-use setgate_ledger::TenantView;
-use setgate_sandbox::Compiled;
+use setgate_ledger::{Blobs, Plans, Registry, TenantView, Usage};
+use setgate_sandbox::{Compiled, Sandbox};
 
-use super::checks::{check_quota, check_version, expect_any, expect_version, retried};
+use super::checks::{
+    check_quota, check_space, check_version, expect_any, expect_version, find_tenant, quota_of, retried,
+};
+use super::rollouts;
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
-use super::{Control, Error, Page, PageQuery};
+use super::{Error, Page, PageQuery};
+use crate::config::Settings;
+use crate::pipeline::DataPlane;
+
+pub(super) use activation::{check_needs, resume, set_active};
 
 /// Limit for the versions of one filter, including versions in use.
 pub const VERSIONS_MAX: usize = 100;
@@ -61,37 +72,59 @@ pub struct VersionView {
     pub suspended: Option<Suspension>,
 }
 
-impl Control {
+/// An upload that was compiled.
+struct Upload<'a> {
+    wasm: &'a Bytes,
+    compiled: &'a Compiled,
+    activate: bool,
+}
+
+/// The filters of all tenants.
+#[derive(Clone)]
+pub struct Filters {
+    pub(super) registry: Registry,
+    pub(super) blobs: Blobs,
+    pub(super) plans: Plans,
+    pub(super) usage: Usage,
+    pub(super) sandbox: Sandbox,
+    pub(super) data_plane: DataPlane,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+}
+
+impl Filters {
     /// Stores a component as the newest version, and activates it unless `activate` is false. A repeated upload of the
     /// same bytes results in the same version. The returned flag is true if the version is new.
-    pub async fn upload_filter(
+    pub async fn upload(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: FilterName,
         wasm: Bytes,
         activate: bool,
         expected: Option<u64>,
     ) -> Result<(FilterView, bool), Error> {
-        let view = self.tenant(tenant)?;
-        let quota = self.quota_of(&view);
+        let view = find_tenant(&self.registry, tenant)?;
+        let quota = quota_of(&self.settings, &view);
         self.check_room(&view, &name, &wasm).await?;
-        self.check_space(&view, wasm.len())?;
+        check_space(&self.usage, tenant, &quota, wasm.len())?;
         let compiled = self.sandbox.compile(tenant, wasm.clone(), &quota).await?;
-        self.ledger.blobs.put(tenant, wasm.clone()).await?;
-        retried(expected, || self.add_version(tenant, &name, &wasm, &compiled, activate, expected)).await
+        self.blobs.put(tenant, wasm.clone()).await?;
+        let upload = Upload { wasm: &wasm, compiled: &compiled, activate };
+        retried(expected, || self.add_version(actor, tenant, &name, &upload, expected)).await
     }
 
     async fn add_version(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
-        wasm: &Bytes,
-        compiled: &Compiled,
-        activate: bool,
+        upload: &Upload<'_>,
         expected: Option<u64>,
     ) -> Result<(FilterView, bool), Error> {
+        let Upload { wasm, compiled, activate } = *upload;
         // Read again, because other uploads may have taken place during compilation.
-        let view = self.tenant(tenant)?;
+        let view = find_tenant(&self.registry, tenant)?;
         let stored = view.filters.get(name);
         let mut filter = stored.map_or_else(
             || Filter {
@@ -123,7 +156,7 @@ impl Control {
             set_active(&mut filter, compiled.digest, &view)?;
         }
         if new && filter.versions.len() > VERSIONS_KEPT {
-            filter.prune(&self.filter_versions_in_use(tenant, name).await?);
+            filter.prune(&self.versions_in_use(tenant, name).await?);
             if filter.versions.len() > VERSIONS_MAX {
                 return Err(Error::Conflict(format!(
                     "the filter `{name}` has {VERSIONS_MAX} versions, and each is needed by its rollout, a roll-back or a \
@@ -131,9 +164,9 @@ impl Control {
                 )));
             }
         }
-        let audit = self.audit("filter.upload").note(compiled.digest.to_string());
+        let audit = actor.action("filter.upload").note(compiled.digest.to_string());
         let intent = (expect_version(expected, stored), audit);
-        let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
+        let version = self.registry.put_filter(filter.clone(), intent).await?;
         Ok((show(&filter, version), new))
     }
 
@@ -143,7 +176,7 @@ impl Control {
         if view.filters.get(name).is_some_and(|filter| filter.value.version(&digest).is_some()) {
             return Ok(());
         }
-        let quota = self.quota_of(view);
+        let quota = quota_of(&self.settings, view);
         if !view.filters.contains_key(name) {
             check_quota(view.filters.len(), quota.filters_max, "filters_max")?;
         }
@@ -162,7 +195,7 @@ impl Control {
     /// Advice for a tenant whose quota is used up, with the names of some removable versions.
     async fn how_to_make_room(&self, view: &TenantView) -> Result<String, Error> {
         let (mut spare, none) = (Vec::new(), InUse::new());
-        let used = self.ledger.plans.filter_versions_in_use(&view.tenant.value.id).await?;
+        let used = self.plans.filter_versions_in_use(&view.tenant.value.id).await?;
         for filter in view.filters.values().map(|stored| &stored.value) {
             let used = used.get(filter.name.as_str()).unwrap_or(&none);
             let unneeded = filter.versions.iter().filter(|version| filter.need(&version.digest, used).is_none());
@@ -180,64 +213,66 @@ impl Control {
         Ok(format!("{count} versions are not needed and can be removed by DELETE of filters/{named}"))
     }
 
-    async fn filter_versions_in_use(&self, tenant: &TenantId, name: &FilterName) -> Result<InUse, Error> {
-        Ok(self.ledger.plans.filter_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default())
+    async fn versions_in_use(&self, tenant: &TenantId, name: &FilterName) -> Result<InUse, Error> {
+        Ok(self.plans.filter_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default())
     }
 
     /// A filter's versions, oldest first.
-    pub fn list_filter_versions(
+    pub fn list_versions(
         &self,
         tenant: &TenantId,
         name: &FilterName,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> Result<Page<VersionView>, Error> {
-        let mut versions = self.show_filter(tenant, name)?.versions;
+        let mut versions = self.show(tenant, name)?.versions;
         let place = |version: &VersionView| VersionPlace { at: version.uploaded_at, digest: version.digest };
         versions.sort_by_key(place);
         page.of(versions.into_iter().map(|version| (place(&version), version)), |version| version)
     }
 
     /// Removes a version that is not in use.
-    pub async fn remove_filter_version(
+    pub async fn remove_version(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         digest: Digest,
         expected: Option<u64>,
     ) -> Result<(), Error> {
         retried(expected, || async {
-            let view = self.tenant(tenant)?;
+            let view = find_tenant(&self.registry, tenant)?;
             let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
             let mut filter = stored.value.clone();
             check_version(expected, stored.version)?;
-            let used = self.filter_versions_in_use(tenant, name).await?;
+            let used = self.versions_in_use(tenant, name).await?;
             filter.remove(&digest, &used, format_args!("filter `{name}`"))?;
-            let audit = self.audit("filter.remove_version").note(digest.to_string());
-            self.ledger.registry.put_filter(filter, (expect_version(expected, Some(stored)), audit)).await?;
+            let audit = actor.action("filter.remove_version").note(digest.to_string());
+            self.registry.put_filter(filter, (expect_version(expected, Some(stored)), audit)).await?;
             Ok(())
         })
         .await
     }
 
     /// Activates a version for new deliveries.
-    pub async fn activate_filter(
+    pub async fn activate(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         digest: Digest,
         expected: Option<u64>,
     ) -> Result<FilterView, Error> {
         retried(expected, || async {
-            let view = self.tenant(tenant)?;
+            let view = find_tenant(&self.registry, tenant)?;
             let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
             let mut filter = stored.value.clone();
             if filter.version(&digest).is_none() {
                 return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
             }
             set_active(&mut filter, digest, &view)?;
-            let audit = self.audit("filter.activate").note(digest.to_string());
+            let audit = actor.action("filter.activate").note(digest.to_string());
             let intent = (expect_version(expected, Some(stored)), audit);
-            let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
+            let version = self.registry.put_filter(filter.clone(), intent).await?;
             Ok(show(&filter, version))
         })
         .await
@@ -245,14 +280,15 @@ impl Control {
 
     /// Activates the previously active version again. This also ends a rollout, since a rollback must leave all
     /// subjects on a known version.
-    pub async fn roll_back_filter(
+    pub async fn roll_back(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         expected: Option<u64>,
     ) -> Result<FilterView, Error> {
         retried(expected, || async {
-            let view = self.tenant(tenant)?;
+            let view = find_tenant(&self.registry, tenant)?;
             let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
             let mut filter = stored.value.clone();
             let Some(previous) = filter.previous.pop() else {
@@ -261,15 +297,19 @@ impl Control {
                 return Err(Error::Conflict(why));
             };
             check_needs(&filter, previous, &view)?;
-            let ended = filter.end_rollout(self.clock.now(), EndReason::RolledBack, self.counted(tenant, name));
+            let ended = filter.end_rollout(
+                self.clock.now(),
+                EndReason::RolledBack,
+                rollouts::counted(&self.data_plane, tenant, name),
+            );
             let before = filter.active.replace(previous);
             filter.withdraw(&previous, None);
-            release(&mut filter, before);
-            let audit = self.audit("filter.rollback").note(previous.to_string());
+            activation::release(&mut filter, before);
+            let audit = actor.action("filter.rollback").note(previous.to_string());
             let intent = (expect_version(expected, Some(stored)), audit);
-            let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
+            let version = self.registry.put_filter(filter.clone(), intent).await?;
             if ended.is_some() {
-                self.rollout_ended(tenant, name, EndReason::RolledBack);
+                rollouts::ended(&self.data_plane, tenant, name, EndReason::RolledBack);
             }
             Ok(show(&filter, version))
         })
@@ -277,15 +317,16 @@ impl Control {
     }
 
     /// Ends the suspension of all versions or of the given one. Deliveries that they hold are run again.
-    pub async fn resume_filter(
+    pub async fn resume(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         digest: Option<Digest>,
         expected: Option<u64>,
     ) -> Result<FilterView, Error> {
         retried(expected, || async {
-            let view = self.tenant(tenant)?;
+            let view = find_tenant(&self.registry, tenant)?;
             let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
             let mut filter = stored.value.clone();
             let asked: Vec<Digest> = match digest {
@@ -302,35 +343,36 @@ impl Control {
                 return Err(Error::Conflict(why));
             }
             let which = digest.map_or_else(|| "all versions".to_owned(), |digest| digest.to_string());
-            let intent = (expect_version(expected, Some(stored)), self.audit("filter.resume").note(which));
-            let version = self.ledger.registry.put_filter(filter.clone(), intent).await?;
+            let intent = (expect_version(expected, Some(stored)), actor.action("filter.resume").note(which));
+            let version = self.registry.put_filter(filter.clone(), intent).await?;
             Ok(show(&filter, version))
         })
         .await
     }
 
     /// A tenant's filters, by name.
-    pub fn list_filters(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<FilterView>, Error> {
-        let view = self.tenant(tenant)?;
+    pub fn list(&self, tenant: &TenantId, page: &PageQuery) -> Result<Page<FilterView>, Error> {
+        let view = find_tenant(&self.registry, tenant)?;
         page.of(view.filters.iter().map(|(name, stored)| (name.clone(), stored)), |stored| {
             show(&stored.value, stored.version)
         })
     }
 
     /// Returns one filter.
-    pub fn show_filter(&self, tenant: &TenantId, name: &FilterName) -> Result<FilterView, Error> {
-        let view = self.tenant(tenant)?;
+    pub fn show(&self, tenant: &TenantId, name: &FilterName) -> Result<FilterView, Error> {
+        let view = find_tenant(&self.registry, tenant)?;
         view.filters.get(name).map(|filter| show(&filter.value, filter.version)).ok_or_else(|| not_found(name))
     }
 
     /// Removes a filter that no subscription binds. Its components are retained as long as a delivery may run them.
-    pub async fn remove_filter(
+    pub async fn remove(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         expected: Option<u64>,
     ) -> Result<(), Error> {
-        let view = self.tenant(tenant)?;
+        let view = find_tenant(&self.registry, tenant)?;
         if !view.filters.contains_key(name) {
             return Err(not_found(name));
         }
@@ -340,68 +382,9 @@ impl Control {
                 format!("the subscription `{}` binds the filter `{name}`: change it first", subscription.value.id);
             return Err(Error::Conflict(why));
         }
-        self.ledger.registry.remove_filter(tenant, name, (expect_any(expected), self.audit("filter.remove"))).await?;
+        self.registry.remove_filter(tenant, name, (expect_any(expected), actor.action("filter.remove"))).await?;
         Ok(())
     }
-}
-
-pub(super) fn set_active(filter: &mut Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
-    if filter.active == Some(digest) {
-        return Ok(());
-    }
-    if let Some(rollout) = &filter.rollout {
-        // The rollout compares its candidate with the active version, so its results would become invalid.
-        return Err(Error::Conflict(format!(
-            "the filter `{}` has a rollout of {}: promote or end it first, or upload with `?activate=false`",
-            filter.name, rollout.digest
-        )));
-    }
-    check_needs(filter, digest, view)?;
-    filter.withdraw(&digest, None);
-    if let Some(before) = filter.active.replace(digest) {
-        filter.previous.push(before);
-        if filter.previous.len() > VERSIONS_MAX {
-            filter.previous.remove(0);
-        }
-        release(filter, Some(before));
-    }
-    Ok(())
-}
-
-/// Called after a user has activated another version than `before`. Deliveries held by the suspension of `before` are
-/// run again, and a suspension of the new active version ends.
-fn release(filter: &mut Filter, before: Option<Digest>) {
-    if let Some(before) = before.filter(|before| filter.suspension(before).is_some()) {
-        filter.releasing.insert(before);
-    }
-    if let Some(active) = filter.active {
-        resume(filter, active);
-    }
-}
-
-/// Ends the suspension of a version. Returns true if it was suspended.
-pub(super) fn resume(filter: &mut Filter, digest: Digest) -> bool {
-    let suspended = filter.version_mut(&digest).and_then(|version| version.suspended.take());
-    if suspended.is_some() {
-        filter.releasing.insert(digest);
-    }
-    suspended.is_some()
-}
-
-/// Refuses a version that needs more than a binding grants, because it would fault on each of the binding's deliveries.
-pub(super) fn check_needs(filter: &Filter, digest: Digest, view: &TenantView) -> Result<(), Error> {
-    let Some(version) = filter.version(&digest) else { return Ok(()) };
-    for subscription in view.subscriptions.values() {
-        for binding in subscription.value.chain.iter().filter(|binding| binding.filter == filter.name) {
-            if let Some(missing) = missing_grants(&version.needs, &binding.grants) {
-                return Err(Error::Conflict(format!(
-                    "this version of filter `{}` {missing} in subscription `{}` first",
-                    filter.name, subscription.value.id
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn not_found(name: &FilterName) -> Error {

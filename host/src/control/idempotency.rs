@@ -1,12 +1,15 @@
 //! Stored responses of requests with an `Idempotency-Key`. They are encrypted, because a response may contain a secret
 //! that is shown only once.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+use setgate_base::crypto::MasterKey;
 use setgate_domain::idempotency::Claim;
 use setgate_domain::secret::Secret;
-use setgate_ledger::StoredResponses;
+use setgate_ledger::{Registry, StoredResponses};
 
-use super::{Control, Error};
+use super::Error;
 
 /// Limit for the stored responses of one tenant, or of the operator. Each is retained for one day.
 pub const ANSWERS_PER_TENANT_MAX: u64 = 1_000;
@@ -39,10 +42,17 @@ pub enum Standing {
     Full(StoredResponses),
 }
 
-impl Control {
+/// The stored responses of all tenants and of the operator.
+#[derive(Clone)]
+pub struct StoredAnswers {
+    pub(super) registry: Registry,
+    pub(super) master: Arc<MasterKey>,
+}
+
+impl StoredAnswers {
     /// Looks up the state of a request with an `Idempotency-Key`.
     pub async fn standing(&self, claim: &Claim) -> Result<Standing, Error> {
-        let (found, stored) = self.ledger.registry.executed_request(claim).await?;
+        let (found, stored) = self.registry.executed_request(claim).await?;
         let Some(found) = found else {
             return Ok(if is_full(stored) { Standing::Full(stored) } else { Standing::New });
         };
@@ -60,11 +70,11 @@ impl Control {
 
     /// Stores the response of an executed request. An error response is stored only if the request has changed
     /// something, since otherwise a retry may succeed.
-    pub async fn store_answer(&self, claim: &Claim, answer: &StoredAnswer) -> Result<(), Error> {
+    pub async fn store(&self, claim: &Claim, answer: &StoredAnswer) -> Result<(), Error> {
         let is_success = (200..300).contains(&answer.status);
         let text = serde_json::to_string(answer).unwrap_or_default();
         let sealed = self.master.seal(&context(claim), &Secret::new(text));
-        Ok(self.ledger.registry.store_response(claim, sealed, is_success).await?)
+        Ok(self.registry.store_response(claim, sealed, is_success).await?)
     }
 }
 

@@ -1,25 +1,29 @@
 //! API keys: `sgk_<id>_<secret>`. The secret has 256 random bits, and only its SHA-256 is stored.
 
-mod grant;
+mod access;
 mod principal;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_base::clock::Clock;
 use setgate_base::crypto;
+use setgate_domain::audit::Actor;
 use setgate_domain::id::{Digest, KeyId, TenantId};
 use setgate_domain::tenant::{ApiKey, Scope};
 use setgate_domain::time::Timestamp;
-use setgate_ledger::Versioned;
+use setgate_ledger::{Precondition, Registry, Versioned};
 
-use super::checks::{check_length, check_quota, expect_any, expect_version};
+use super::checks::{check_length, check_quota, expect_any, expect_version, find_tenant, quota_of};
 use super::read_only::{ReadOnly, check_name};
-use super::{Control, Error, Page, PageQuery, Precondition, TEXT_CHARS_MAX};
+use super::{Error, Page, PageQuery, TEXT_CHARS_MAX};
+use crate::config::Settings;
 
-pub use grant::{Grant, Revoked};
+pub use access::{Access, Grant, Revoked};
 pub use principal::Principal;
 
 /// Length of the secret in characters: 32 bytes in base64url without padding.
@@ -102,10 +106,24 @@ pub struct KeyOnce {
     pub view: KeyView,
 }
 
-impl Control {
+/// The API keys of all tenants and of the operator.
+#[derive(Clone)]
+pub struct Keys {
+    pub(super) registry: Registry,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+}
+
+impl Keys {
     /// Creates a key for a tenant. A tenant's key can only create keys with at most its own scopes and expiry.
-    pub async fn create_key(&self, by: &Principal, tenant: &TenantId, new: NewKey) -> Result<KeyOnce, Error> {
-        self.check_keys_room(tenant, None)?;
+    pub async fn create(
+        &self,
+        actor: &Actor,
+        by: &Principal,
+        tenant: &TenantId,
+        new: NewKey,
+    ) -> Result<KeyOnce, Error> {
+        self.check_room(tenant, None)?;
         check_length("label", &new.label)?;
         let scopes = new.scopes.unwrap_or_else(|| match by.tenant {
             Some(_) => by.scopes.clone(),
@@ -116,19 +134,19 @@ impl Control {
         }
         check_gives(by, &scopes)?;
         let expires_at = self.take_end(by, new.expires_at)?;
-        self.make_key(Some(tenant.clone()), new.label, scopes, expires_at).await
+        self.store_new(actor, Some(tenant.clone()), new.label, scopes, expires_at).await
     }
 
     /// Creates another key for the operator.
-    pub async fn create_operator_key(&self, by: &Principal, new: NewKey) -> Result<KeyOnce, Error> {
-        self.check_operator_keys_room()?;
+    pub async fn create_for_operator(&self, actor: &Actor, by: &Principal, new: NewKey) -> Result<KeyOnce, Error> {
+        self.check_operator_room()?;
         check_length("label", &new.label)?;
         let scopes = new.scopes.unwrap_or_else(|| BTreeSet::from([Scope::Operator]));
         if scopes.len() != 1 || !scopes.iter().all(|scope| scope.is_operators()) {
             return Err(Error::invalid("scopes", "a key of the operator's has either `operator` or `operator_read`"));
         }
         let expires_at = self.take_end(by, new.expires_at)?;
-        self.make_key(None, new.label, scopes, expires_at).await
+        self.store_new(actor, None, new.label, scopes, expires_at).await
     }
 
     /// The expiry time of a key created by `by`: no later than that of `by`.
@@ -144,8 +162,9 @@ impl Control {
     /// Replaces a key with a new one that has the same scopes, label and expiry under a new id. Both keys are valid
     /// during the overlap, so that clients can be switched one by one. A caller that rotates a key other than its own
     /// cannot gain more rights than it may grant.
-    pub async fn rotate_key(
+    pub async fn rotate(
         &self,
+        actor: &Actor,
         by: &Principal,
         tenant: Option<&TenantId>,
         id: KeyId,
@@ -162,8 +181,8 @@ impl Control {
             return Err(Error::Conflict(format!("the key `{id}` ended at {ended}: make another")));
         }
         match tenant {
-            Some(tenant) => self.check_keys_room(tenant, Some(id))?,
-            None => self.check_operator_keys_room()?,
+            Some(tenant) => self.check_room(tenant, Some(id))?,
+            None => self.check_operator_room()?,
         }
         if by.key != id {
             if tenant.is_some() {
@@ -177,14 +196,15 @@ impl Control {
         let mut old = before.clone();
         let ends = now.plus_millis(i64::from(hours) * 3_600_000);
         old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
-        let intent = (expect_version(expected, Some(&stored)), self.audit("key.rotate"));
-        once.view.version = self.ledger.registry.rotate_key(old, key, intent).await?;
+        let intent = (expect_version(expected, Some(&stored)), actor.action("key.rotate"));
+        once.view.version = self.registry.rotate_key(old, key, intent).await?;
         Ok(once)
     }
 
     /// Changes the label of a key.
-    pub async fn label_key(
+    pub async fn label(
         &self,
+        actor: &Actor,
         tenant: Option<&TenantId>,
         id: KeyId,
         change: KeyChange,
@@ -195,8 +215,8 @@ impl Control {
         let stored = self.key_of(tenant, id)?;
         let mut key = stored.value.clone();
         key.label = change.label;
-        let intent = (expect_version(expected, Some(&stored)), self.audit("key.label"));
-        let version = self.ledger.registry.put_key(key.clone(), intent).await?;
+        let intent = (expect_version(expected, Some(&stored)), actor.action("key.label"));
+        let version = self.registry.put_key(key.clone(), intent).await?;
         Ok(view(&key, version))
     }
 
@@ -204,7 +224,7 @@ impl Control {
     /// already. `keep` saves the key before it is durable, so that a key cannot exist without a saved copy; if `keep`
     /// fails, no key is created. `keep` returns the saved key, which is an earlier one if a previous start was
     /// interrupted between saving and storing.
-    pub async fn operator_key(
+    pub async fn create_at_start(
         &self,
         another: bool,
         keep: impl FnOnce(&str) -> anyhow::Result<String> + Send,
@@ -225,8 +245,8 @@ impl Control {
             (key.id, key.secret) = (id, Digest(crypto::sha256(secret.as_bytes())));
             once = KeyOnce { view: view(&key, 0), key: kept };
         }
-        let audit = self.audit("key.create").note("the operator's, at the start");
-        once.view.version = self.ledger.registry.put_key(key, (Precondition::Absent, audit)).await?;
+        let audit = Actor::HOST.action("key.create").note("the operator's, at the start");
+        once.view.version = self.registry.put_key(key, (Precondition::Absent, audit)).await?;
         Ok(Some(once))
     }
 
@@ -234,7 +254,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::Conflict`] unless another key with the scope `operator` and without expiry remains.
-    pub async fn remove_operator_key(&self, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
+    pub async fn remove_of_operator(&self, actor: &Actor, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
         self.key_of(None, id)?;
         let keys = self.keys_of(None);
         let remains = |key: &KeyView| key.id != id && key.expires_at.is_none() && key.scopes.contains(&Scope::Operator);
@@ -243,19 +263,20 @@ impl Control {
                 "no other key of the operator's without an end would be left: make one".into(),
             ));
         }
-        self.ledger.registry.remove_key(id, (expect_any(expected), self.audit("key.remove"))).await?;
+        self.registry.remove_key(id, (expect_any(expected), actor.action("key.remove"))).await?;
         Ok(())
     }
 
-    async fn make_key(
+    async fn store_new(
         &self,
+        actor: &Actor,
         tenant: Option<TenantId>,
         label: Option<String>,
         scopes: BTreeSet<Scope>,
         expires_at: Option<Timestamp>,
     ) -> Result<KeyOnce, Error> {
         let (key, mut once) = self.new_key(tenant, label, scopes, expires_at);
-        once.view.version = self.ledger.registry.put_key(key, (Precondition::Absent, self.audit("key.create"))).await?;
+        once.view.version = self.registry.put_key(key, (Precondition::Absent, actor.action("key.create"))).await?;
         Ok(once)
     }
 
@@ -285,9 +306,9 @@ impl Control {
 
     /// Checks the key quota of a tenant, not counting the key `rotated`. Expired keys need little space, so all keys
     /// together may reach twice the quota.
-    fn check_keys_room(&self, tenant: &TenantId, rotated: Option<KeyId>) -> Result<(), Error> {
-        let view = self.tenant(tenant)?;
-        let max = self.quota_of(&view).keys_max;
+    fn check_room(&self, tenant: &TenantId, rotated: Option<KeyId>) -> Result<(), Error> {
+        let view = find_tenant(&self.registry, tenant)?;
+        let max = quota_of(&self.settings, &view).keys_max;
         let keys = self.keys_of(Some(tenant));
         let now = self.clock.now();
         let live = keys.iter().filter(|key| Some(key.id) != rotated && key.expires_at.is_none_or(|at| at > now));
@@ -301,7 +322,7 @@ impl Control {
         Ok(())
     }
 
-    fn check_operator_keys_room(&self) -> Result<(), Error> {
+    fn check_operator_room(&self) -> Result<(), Error> {
         if self.keys_of(None).len() >= OPERATOR_KEYS_MAX {
             let why = format!("the operator has {OPERATOR_KEYS_MAX} keys with those that have ended: remove some");
             return Err(Error::Conflict(why));
@@ -310,39 +331,45 @@ impl Control {
     }
 
     /// The operator's keys, oldest first.
-    pub fn list_operator_keys(&self, page: PageQuery) -> Result<Page<KeyView>, Error> {
+    pub fn list_of_operator(&self, page: &PageQuery) -> Result<Page<KeyView>, Error> {
         page.of(self.keys_of(None).into_iter().map(|key| (key.id, key)), |key| key)
     }
 
     /// A tenant's keys, oldest first.
-    pub fn list_keys(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<KeyView>, Error> {
-        self.tenant(tenant)?;
+    pub fn list(&self, tenant: &TenantId, page: &PageQuery) -> Result<Page<KeyView>, Error> {
+        find_tenant(&self.registry, tenant)?;
         page.of(self.keys_of(Some(tenant)).into_iter().map(|key| (key.id, key)), |key| key)
     }
 
     /// Sorted by id, and therefore by age.
     fn keys_of(&self, tenant: Option<&TenantId>) -> Vec<KeyView> {
-        let snapshot = self.ledger.registry.snapshot();
+        let snapshot = self.registry.snapshot();
         let keys = snapshot.keys.values().filter(|key| key.value.tenant.as_ref() == tenant);
         keys.map(|key| view(&key.value, key.version)).collect()
     }
 
     /// A key of the tenant, or of the operator if `tenant` is `None`.
-    pub fn show_key(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<KeyView, Error> {
+    pub fn show(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<KeyView, Error> {
         let key = self.key_of(tenant, id)?;
         Ok(view(&key.value, key.version))
     }
 
-    fn key_of(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<std::sync::Arc<Versioned<ApiKey>>, Error> {
-        let snapshot = self.ledger.registry.snapshot();
+    fn key_of(&self, tenant: Option<&TenantId>, id: KeyId) -> Result<Arc<Versioned<ApiKey>>, Error> {
+        let snapshot = self.registry.snapshot();
         let key = snapshot.keys.get(&id).filter(|key| key.value.tenant.as_ref() == tenant);
         key.cloned().ok_or_else(|| Error::NotFound(format!("key `{id}`")))
     }
 
     /// Removes a key, effective immediately.
-    pub async fn remove_key(&self, tenant: &TenantId, id: KeyId, expected: Option<u64>) -> Result<(), Error> {
+    pub async fn remove(
+        &self,
+        actor: &Actor,
+        tenant: &TenantId,
+        id: KeyId,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
         self.key_of(Some(tenant), id)?;
-        self.ledger.registry.remove_key(id, (expect_any(expected), self.audit("key.remove"))).await?;
+        self.registry.remove_key(id, (expect_any(expected), actor.action("key.remove"))).await?;
         Ok(())
     }
 }

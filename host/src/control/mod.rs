@@ -1,16 +1,19 @@
-//! The control plane: configuration and inspection by tenants and by the operator. Each file covers one resource. The
-//! functions take parsed requests and return the views that the API serialises. Secrets are never returned, except for
-//! generated ones, which are returned once.
+//! The control plane: configuration and inspection by tenants and by the operator. Each file covers one resource, with a
+//! handle that holds the components it uses. Its functions take parsed requests and return the views that the API
+//! serialises. Functions that change something take the [`Actor`](setgate_domain::audit::Actor) for the audit log. Secrets
+//! are never returned, except for generated ones, which are returned once.
 
 pub mod audit;
 mod checks;
 pub mod deliveries;
+pub mod downloads;
+mod error;
 pub mod events;
 pub mod filters;
 pub mod idempotency;
 pub mod keys;
 pub mod pages;
-pub mod rate;
+mod rate;
 pub mod read_only;
 pub mod redrive;
 pub mod replays;
@@ -28,203 +31,177 @@ pub mod warnings;
 
 use std::sync::Arc;
 
+use setgate_base::clock::Clock;
+use setgate_base::crypto::MasterKey;
+use setgate_base::fair::TenantSemaphores;
+use setgate_dialects::Signer;
+use setgate_egress::Egress;
+use setgate_ledger::Ledger;
+use setgate_sandbox::Sandbox;
+
 use crate::config::Settings;
 use crate::pipeline::DataPlane;
 
 pub use checks::{ABSENT, TEXT_CHARS_MAX};
+pub use error::Error;
 pub use pages::{Page, PageQuery};
-use setgate_base::clock::Clock;
-use setgate_base::crypto::MasterKey;
-use setgate_base::fair::TenantSemaphores;
-use setgate_domain::audit::{Actor, AuditAction};
-use setgate_domain::id::{SubscriptionId, SubscriptionName, TenantId};
-use setgate_domain::tenant::Quota;
-use setgate_egress::Egress;
-use setgate_ledger::Precondition;
 pub use setgate_ledger::{DeliveryQuery, EventQuery};
-use setgate_ledger::{Ledger, TenantView};
-use setgate_sandbox::{Sandbox, UploadError};
 
-/// The state shared by all parts of the control plane, together with the actor for the audit log. Cheap to clone.
-#[derive(Clone)]
-pub struct Control {
-    /// Events.
-    pub events: events::Events,
-    /// The audit log.
-    pub audit: audit::AuditLog,
-    /// Statistics of deliveries.
-    pub statistics: statistics::Statistics,
-    parts: Arc<Parts>,
-    actor: Arc<Actor>,
-}
-
-/// The components of the control plane.
-pub struct Parts {
-    /// All durable state.
+/// The components that the control plane is built from.
+pub struct Components {
     pub ledger: Ledger,
     /// Validates and compiles uploads.
     pub sandbox: Sandbox,
     /// Encrypts secrets.
     pub master: Arc<MasterKey>,
     /// Encrypts signing keys.
-    pub signer: Arc<setgate_dialects::Signer>,
+    pub signer: Arc<Signer>,
     /// Checks endpoints against the address rules.
     pub egress: Egress,
-    /// Wall and monotonic time.
     pub clock: Clock,
     /// The current configuration, which can change at run time.
     pub settings: Settings,
     /// The operations of the data plane.
     pub data_plane: DataPlane,
-    /// Limits the bulk redrives of each tenant.
-    pub(crate) redriving: TenantSemaphores,
-    /// Rate limit for test events and verifications of each subscription.
-    pub tests: rate::PerMinute<SubscriptionId>,
 }
 
-impl Parts {
-    /// Limit for a tenant's concurrent bulk redrives.
-    pub(crate) const REDRIVING_MAX: usize = 1;
+/// The handles of all resources. Routes take the handle that they use as axum state, see
+/// [`http::state`](crate::http::state).
+pub struct ControlPlane {
+    pub access: keys::Access,
+    pub audit: audit::AuditLog,
+    pub delivery_history: deliveries::DeliveryHistory,
+    pub downloads: downloads::Downloads,
+    pub events: events::Events,
+    pub filters: filters::Filters,
+    pub keys: keys::Keys,
+    pub redrives: redrive::Redrives,
+    pub replays: replays::Replays,
+    pub reproductions: reproduction::Reproductions,
+    pub rollouts: rollouts::Rollouts,
+    pub settlements: tail::Settlements,
+    pub signing_keys: subscriptions::SigningKeys,
+    pub sources: sources::Sources,
+    pub statistics: statistics::Statistics,
+    pub stored_answers: idempotency::StoredAnswers,
+    pub subscriptions: subscriptions::Subscriptions,
+    pub tables: tables::Tables,
+    pub tenants: tenants::Tenants,
+    pub test_events: subscriptions::TestEvents,
+    pub verifications: subscriptions::Verifications,
 }
 
-impl Control {
-    /// Assembles the parts. The actor is the host itself.
-    pub fn new(parts: Parts) -> Self {
-        let ledger = &parts.ledger;
-        let (registry, history) = (&ledger.registry, &ledger.history);
+impl ControlPlane {
+    /// Builds the handles, each with the components that it uses.
+    pub fn new(components: Components) -> Self {
+        let Components { ledger, sandbox, master, signer, egress, clock, settings, data_plane } = components;
+        let Ledger { ref registry, ref history, ref plans, ref blobs, ref usage, .. } = ledger;
+        let requests = rate::ReceiverRequests::new(clock.clone());
+        let delivery_history = deliveries::DeliveryHistory { registry: registry.clone(), history: history.clone() };
+        let documents = subscriptions::Documents { registry: registry.clone(), egress, clock: clock.clone() };
+        let endpoints =
+            subscriptions::Endpoints { master: master.clone(), clock: clock.clone(), settings: settings.clone() };
+        let signing_keys = subscriptions::SigningKeys { documents: documents.clone(), signer, clock: clock.clone() };
+        let verifications = subscriptions::Verifications {
+            documents: documents.clone(),
+            endpoints: endpoints.clone(),
+            history: history.clone(),
+            settings: settings.clone(),
+            data_plane: data_plane.clone(),
+            requests: requests.clone(),
+        };
         Self {
+            access: keys::Access { registry: registry.clone(), clock: clock.clone() },
+            audit: audit::AuditLog { registry: registry.clone(), history: history.clone() },
+            downloads: downloads::Downloads { registry: registry.clone(), plans: plans.clone(), blobs: blobs.clone() },
             events: events::Events {
                 registry: registry.clone(),
                 history: history.clone(),
                 events: ledger.events.clone(),
             },
-            audit: audit::AuditLog { registry: registry.clone(), history: history.clone() },
+            filters: filters::Filters {
+                registry: registry.clone(),
+                blobs: blobs.clone(),
+                plans: plans.clone(),
+                usage: usage.clone(),
+                sandbox: sandbox.clone(),
+                data_plane: data_plane.clone(),
+                clock: clock.clone(),
+                settings: settings.clone(),
+            },
+            keys: keys::Keys { registry: registry.clone(), clock: clock.clone(), settings: settings.clone() },
+            redrives: redrive::Redrives {
+                registry: registry.clone(),
+                history: history.clone(),
+                deliveries: ledger.deliveries.clone(),
+                shown: delivery_history.clone(),
+                data_plane: data_plane.clone(),
+                clock: clock.clone(),
+                settings: settings.clone(),
+                running: Arc::new(TenantSemaphores::new(redrive::REDRIVES_PER_TENANT_MAX)),
+            },
+            replays: replays::Replays {
+                registry: registry.clone(),
+                replays: ledger.replays.clone(),
+                clock: clock.clone(),
+                settings: settings.clone(),
+            },
+            reproductions: reproduction::Reproductions {
+                registry: registry.clone(),
+                history: history.clone(),
+                plans: plans.clone(),
+                sandbox: sandbox.clone(),
+                data_plane: data_plane.clone(),
+                settings: settings.clone(),
+            },
+            rollouts: rollouts::Rollouts {
+                registry: registry.clone(),
+                data_plane: data_plane.clone(),
+                clock: clock.clone(),
+            },
+            settlements: tail::Settlements { registry: registry.clone(), history: history.clone() },
+            sources: sources::Sources {
+                registry: registry.clone(),
+                clock: clock.clone(),
+                master: master.clone(),
+                settings: settings.clone(),
+            },
             statistics: statistics::Statistics {
                 registry: registry.clone(),
                 history: history.clone(),
-                usage: ledger.usage.clone(),
-                clock: parts.clock.clone(),
+                usage: usage.clone(),
+                clock: clock.clone(),
             },
-            actor: Arc::new(Actor::HOST),
-            parts: Arc::new(parts),
-        }
-    }
-
-    /// The same control plane, acting for `actor`, which is recorded in the audit log.
-    pub fn acting(&self, actor: Actor) -> Self {
-        Self { actor: Arc::new(actor), ..self.clone() }
-    }
-
-    /// The audit record of an action, `kind.verb`.
-    fn audit(&self, action: &'static str) -> AuditAction {
-        self.actor.action(action)
-    }
-
-    fn quota_of(&self, view: &TenantView) -> Quota {
-        checks::quota_of(&self.settings, view)
-    }
-
-    fn check_space(&self, view: &TenantView, upload_bytes: usize) -> Result<(), Error> {
-        checks::check_space(&self.ledger.usage, &view.tenant.value.id, &self.quota_of(view), upload_bytes)
-    }
-
-    fn tenant(&self, tenant: &TenantId) -> Result<Arc<TenantView>, Error> {
-        checks::find_tenant(&self.ledger.registry, tenant)
-    }
-}
-
-impl std::ops::Deref for Control {
-    type Target = Parts;
-
-    fn deref(&self) -> &Parts {
-        &self.parts
-    }
-}
-
-/// Why a request to the control plane failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The resource does not exist, or belongs to another tenant.
-    #[error("there is no {0}")]
-    NotFound(String),
-    /// The resource exists already, is in use, or a limit is reached.
-    #[error("{0}")]
-    Conflict(String),
-    /// The expected version is not the stored version.
-    #[error("it was changed meanwhile: read it again and repeat the change")]
-    Version {
-        /// The stored version. `None` if the document does not exist.
-        actual: Option<u64>,
-    },
-    /// Another subscription has this name.
-    #[error("another subscription is named `{0}` already")]
-    NameTaken(SubscriptionName),
-    /// A field is invalid.
-    #[error("`{field}`: {why}")]
-    Invalid {
-        /// The field, as a JSON pointer or a name.
-        field: &'static str,
-        /// The problem and its remedy.
-        why: String,
-    },
-    /// The uploaded component is not a valid filter.
-    #[error(transparent)]
-    Rejected(#[from] UploadError),
-    /// The limit for concurrent operations of this kind is reached. Carries the message.
-    #[error("{0}")]
-    Busy(String),
-    /// The tenant already has a running backtest.
-    #[error("a backtest of this tenant is under way: ask again when it has ended")]
-    BacktestRunning,
-    /// The rate limit of the operation is reached.
-    #[error("this was asked for {max} times within a minute, which is the limit")]
-    TooOften {
-        /// Operations allowed per minute.
-        max: u32,
-    },
-    /// An endpoint did not return its challenge.
-    #[error(
-        "{why}; it has to answer 2xx with the challenge as its body, or with {{\"challenge\": ...}}, and the endpoint is \
-         not verified"
-    )]
-    NotVerified {
-        /// Describes the endpoint's response.
-        why: String,
-    },
-    /// The cursor does not belong to this list.
-    #[error("the cursor is not one that this list gave")]
-    BadCursor,
-    /// The tenant's storage quota would be exceeded.
-    #[error(
-        "the tenant has {stored} bytes stored, and with this it would have more than its quota `stored_bytes_max`, which is {max}"
-    )]
-    StorageFull {
-        /// Bytes stored.
-        stored: u64,
-        /// The tenant's `stored_bytes_max`.
-        max: u64,
-    },
-    /// The disk is nearly full, or the ledger has reached its size limit.
-    #[error("{0}: nothing was stored")]
-    Short(#[from] setgate_ledger::Shortage),
-    /// The ledger failed.
-    #[error(transparent)]
-    Ledger(setgate_ledger::Error),
-}
-
-impl From<setgate_ledger::Error> for Error {
-    fn from(error: setgate_ledger::Error) -> Self {
-        match error {
-            setgate_ledger::Error::VersionMismatch { current } => Self::Version { actual: current },
-            setgate_ledger::Error::InvalidCursor => Self::BadCursor,
-            setgate_ledger::Error::NameTaken(name) => Self::NameTaken(name),
-            setgate_ledger::Error::NoTenant(tenant) => Self::NotFound(format!("tenant `{tenant}`")),
-            setgate_ledger::Error::Purging(_)
-            | setgate_ledger::Error::InUse(_)
-            | setgate_ledger::Error::FilterNotActive(_)
-            | setgate_ledger::Error::QuotaExceeded { .. }
-            | setgate_ledger::Error::DocumentTooLarge { .. } => Self::Conflict(error.to_string()),
-            other => Self::Ledger(other),
+            stored_answers: idempotency::StoredAnswers { registry: registry.clone(), master: master.clone() },
+            subscriptions: subscriptions::Subscriptions {
+                registry: registry.clone(),
+                documents,
+                endpoints,
+                chains: subscriptions::Chains { master, sandbox },
+                signing_keys: signing_keys.clone(),
+                verifications: verifications.clone(),
+                clock: clock.clone(),
+                settings: settings.clone(),
+            },
+            tables: tables::Tables {
+                registry: registry.clone(),
+                blobs: blobs.clone(),
+                plans: plans.clone(),
+                usage: usage.clone(),
+                clock: clock.clone(),
+                settings: settings.clone(),
+            },
+            tenants: tenants::Tenants { registry: registry.clone(), clock, settings: settings.clone() },
+            test_events: subscriptions::TestEvents {
+                registry: registry.clone(),
+                usage: usage.clone(),
+                settings,
+                data_plane,
+                requests,
+            },
+            delivery_history,
+            signing_keys,
+            verifications,
         }
     }
 }
@@ -234,10 +211,4 @@ fn changed<'de, T: serde::Deserialize<'de>, D: serde::Deserializer<'de>>(
     given: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     serde::Deserialize::deserialize(given).map(Some)
-}
-
-impl Error {
-    pub(crate) fn invalid(field: &'static str, why: impl std::fmt::Display) -> Self {
-        Self::Invalid { field, why: why.to_string() }
-    }
 }

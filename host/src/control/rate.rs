@@ -1,22 +1,49 @@
-//! Rate limit for expensive operations.
+//! Rate limit for requests that a user can cause Setgate to send to a receiver.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use setgate_base::clock::Clock;
+use setgate_domain::id::SubscriptionId;
 use setgate_domain::time::Timestamp;
 
+use super::Error;
+
 /// Test events and verifications of one subscription per minute; further ones are answered 429.
-pub(super) const TESTS_PER_MINUTE_MAX: u32 = 10;
+const TESTS_PER_MINUTE_MAX: u32 = 10;
 /// Length of a window in milliseconds.
 const WINDOW_MS: i64 = 60_000;
 /// Number of windows above which expired ones are evicted.
 const WINDOWS_KEPT: usize = 1_000;
 
+/// Limits the test events and the verifications of each subscription. They share one limit, because both send a request
+/// to the receiver at the caller's demand.
+#[derive(Clone)]
+pub(super) struct ReceiverRequests {
+    windows: Arc<PerMinute<SubscriptionId>>,
+    clock: Clock,
+}
+
+impl ReceiverRequests {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { windows: Arc::default(), clock }
+    }
+
+    /// Counts one more request.
+    ///
+    /// # Errors
+    /// [`Error::TooOften`] if the limit is reached.
+    pub(super) fn take(&self, id: SubscriptionId) -> Result<(), Error> {
+        let max = TESTS_PER_MINUTE_MAX;
+        if self.windows.take(id, max, self.clock.now()) { Ok(()) } else { Err(Error::TooOften { max }) }
+    }
+}
+
 /// Fixed-window counters by key. A window begins with its first operation and lasts one minute. Kept in memory, so a
 /// restart resets them.
 #[derive(Debug)]
-pub struct PerMinute<K> {
+struct PerMinute<K> {
     windows: Mutex<HashMap<K, Window>>,
 }
 
@@ -34,7 +61,7 @@ impl<K> Default for PerMinute<K> {
 
 impl<K: Eq + Hash> PerMinute<K> {
     /// Counts one more operation. False if the window already has `max` operations.
-    pub fn take(&self, key: K, max: u32, now: Timestamp) -> bool {
+    fn take(&self, key: K, max: u32, now: Timestamp) -> bool {
         // A counter cannot be left half updated, so a poisoned lock is safe to use.
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         // A window that begins in the future means that the clock was set back. It ends too, since it could otherwise

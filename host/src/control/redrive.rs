@@ -1,18 +1,28 @@
-//! Bulk redrive of held or dead deliveries: by id, or by their properties, oldest first.
+//! Redrive of held or dead deliveries: of one, or of many by id or by their properties, oldest first.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_base::clock::Clock;
+use setgate_base::fair::TenantSemaphores;
+use setgate_domain::audit::{Actor, AuditAction};
 use setgate_domain::delivery::{DeliveryRecord, Redrive, State};
 use setgate_domain::id::{DeliveryId, FilterName, SourceName, SubscriptionId, TenantId};
 use setgate_domain::tenant::Incarnation;
 use setgate_domain::time::Timestamp;
-use setgate_ledger::{Cursor, REDRIVE_CHUNK_ROWS, RedriveOutcome};
+use setgate_ledger::{Cursor, Deliveries, History, REDRIVE_CHUNK_ROWS, RedriveOutcome, Registry};
 
+use super::checks::find_tenant;
+use super::deliveries::{DeliveryHistory, DeliveryView, not_found};
 use super::pages::{cursor as cursor_of, parse_cursor};
-use super::{Control, DeliveryQuery, Error};
+use super::{DeliveryQuery, Error};
+use crate::config::Settings;
+use crate::pipeline::DataPlane;
 
+/// Limit for a tenant's concurrent bulk redrives.
+pub(super) const REDRIVES_PER_TENANT_MAX: usize = 1;
 /// Deliveries of one redrive request; the answer contains a cursor for the next request.
 const REDRIVE_DELIVERIES_MAX: usize = 10_000;
 /// Time limit of a redrive request, which then answers with its progress, in milliseconds.
@@ -23,12 +33,25 @@ pub const IDS_MAX: usize = 1_000;
 /// Default limit for the deliveries that one request redrives.
 pub const LIMIT_DEFAULT: usize = 1_000;
 
+/// A request to redrive one delivery.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedriveInput {
+    /// The action. `again` if absent.
+    #[serde(default = "again")]
+    pub action: Redrive,
+}
+
+fn again() -> Redrive {
+    Redrive::Again
+}
+
 /// A bulk redrive request. Exactly one of `where` and `ids` is required.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedriveManyInput {
     /// The action. `again` if absent.
-    #[serde(default = "super::deliveries::again")]
+    #[serde(default = "again")]
     pub action: Redrive,
     /// Selects deliveries by their properties.
     #[serde(default, rename = "where")]
@@ -111,79 +134,91 @@ enum Chosen {
     Found(Box<Found>),
 }
 
-impl Control {
+/// Redrives deliveries: sends them again, releases or discards them.
+#[derive(Clone)]
+pub struct Redrives {
+    pub(super) registry: Registry,
+    pub(super) history: History,
+    pub(super) deliveries: Deliveries,
+    pub(super) shown: DeliveryHistory,
+    pub(super) data_plane: DataPlane,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    /// Limits the bulk redrives of each tenant.
+    pub(super) running: Arc<TenantSemaphores>,
+}
+
+impl Redrives {
+    /// Redrives one delivery.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the action does not apply to the delivery's state.
+    pub async fn redrive(
+        &self,
+        actor: &Actor,
+        tenant: &TenantId,
+        id: DeliveryId,
+        action: Redrive,
+    ) -> Result<DeliveryView, Error> {
+        let record = self.shown.find(tenant, id).await?;
+        let audit = audit_of(actor, action);
+        // A delivery without a completed chain runs the current chain, because its pinned chain would hold it again.
+        if action == Redrive::Again
+            && !self.data_plane.requeue_with_current_chain(tenant, vec![record], audit.clone()).await?.is_empty()
+        {
+            return self.shown.show(tenant, id).await;
+        }
+        // Spawned, because the request may be cancelled after the commit, and then the dispatcher would not be notified
+        // of the due row.
+        let (redrives, whose) = (self.clone(), tenant.clone());
+        let doing = tokio::spawn(async move {
+            let redriven = redrives.deliveries.redrive(&whose, id, (action, audit), redrives.clock.now()).await?;
+            if let Some(RedriveOutcome::Due(due) | RedriveOutcome::Discarded(Some(due))) = &redriven {
+                redrives.data_plane.dispatch(vec![due.clone()]).await;
+            }
+            Ok(redriven)
+        });
+        match doing.await.unwrap_or(Err(setgate_ledger::Error::Closed))? {
+            None => return Err(not_found(id)),
+            Some(RedriveOutcome::Due(_) | RedriveOutcome::Discarded(_)) => {}
+            Some(RedriveOutcome::NotApplicable(state)) => {
+                return Err(Error::Conflict(format!(
+                    "the delivery is {}: `again` and `discard` are for held and dead ones, `release` for held ones",
+                    state.as_str()
+                )));
+            }
+        }
+        self.shown.show(tenant, id).await
+    }
+
     /// Redrives held or dead deliveries in chunks, with one transaction per chunk. A repeated request does nothing,
     /// because redriven deliveries are no longer in the selected state.
     ///
     /// # Errors
     /// [`Error::Busy`] if the tenant already has a bulk redrive running.
-    pub async fn redrive_many(&self, tenant: &TenantId, input: RedriveManyInput) -> Result<RedriveCounts, Error> {
-        let of = self.tenant(tenant)?.incarnation();
-        let (action, chosen) = self.choose(of, input)?;
-        let turn = self.redriving.get(tenant).try_acquire_owned();
+    pub async fn redrive_many(
+        &self,
+        actor: &Actor,
+        tenant: &TenantId,
+        input: RedriveManyInput,
+    ) -> Result<RedriveCounts, Error> {
+        let of = find_tenant(&self.registry, tenant)?.incarnation();
+        let (action, chosen) = choose(of, input)?;
+        let turn = self.running.get(tenant).try_acquire_owned();
         let turn =
             turn.map_err(|_| Error::Busy("a redrive of this tenant is under way: ask again when it has ended".into()))?;
         // Spawned, because the request may be cancelled after a chunk is committed, and then the dispatcher would not
         // be notified of the due deliveries.
-        let (control, whose) = (self.clone(), tenant.clone());
+        let (redrives, whose) = (self.clone(), tenant.clone());
+        let audit = audit_of(actor, action);
         let doing = tokio::spawn(async move {
             let _turn = turn;
             match chosen {
-                Chosen::Ids(ids) => control.redrive_named(&whose, ids, action).await,
-                Chosen::Found(found) => control.redrive_found(&whose, of, *found, action).await,
+                Chosen::Ids(ids) => redrives.redrive_named(&whose, ids, action, &audit).await,
+                Chosen::Found(found) => redrives.redrive_found(&whose, of, *found, action, &audit).await,
             }
         });
         doing.await.unwrap_or(Err(setgate_ledger::Error::Closed.into()))
-    }
-
-    fn choose(&self, of: Incarnation, input: RedriveManyInput) -> Result<(Redrive, Chosen), Error> {
-        let RedriveManyInput { action, selector, ids, cursor, limit } = input;
-        match (selector, ids) {
-            (None, Some(ids)) => {
-                if ids.len() > IDS_MAX {
-                    return Err(Error::invalid("ids", format!("at most {IDS_MAX} deliveries; or use `where`")));
-                }
-                if cursor.is_some() || limit.is_some() {
-                    return Err(Error::invalid(
-                        "cursor",
-                        "`cursor` and `limit` are only valid with `where`: all `ids` are redriven",
-                    ));
-                }
-                // Removes duplicates.
-                let ids: BTreeSet<DeliveryId> = ids.into_iter().collect();
-                Ok((action, Chosen::Ids(ids.into_iter().collect())))
-            }
-            (Some(selector), None) => {
-                let state = match selector.state {
-                    RedriveState::Held => State::Held,
-                    RedriveState::Dead => State::Dead,
-                };
-                if action == Redrive::Release && state == State::Dead {
-                    return Err(Error::invalid(
-                        "action",
-                        "`release` is for held deliveries: use `again` for dead ones",
-                    ));
-                }
-                let max = REDRIVE_DELIVERIES_MAX;
-                let limit = limit.unwrap_or(LIMIT_DEFAULT.min(max));
-                if !(1..=max).contains(&limit) {
-                    return Err(Error::invalid("limit", format!("1 to {max}")));
-                }
-                let query = DeliveryQuery {
-                    subscription: selector.subscription,
-                    event_type: selector.r#type,
-                    subject: selector.subject,
-                    source: selector.source,
-                    filter: selector.faulted_filter,
-                    since: selector.since,
-                    until: selector.until,
-                    ..DeliveryQuery::default()
-                };
-                let cursor = parse_cursor(of, cursor.as_deref())?;
-                Ok((action, Chosen::Found(Box::new(Found { state, query, cursor, limit }))))
-            }
-            _ => Err(Error::invalid("where", "exactly one of `where` and `ids` is required")),
-        }
     }
 
     async fn redrive_named(
@@ -191,12 +226,13 @@ impl Control {
         tenant: &TenantId,
         ids: Vec<DeliveryId>,
         action: Redrive,
+        audit: &AuditAction,
     ) -> Result<RedriveCounts, Error> {
         let mut counts = RedriveCounts { matched: ids.len() as u64, ..RedriveCounts::default() };
         let at = self.clock.now();
         for chunk in ids.chunks(REDRIVE_CHUNK_ROWS) {
-            let records = self.ledger.history.deliveries_by_id(tenant, chunk.to_vec()).await?;
-            counts.redriven += self.redrive_chunk(tenant, records, action, at).await?;
+            let records = self.history.deliveries_by_id(tenant, chunk.to_vec()).await?;
+            counts.redriven += self.redrive_chunk(tenant, records, action, audit, at).await?;
         }
         counts.skipped = counts.matched - counts.redriven;
         Ok(counts)
@@ -214,6 +250,7 @@ impl Control {
         of: Incarnation,
         found: Found,
         action: Redrive,
+        audit: &AuditAction,
     ) -> Result<RedriveCounts, Error> {
         let Found { state, query, mut cursor, limit } = found;
         let mut counts = RedriveCounts::default();
@@ -226,16 +263,15 @@ impl Control {
                 break;
             }
             // The tenant was removed and created again in the meantime.
-            if self.tenant(tenant)?.incarnation() != of {
+            if find_tenant(&self.registry, tenant)?.incarnation() != of {
                 return Err(Error::NotFound(format!("tenant `{tenant}` any more")));
             }
             let page = self
-                .ledger
                 .history
                 .resting_deliveries(tenant, state, query.clone(), cursor, room.min(REDRIVE_CHUNK_ROWS))
                 .await?;
             counts.matched += page.items.len() as u64;
-            counts.redriven += self.redrive_chunk(tenant, page.items, action, at).await?;
+            counts.redriven += self.redrive_chunk(tenant, page.items, action, audit, at).await?;
             cursor = page.next;
             if cursor.is_none() {
                 break;
@@ -252,6 +288,7 @@ impl Control {
         tenant: &TenantId,
         records: Vec<DeliveryRecord>,
         action: Redrive,
+        audit: &AuditAction,
         at: Timestamp,
     ) -> Result<u64, Error> {
         if records.is_empty() {
@@ -261,17 +298,12 @@ impl Control {
         let mut redriven = 0;
         if action == Redrive::Again {
             // Deliveries without a completed chain run the current chain.
-            let audit = self.audit("delivery.again");
-            for id in self.data_plane.requeue_with_current_chain(tenant, records, audit).await? {
+            for id in self.data_plane.requeue_with_current_chain(tenant, records, audit.clone()).await? {
                 ids.remove(&id);
                 redriven += 1;
             }
         }
-        let done = self
-            .ledger
-            .deliveries
-            .redrive_many(tenant, ids.into_iter().collect(), (action, self.redrive_action(action)), at)
-            .await?;
+        let done = self.deliveries.redrive_many(tenant, ids.into_iter().collect(), (action, audit.clone()), at).await?;
         let mut due = Vec::with_capacity(done.len());
         for one in done {
             match one {
@@ -285,4 +317,61 @@ impl Control {
         self.data_plane.dispatch(due).await;
         Ok(redriven)
     }
+}
+
+/// Validates a request.
+fn choose(of: Incarnation, input: RedriveManyInput) -> Result<(Redrive, Chosen), Error> {
+    let RedriveManyInput { action, selector, ids, cursor, limit } = input;
+    match (selector, ids) {
+        (None, Some(ids)) => {
+            if ids.len() > IDS_MAX {
+                return Err(Error::invalid("ids", format!("at most {IDS_MAX} deliveries; or use `where`")));
+            }
+            if cursor.is_some() || limit.is_some() {
+                return Err(Error::invalid(
+                    "cursor",
+                    "`cursor` and `limit` are only valid with `where`: all `ids` are redriven",
+                ));
+            }
+            // Removes duplicates.
+            let ids: BTreeSet<DeliveryId> = ids.into_iter().collect();
+            Ok((action, Chosen::Ids(ids.into_iter().collect())))
+        }
+        (Some(selector), None) => {
+            let state = match selector.state {
+                RedriveState::Held => State::Held,
+                RedriveState::Dead => State::Dead,
+            };
+            if action == Redrive::Release && state == State::Dead {
+                return Err(Error::invalid("action", "`release` is for held deliveries: use `again` for dead ones"));
+            }
+            let max = REDRIVE_DELIVERIES_MAX;
+            let limit = limit.unwrap_or(LIMIT_DEFAULT.min(max));
+            if !(1..=max).contains(&limit) {
+                return Err(Error::invalid("limit", format!("1 to {max}")));
+            }
+            let query = DeliveryQuery {
+                subscription: selector.subscription,
+                event_type: selector.r#type,
+                subject: selector.subject,
+                source: selector.source,
+                filter: selector.faulted_filter,
+                since: selector.since,
+                until: selector.until,
+                ..DeliveryQuery::default()
+            };
+            let cursor = parse_cursor(of, cursor.as_deref())?;
+            Ok((action, Chosen::Found(Box::new(Found { state, query, cursor, limit }))))
+        }
+        _ => Err(Error::invalid("where", "exactly one of `where` and `ids` is required")),
+    }
+}
+
+/// The audit record of an action.
+fn audit_of(actor: &Actor, action: Redrive) -> AuditAction {
+    actor.action(match action {
+        Redrive::Again => "delivery.again",
+        Redrive::Release => "delivery.release",
+        Redrive::Discard => "delivery.discard",
+    })
 }

@@ -2,16 +2,21 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_dialects::SUBJECT_CHARS_MAX;
+use setgate_domain::audit::Actor;
 use setgate_domain::id::{ReplayId, SourceName, SubscriptionId, TenantId};
 use setgate_domain::replay::{Replay, ReplayRecord};
 use setgate_domain::subscription::Pattern;
 use setgate_domain::time::Timestamp;
+use setgate_ledger::Registry;
 
+use super::checks::find_tenant;
 use super::subscriptions::PATTERNS_MAX;
-use super::warnings::Warning;
-use super::{Control, Error, Page, PageQuery};
+use super::warnings::{self, Warning};
+use super::{Error, Page, PageQuery};
+use crate::config::Settings;
 
 /// Upper bound of the rate, in deliveries per second, that a replay can request.
 const PER_SECOND_MAX: u32 = 1_000;
@@ -54,13 +59,22 @@ pub struct ReplayBegun {
     pub warnings: Vec<Warning>,
 }
 
-impl Control {
+/// The replays of all tenants.
+#[derive(Clone)]
+pub struct Replays {
+    pub(super) registry: Registry,
+    pub(super) replays: setgate_ledger::Replays,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+}
+
+impl Replays {
     /// Starts a replay.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the tenant's limit for running replays is reached.
-    pub async fn create_replay(&self, tenant: &TenantId, input: ReplayInput) -> Result<ReplayBegun, Error> {
-        let view = self.tenant(tenant)?;
+    pub async fn start(&self, actor: &Actor, tenant: &TenantId, input: ReplayInput) -> Result<ReplayBegun, Error> {
+        let view = find_tenant(&self.registry, tenant)?;
         if !view.subscriptions.contains_key(&input.subscription) {
             return Err(Error::invalid("subscription", format!("there is no subscription `{}`", input.subscription)));
         }
@@ -92,10 +106,10 @@ impl Control {
             per_second,
             created_at: now,
         };
-        let warnings = self.pattern_warnings(tenant, &replay.events, replay.source.as_slice());
-        let audit = self.audit("replay.start").note(replay.subscription.to_string());
+        let warnings = warnings::of_events(&replay.events, tenant, replay.source.as_slice(), &self.registry);
+        let audit = actor.action("replay.start").note(replay.subscription.to_string());
         let running_max = self.settings.now().history.replays_per_tenant_max;
-        let begun = self.ledger.replays.begin(replay, running_max, audit).await?;
+        let begun = self.replays.begin(replay, running_max, audit).await?;
         begun.map(|record| ReplayBegun { record, warnings }).ok_or_else(|| {
             let (key, what) = ("history.replays_per_tenant_max", "replays of this tenant run");
             Error::Conflict(format!("{running_max} {what}, as many as may (`{key}`): wait for one, or cancel it"))
@@ -103,10 +117,10 @@ impl Control {
     }
 
     /// A tenant's replays, newest first: the running ones and the most recently ended ones.
-    pub async fn list_replays(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<ReplayRecord>, Error> {
-        self.tenant(tenant)?;
+    pub async fn list(&self, tenant: &TenantId, page: &PageQuery) -> Result<Page<ReplayRecord>, Error> {
+        find_tenant(&self.registry, tenant)?;
         // One extra item shows whether there is a next page.
-        let mut items = self.ledger.replays.list(tenant, page.place()?, page.limit() + 1).await?;
+        let mut items = self.replays.list(tenant, page.place()?, page.limit() + 1).await?;
         let more = items.len() > page.limit();
         items.truncate(page.limit());
         let next = items.last().filter(|_| more).map(|last| last.replay.id.to_string());
@@ -114,16 +128,16 @@ impl Control {
     }
 
     /// A replay with its progress.
-    pub async fn show_replay(&self, tenant: &TenantId, id: ReplayId) -> Result<ReplayRecord, Error> {
-        self.tenant(tenant)?;
-        self.ledger.replays.get(tenant, id).await?.ok_or_else(|| not_found(id))
+    pub async fn show(&self, tenant: &TenantId, id: ReplayId) -> Result<ReplayRecord, Error> {
+        find_tenant(&self.registry, tenant)?;
+        self.replays.get(tenant, id).await?.ok_or_else(|| not_found(id))
     }
 
     /// Cancels a replay. Deliveries that it has created remain, and a replay that has ended is not changed.
-    pub async fn cancel_replay(&self, tenant: &TenantId, id: ReplayId) -> Result<ReplayRecord, Error> {
-        self.tenant(tenant)?;
-        let (reason, audit) = ("by request".to_owned(), self.audit("replay.cancel"));
-        let cancelled = self.ledger.replays.cancel(tenant, id, reason, audit, self.clock.now()).await?;
+    pub async fn cancel(&self, actor: &Actor, tenant: &TenantId, id: ReplayId) -> Result<ReplayRecord, Error> {
+        find_tenant(&self.registry, tenant)?;
+        let (reason, audit) = ("by request".to_owned(), actor.action("replay.cancel"));
+        let cancelled = self.replays.cancel(tenant, id, reason, audit, self.clock.now()).await?;
         cancelled.ok_or_else(|| not_found(id))
     }
 }

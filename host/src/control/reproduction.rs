@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 use setgate_base::crypto::sha256;
 use setgate_domain::chain::ChainEnd;
 use setgate_domain::delivery::DeliveryRecord;
 use setgate_domain::filter::Plan;
-use setgate_domain::id::{DeliveryId, Digest, FilterName, TableName, TenantId};
+use setgate_domain::id::{DeliveryId, Digest, TenantId};
 use setgate_domain::limits::CallLimits;
 use setgate_domain::reproduction::{Difference, EventFacts, Reproduction, StepFacts, differences, why_not};
 use setgate_domain::verdict::FilterRun;
-use setgate_ledger::Content;
+use setgate_ledger::{Content, History, Plans, Registry};
+use setgate_sandbox::Sandbox;
 
-use super::{Control, Error};
-
-/// Size of a part returned by [`Control::read_part`], in bytes.
-pub use setgate_ledger::BLOB_PART_BYTES as PART_BYTES;
+use super::Error;
+use super::checks::{find_tenant, quota_of};
+use crate::config::Settings;
+use crate::pipeline::DataPlane;
 
 /// Minimum wall-clock limit of a call in milliseconds during reproduction. It overrides a shorter limit, because
 /// reproduction compares results, and a busy host must not cause a timeout.
@@ -45,17 +45,6 @@ pub struct Reproduced {
     pub engine: String,
 }
 
-/// A stored blob that the tenant may read.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// The tenant that the reads are charged to in fair scheduling.
-    pub tenant: TenantId,
-    /// The digest of the blob.
-    pub digest: Digest,
-    /// Size in bytes.
-    pub bytes: u64,
-}
-
 /// A delivery with its content and its plan.
 struct Kept {
     record: DeliveryRecord,
@@ -63,9 +52,20 @@ struct Kept {
     plan: Arc<Plan>,
 }
 
-impl Control {
+/// Runs the chains of past deliveries again.
+#[derive(Clone)]
+pub struct Reproductions {
+    pub(super) registry: Registry,
+    pub(super) history: History,
+    pub(super) plans: Plans,
+    pub(super) sandbox: Sandbox,
+    pub(super) data_plane: DataPlane,
+    pub(super) settings: Settings,
+}
+
+impl Reproductions {
     /// Everything that is needed to run a delivery's chain elsewhere, except secrets.
-    pub async fn reproduction(&self, tenant: &TenantId, id: DeliveryId) -> Result<Reproduction, Error> {
+    pub async fn show(&self, tenant: &TenantId, id: DeliveryId) -> Result<Reproduction, Error> {
         let kept = self.kept(tenant, id).await?;
         let reason = kept.why_not();
         let limits = self.limits_of(tenant, &kept.plan)?;
@@ -132,45 +132,11 @@ impl Control {
         Ok(reproduced)
     }
 
-    /// A filter's component. The digest alone grants no access, because tenants share the blob store: it must be a
-    /// version of the tenant's filter, or a version pinned by one of the tenant's deliveries.
-    pub async fn component(&self, tenant: &TenantId, name: &FilterName, digest: Digest) -> Result<Stored, Error> {
-        let view = self.tenant(tenant)?;
-        let is_version = view.filters.get(name).is_some_and(|filter| filter.value.version(&digest).is_some());
-        if !is_version && !self.ledger.plans.is_filter_version_in_use(tenant, name, digest).await? {
-            return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
-        }
-        self.stored(tenant, digest).await
-    }
-
-    /// The rows of a table as JSON lines, with the same access rule as [`Control::component`].
-    pub async fn table_rows(&self, tenant: &TenantId, name: &TableName, digest: Digest) -> Result<Stored, Error> {
-        let view = self.tenant(tenant)?;
-        let is_version = view.tables.get(name).is_some_and(|table| table.value.digests().any(|kept| kept == digest));
-        if !is_version && !self.ledger.plans.is_table_version_in_use(tenant, name, digest).await? {
-            return Err(Error::NotFound(format!("version {digest} of table `{name}`")));
-        }
-        self.stored(tenant, digest).await
-    }
-
-    /// Reads a part of the blob that [`Control::component`] or [`Control::table_rows`] returned. Empty after the last
-    /// part.
-    pub async fn read_part(&self, stored: &Stored, number: u32) -> Result<Bytes, Error> {
-        let part = self.ledger.blobs.part(&stored.tenant, &stored.digest, number).await?;
-        part.ok_or_else(|| Error::NotFound(format!("{}", stored.digest)))
-    }
-
-    async fn stored(&self, tenant: &TenantId, digest: Digest) -> Result<Stored, Error> {
-        let bytes = self.ledger.blobs.check(tenant, &digest).await?;
-        let bytes = bytes.ok_or_else(|| Error::NotFound(format!("{digest}: its bytes are not stored here")))?;
-        Ok(Stored { tenant: tenant.clone(), digest, bytes })
-    }
-
     async fn kept(&self, tenant: &TenantId, id: DeliveryId) -> Result<Kept, Error> {
-        self.tenant(tenant)?;
-        let found = self.ledger.history.delivery_with_content(tenant, id).await?;
+        find_tenant(&self.registry, tenant)?;
+        let found = self.history.delivery_with_content(tenant, id).await?;
         let (record, content) = found.ok_or_else(|| Error::NotFound(format!("delivery `{id}`")))?;
-        let plan = self.ledger.plans.get(tenant, &record.plan).await?;
+        let plan = self.plans.get(tenant, &record.plan).await?;
         // A plan is retained as long as a delivery refers to it.
         let plan = plan.ok_or_else(|| setgate_ledger::Error::UnknownPlan(record.plan))?;
         Ok(Kept { record, content, plan })
@@ -178,8 +144,8 @@ impl Control {
 
     /// The limits pinned with a delivery, or the current limits for deliveries from before limits were pinned.
     fn limits_of(&self, tenant: &TenantId, plan: &Plan) -> Result<CallLimits, Error> {
-        let view = self.tenant(tenant)?;
-        let now = || self.sandbox.within_pool(CallLimits::from(&self.quota_of(&view)));
+        let view = find_tenant(&self.registry, tenant)?;
+        let now = || self.sandbox.within_pool(CallLimits::from(&quota_of(&self.settings, &view)));
         Ok(plan.limits.unwrap_or_else(now))
     }
 }

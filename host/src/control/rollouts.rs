@@ -4,19 +4,22 @@
 use metrics::counter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_base::clock::Clock;
 use setgate_base::telemetry::metric;
+use setgate_domain::audit::Actor;
 use setgate_domain::backtest::{Ask, EVENTS_DEFAULT, EVENTS_MAX, Report};
 use setgate_domain::filter::Filter;
 use setgate_domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
 use setgate_domain::rollout::{
     CALLS_MIN_DEFAULT, Counted, EndReason, Ended, FAULTS_PERCENT_MAX_DEFAULT, Mode, Percent, Rollout, TrialReport,
 };
-use setgate_ledger::TenantView;
+use setgate_ledger::{Registry, TenantView};
 
-use super::checks::{expect_version, retried};
+use super::Error;
+use super::checks::{expect_version, find_tenant, retried};
 use super::filters::{check_needs, not_found, resume, set_active};
 use super::read_only::{ReadOnly, check_name};
-use super::{Control, Error};
+use crate::pipeline::DataPlane;
 
 /// Limit for a tenant's concurrent rollouts. Each canary doubles the number of possible plans of a subscription.
 pub const ROLLOUTS_MAX: usize = 4;
@@ -171,11 +174,20 @@ impl ShownRollout {
     }
 }
 
-impl Control {
+/// The rollouts of all filters.
+#[derive(Clone)]
+pub struct Rollouts {
+    pub(super) registry: Registry,
+    pub(super) data_plane: DataPlane,
+    pub(super) clock: Clock,
+}
+
+impl Rollouts {
     /// Starts a rollout, or changes the current rollout of the same candidate. The returned flag is true if it was
     /// started.
-    pub async fn put_rollout(
+    pub async fn put(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         input: RolloutInput,
@@ -184,18 +196,19 @@ impl Control {
         check_name("filter", input.filter.as_ref(), name)?;
         let asked = input.asked()?;
         let mode = asked.mode()?;
-        retried(expected, || self.put_rollout_once(tenant, name, asked.digest, mode, expected)).await
+        retried(expected, || self.put_once(actor, tenant, name, asked.digest, mode, expected)).await
     }
 
-    async fn put_rollout_once(
+    async fn put_once(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         digest: Digest,
         mode: Mode,
         expected: Option<u64>,
     ) -> Result<(RolloutView, bool), Error> {
-        let view = self.tenant(tenant)?;
+        let view = find_tenant(&self.registry, tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
         let mut filter = stored.value.clone();
         check_candidate(&filter, digest, &view)?;
@@ -222,15 +235,14 @@ impl Control {
         resume(&mut filter, digest);
         filter.rollout = Some(Rollout { digest, mode, started_at });
         let action = if new { "rollout.begin" } else { "rollout.change" };
-        let audit = self.audit(action).note(digest.to_string());
-        let version =
-            self.ledger.registry.put_filter(filter.clone(), (expect_version(expected, Some(stored)), audit)).await?;
+        let audit = actor.action(action).note(digest.to_string());
+        let version = self.registry.put_filter(filter.clone(), (expect_version(expected, Some(stored)), audit)).await?;
         Ok((self.view(tenant, &filter, version), new))
     }
 
     /// The rollout of a filter and its results so far.
-    pub fn show_rollout(&self, tenant: &TenantId, name: &FilterName) -> Result<RolloutView, Error> {
-        let view = self.tenant(tenant)?;
+    pub fn show(&self, tenant: &TenantId, name: &FilterName) -> Result<RolloutView, Error> {
+        let view = find_tenant(&self.registry, tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
         Ok(self.view(tenant, &stored.value, stored.version))
     }
@@ -238,35 +250,38 @@ impl Control {
     /// Makes the candidate the active version, which ends the rollout.
     pub async fn promote(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         expected: Option<u64>,
     ) -> Result<RolloutView, Error> {
-        retried(expected, || self.end(tenant, name, EndReason::Promoted, expected)).await
+        retried(expected, || self.end_once(actor, tenant, name, EndReason::Promoted, expected)).await
     }
 
     /// Ends a rollout without promotion. The active version remains, and deliveries held by the candidate's faults are
     /// run again with it.
-    pub async fn end_rollout(
+    pub async fn end(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         expected: Option<u64>,
     ) -> Result<RolloutView, Error> {
-        retried(expected, || self.end(tenant, name, EndReason::Ended, expected)).await
+        retried(expected, || self.end_once(actor, tenant, name, EndReason::Ended, expected)).await
     }
 
-    async fn end(
+    async fn end_once(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &FilterName,
         reason: EndReason,
         expected: Option<u64>,
     ) -> Result<RolloutView, Error> {
-        let view = self.tenant(tenant)?;
+        let view = find_tenant(&self.registry, tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
         let mut filter = stored.value.clone();
-        let counted = self.counted(tenant, name);
+        let counted = counted(&self.data_plane, tenant, name);
         let Some(candidate) = filter.end_rollout(self.clock.now(), reason, counted) else {
             return Err(Error::NotFound(format!("rollout of filter `{name}`")));
         };
@@ -274,27 +289,15 @@ impl Control {
             set_active(&mut filter, candidate, &view)?;
         }
         let action = if reason == EndReason::Promoted { "rollout.promote" } else { "rollout.end" };
-        let audit = self.audit(action).note(candidate.to_string());
-        let version =
-            self.ledger.registry.put_filter(filter.clone(), (expect_version(expected, Some(stored)), audit)).await?;
-        self.rollout_ended(tenant, name, reason);
+        let audit = actor.action(action).note(candidate.to_string());
+        let version = self.registry.put_filter(filter.clone(), (expect_version(expected, Some(stored)), audit)).await?;
+        ended(&self.data_plane, tenant, name, reason);
         Ok(self.view(tenant, &filter, version))
-    }
-
-    /// The counters of a canary's candidate so far.
-    pub(super) fn counted(&self, tenant: &TenantId, name: &FilterName) -> Counted {
-        self.data_plane.rollout_report(tenant, name).and_then(|report| report.canary).unwrap_or_default()
-    }
-
-    /// Must be called after the end of a rollout is durable.
-    pub(super) fn rollout_ended(&self, tenant: &TenantId, name: &FilterName, reason: EndReason) {
-        counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason.as_str()).increment(1);
-        self.data_plane.rollout_ended(tenant, name);
     }
 
     /// Runs a version over stored events. Changes nothing and sends nothing.
     pub async fn backtest(&self, tenant: &TenantId, name: &FilterName, input: BacktestInput) -> Result<Report, Error> {
-        let view = self.tenant(tenant)?;
+        let view = find_tenant(&self.registry, tenant)?;
         let filter = &view.filters.get(name).ok_or_else(|| not_found(name))?.value;
         check_candidate(filter, input.digest, &view)?;
         let events = input.events.unwrap_or(EVENTS_DEFAULT);
@@ -317,6 +320,17 @@ impl Control {
             last_rollout: filter.last_rollout.clone(),
         }
     }
+}
+
+/// The counters of a canary's candidate so far.
+pub(super) fn counted(data_plane: &DataPlane, tenant: &TenantId, name: &FilterName) -> Counted {
+    data_plane.rollout_report(tenant, name).and_then(|report| report.canary).unwrap_or_default()
+}
+
+/// Must be called after the end of a rollout is durable.
+pub(super) fn ended(data_plane: &DataPlane, tenant: &TenantId, name: &FilterName, reason: EndReason) {
+    counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason.as_str()).increment(1);
+    data_plane.rollout_ended(tenant, name);
 }
 
 /// Checks that a rollout or backtest with this candidate is possible: the version exists, all bindings grant what it

@@ -3,17 +3,22 @@
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_base::clock::Clock;
 use setgate_base::crypto;
+use setgate_domain::audit::{Actor, AuditAction};
 use setgate_domain::filter::{Table, TableFormat, TableVersion};
 use setgate_domain::id::{Digest, TableName, TenantId};
 use setgate_domain::table::{self, Delimiter};
 use setgate_domain::text::without_mark;
 use setgate_domain::time::Timestamp;
-use setgate_ledger::TenantView;
+use setgate_ledger::{Blobs, Plans, Registry, TenantView, Usage};
 
-use super::checks::{check_quota, check_version, expect_any, expect_version, retried};
+use super::checks::{
+    check_quota, check_space, check_version, expect_any, expect_version, find_tenant, quota_of, retried,
+};
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
-use super::{Control, Error, Page, PageQuery};
+use super::{Error, Page, PageQuery};
+use crate::config::Settings;
 
 /// A table as returned by the API.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -41,29 +46,42 @@ pub struct TableVersionView {
     pub active: bool,
 }
 
-impl Control {
+/// The lookup tables of all tenants.
+#[derive(Clone)]
+pub struct Tables {
+    pub(super) registry: Registry,
+    pub(super) blobs: Blobs,
+    pub(super) plans: Plans,
+    pub(super) usage: Usage,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+}
+
+impl Tables {
     /// Stores a table and activates it. New deliveries use it, and pending deliveries keep their pinned version. A
     /// repeated upload of the same rows results in the same version. The returned flag is true if the version is new.
-    pub async fn put_table(
+    pub async fn put(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: TableName,
         upload: Bytes,
         (format, delimiter): (TableFormat, Option<Delimiter>),
         expected: Option<u64>,
     ) -> Result<(TableView, bool), Error> {
-        let view = self.tenant(tenant)?;
+        let view = find_tenant(&self.registry, tenant)?;
+        let quota = quota_of(&self.settings, &view);
         if !view.tables.contains_key(&name) {
-            check_quota(view.tables.len(), self.quota_of(&view).tables_max, "tables_max")?;
+            check_quota(view.tables.len(), quota.tables_max, "tables_max")?;
         }
-        self.check_space(&view, upload.len())?;
-        let bytes_max = self.quota_of(&view).table_bytes_max;
+        check_space(&self.usage, tenant, &quota, upload.len())?;
+        let bytes_max = quota.table_bytes_max;
         if upload.len() as u64 > bytes_max {
             let why =
                 format!("the table has {} bytes: the tenant's quota `table_bytes_max` is {bytes_max}", upload.len());
             return Err(Error::Conflict(why));
         }
-        let (rows, count) = self.read_table(upload, (format, delimiter), bytes_max).await?;
+        let (rows, count) = read_table(upload, (format, delimiter), bytes_max).await?;
         let new = TableVersion {
             digest: Digest(crypto::sha256(&rows)),
             rows: count,
@@ -71,46 +89,46 @@ impl Control {
             format,
             uploaded_at: self.clock.now(),
         };
-        self.check_tables_room(&view, &with_version(&view, tenant, name.clone(), new.clone()))?;
-        self.ledger.blobs.put(tenant, rows).await?;
+        self.check_room(&view, &with_version(&view, tenant, name.clone(), new.clone()))?;
+        self.blobs.put(tenant, rows).await?;
         retried(expected, || async {
             // Read again, because parsing and storing the rows takes time.
-            let view = self.tenant(tenant)?;
+            let view = find_tenant(&self.registry, tenant)?;
             let table = with_version(&view, tenant, name.clone(), new.clone());
-            self.check_tables_room(&view, &table)?;
-            let audit = self.audit("table.upload").note(table.digest.to_string());
+            self.check_room(&view, &table)?;
+            let audit = actor.action("table.upload").note(table.digest.to_string());
             let stored = view.tables.get(&table.name);
             let is_new = stored.is_none_or(|stored| !stored.value.digests().any(|known| known == table.digest));
-            let version =
-                self.ledger.registry.put_table(table.clone(), (expect_version(expected, stored), audit)).await?;
+            let version = self.registry.put_table(table.clone(), (expect_version(expected, stored), audit)).await?;
             Ok((show(&table, version), is_new))
         })
         .await
     }
 
     /// A tenant's tables, by name.
-    pub fn list_tables(&self, tenant: &TenantId, page: PageQuery) -> Result<Page<TableView>, Error> {
-        let view = self.tenant(tenant)?;
+    pub fn list(&self, tenant: &TenantId, page: &PageQuery) -> Result<Page<TableView>, Error> {
+        let view = find_tenant(&self.registry, tenant)?;
         page.of(view.tables.iter().map(|(name, stored)| (name.clone(), stored)), |stored| {
             show(&stored.value, stored.version)
         })
     }
 
     /// Returns one table.
-    pub fn show_table(&self, tenant: &TenantId, name: &TableName) -> Result<TableView, Error> {
-        let view = self.tenant(tenant)?;
+    pub fn show(&self, tenant: &TenantId, name: &TableName) -> Result<TableView, Error> {
+        let view = find_tenant(&self.registry, tenant)?;
         view.tables.get(name).map(|table| show(&table.value, table.version)).ok_or_else(|| not_found(name))
     }
 
     /// Activates a stored version for new deliveries.
-    pub async fn activate_table(
+    pub async fn activate(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &TableName,
         digest: Digest,
         expected: Option<u64>,
     ) -> Result<TableView, Error> {
-        self.change_table(tenant, name, "table.activate", expected, |table| {
+        self.change(&actor.action("table.activate"), tenant, name, expected, |table| {
             if set_active(table, digest) {
                 return Ok(());
             }
@@ -120,13 +138,14 @@ impl Control {
     }
 
     /// Activates the previously active version again.
-    pub async fn roll_back_table(
+    pub async fn roll_back(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &TableName,
         expected: Option<u64>,
     ) -> Result<TableView, Error> {
-        self.change_table(tenant, name, "table.rollback", expected, |table| {
+        self.change(&actor.action("table.rollback"), tenant, name, expected, |table| {
             let previous = table.previous.pop();
             // The version that is rolled back must not become the target of the next rollback.
             let before = table.previous.clone();
@@ -141,38 +160,38 @@ impl Control {
         .await
     }
 
-    async fn change_table(
+    async fn change(
         &self,
+        action: &AuditAction,
         tenant: &TenantId,
         name: &TableName,
-        action: &'static str,
         expected: Option<u64>,
         change: impl Fn(&mut Table) -> Result<(), Error>,
     ) -> Result<TableView, Error> {
         let change = &change;
         retried(expected, || async move {
-            let view = self.tenant(tenant)?;
+            let view = find_tenant(&self.registry, tenant)?;
             let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
             let mut table = stored.value.clone();
             table.versions = table.kept();
             change(&mut table)?;
-            self.check_tables_room(&view, &table)?;
-            let audit = self.audit(action).note(table.digest.to_string());
+            self.check_room(&view, &table)?;
+            let audit = action.clone().note(table.digest.to_string());
             let version =
-                self.ledger.registry.put_table(table.clone(), (expect_version(expected, Some(stored)), audit)).await?;
+                self.registry.put_table(table.clone(), (expect_version(expected, Some(stored)), audit)).await?;
             Ok(show(&table, version))
         })
         .await
     }
 
     /// A table's versions, oldest first.
-    pub fn list_table_versions(
+    pub fn list_versions(
         &self,
         tenant: &TenantId,
         name: &TableName,
-        page: PageQuery,
+        page: &PageQuery,
     ) -> Result<Page<TableVersionView>, Error> {
-        let mut versions = self.show_table(tenant, name)?.versions;
+        let mut versions = self.show(tenant, name)?.versions;
         let place =
             |view: &TableVersionView| VersionPlace { at: view.version.uploaded_at, digest: view.version.digest };
         versions.sort_by_key(place);
@@ -180,63 +199,51 @@ impl Control {
     }
 
     /// Removes a version that is not in use.
-    pub async fn remove_table_version(
+    pub async fn remove_version(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         name: &TableName,
         digest: Digest,
         expected: Option<u64>,
     ) -> Result<(), Error> {
         retried(expected, || async {
-            let view = self.tenant(tenant)?;
+            let view = find_tenant(&self.registry, tenant)?;
             let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
             let mut table = stored.value.clone();
             table.versions = table.kept();
             check_version(expected, stored.version)?;
-            let used = self.ledger.plans.table_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default();
+            let used = self.plans.table_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default();
             table.remove(&digest, &used, format_args!("table `{name}`"))?;
-            let audit = self.audit("table.remove_version").note(digest.to_string());
-            self.ledger.registry.put_table(table, (expect_version(expected, Some(stored)), audit)).await?;
+            let audit = actor.action("table.remove_version").note(digest.to_string());
+            self.registry.put_table(table, (expect_version(expected, Some(stored)), audit)).await?;
             Ok(())
         })
         .await
     }
 
     /// Removes a table. Pending deliveries keep their pinned version.
-    pub async fn remove_table(&self, tenant: &TenantId, name: &TableName, expected: Option<u64>) -> Result<(), Error> {
-        if !self.tenant(tenant)?.tables.contains_key(name) {
+    pub async fn remove(
+        &self,
+        actor: &Actor,
+        tenant: &TenantId,
+        name: &TableName,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
+        if !find_tenant(&self.registry, tenant)?.tables.contains_key(name) {
             return Err(not_found(name));
         }
-        self.ledger.registry.remove_table(tenant, name, (expect_any(expected), self.audit("table.remove"))).await?;
+        self.registry.remove_table(tenant, name, (expect_any(expected), actor.action("table.remove"))).await?;
         Ok(())
     }
 
-    /// Converts an upload to the stored format and counts its rows. Runs on a blocking thread, because the upload may
-    /// have megabytes.
-    async fn read_table(
-        &self,
-        upload: Bytes,
-        (format, delimiter): (TableFormat, Option<Delimiter>),
-        bytes_max: u64,
-    ) -> Result<(Bytes, u64), Error> {
-        let reading = tokio::task::spawn_blocking(move || {
-            let rows = match format {
-                TableFormat::JsonLines => upload.slice_ref(without_mark(&upload)),
-                TableFormat::Csv => table::from_csv(&upload, delimiter, bytes_max)?.into(),
-            };
-            let count = table::parse(&rows)?.len() as u64;
-            Ok((rows, count))
-        });
-        let read = reading.await.map_err(|error| Error::Conflict(format!("the table could not be read: {error}")))?;
-        read.map_err(|why: String| Error::invalid("body", why))
-    }
-
     /// Checks the quotas: one for all versions of all tables, and one for the active versions.
-    fn check_tables_room(&self, view: &TenantView, table: &Table) -> Result<(), Error> {
+    fn check_room(&self, view: &TenantView, table: &Table) -> Result<(), Error> {
         let bytes = |table: &Table| table.versions.iter().map(|version| version.bytes).sum::<u64>();
         let others = view.tables.values().filter(|other| other.value.name != table.name);
         let stored = others.map(|other| bytes(&other.value)).sum::<u64>().saturating_add(bytes(table));
-        let max = self.quota_of(view).tables_bytes_max;
+        let quota = quota_of(&self.settings, view);
+        let max = quota.tables_bytes_max;
         if stored > max {
             return Err(Error::Conflict(format!(
                 "all versions of the tables would come to {stored} bytes: the tenant's quota `tables_bytes_max` is {max}; \
@@ -247,7 +254,7 @@ impl Control {
         let active = |table: &Table| table.versions.iter().find(|v| v.digest == table.digest).map_or(0, |v| v.bytes);
         let others = view.tables.values().filter(|other| other.value.name != table.name);
         let in_use = others.map(|other| active(&other.value)).sum::<u64>().saturating_add(active(table));
-        let max = self.quota_of(view).tables_active_bytes_max;
+        let max = quota.tables_active_bytes_max;
         if in_use > max {
             return Err(Error::Conflict(format!(
                 "the active versions of the tables would come to {in_use} bytes: the tenant's quota \
@@ -256,6 +263,25 @@ impl Control {
         }
         Ok(())
     }
+}
+
+/// Converts an upload to the stored format and counts its rows. Runs on a blocking thread, because the upload may
+/// have megabytes.
+async fn read_table(
+    upload: Bytes,
+    (format, delimiter): (TableFormat, Option<Delimiter>),
+    bytes_max: u64,
+) -> Result<(Bytes, u64), Error> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let rows = match format {
+            TableFormat::JsonLines => upload.slice_ref(without_mark(&upload)),
+            TableFormat::Csv => table::from_csv(&upload, delimiter, bytes_max)?.into(),
+        };
+        let count = table::parse(&rows)?.len() as u64;
+        Ok((rows, count))
+    });
+    let read = reading.await.map_err(|error| Error::Conflict(format!("the table could not be read: {error}")))?;
+    read.map_err(|why: String| Error::invalid("body", why))
 }
 
 /// The table with a new active version, and without the versions that are no longer retained.

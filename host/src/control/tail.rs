@@ -12,10 +12,11 @@ use setgate_domain::tenant::Incarnation;
 use setgate_domain::time::Timestamp;
 use tokio::sync::watch;
 
-use super::{Control, Error, pages};
+use super::checks::find_tenant;
+use super::{Error, pages};
 
 pub use setgate_ledger::SETTLED_BYTES_MAX as PAGE_BYTES_MAX;
-use setgate_ledger::{SettledPlace, SettledQuery, SettledRecord};
+use setgate_ledger::{History, Registry, SettledPlace, SettledQuery, SettledRecord};
 
 /// Settlements read at a time. Together with [`PAGE_BYTES_MAX`] it limits the memory of a stream.
 pub const PAGE_MAX: usize = 100;
@@ -72,7 +73,7 @@ pub struct Tailed {
 
 /// A running tail.
 pub struct Tail {
-    control: Control,
+    history: History,
     tenant: TenantId,
     of: Incarnation,
     query: SettledQuery,
@@ -82,17 +83,24 @@ pub struct Tail {
     changed: watch::Receiver<i64>,
 }
 
-impl Control {
+/// The settlements of all tenants' deliveries.
+#[derive(Clone)]
+pub struct Settlements {
+    pub(super) registry: Registry,
+    pub(super) history: History,
+}
+
+impl Settlements {
     /// Starts a tail of the tenant's settlements, after `cursor` or from now on.
     pub async fn tail(&self, tenant: &TenantId, query: TailQuery) -> Result<Tail, Error> {
-        let of = self.tenant(tenant)?.incarnation();
-        let changed = self.ledger.history.settlements_changed();
-        let end = self.ledger.history.settlements_end();
+        let of = find_tenant(&self.registry, tenant)?.incarnation();
+        let changed = self.history.settlements_changed();
+        let end = self.history.settlements_end();
         let place = pages::parse_cursor(of, query.cursor.as_deref())?.unwrap_or(end);
         let query = SettledQuery { subscription: query.subscription, state: query.state };
         // Fails if the cursor is beyond the end of the log, since this host cannot have issued it.
-        self.ledger.history.settlements(tenant, query, place, 1).await?;
-        Ok(Tail { control: self.clone(), tenant: tenant.clone(), of, query, place, more: true, changed })
+        self.history.settlements(tenant, query, place, 1).await?;
+        Ok(Tail { history: self.history.clone(), tenant: tenant.clone(), of, query, place, more: true, changed })
     }
 }
 
@@ -105,15 +113,15 @@ impl Tail {
     /// Waits for the next settlements. Cancel safe: if the future is dropped, the next call resumes without loss.
     pub async fn next(&mut self) -> Result<Tailed, Error> {
         loop {
-            if !self.more && !self.control.ledger.history.has_settlements(&self.tenant, self.place) {
-                // The sender is part of the ledger that `control` holds, so the wait cannot fail.
+            if !self.more && !self.history.has_settlements(&self.tenant, self.place) {
+                // The sender is part of the ledger that `history` holds, so the wait cannot fail.
                 let _told = self.changed.changed().await;
-                if !self.control.ledger.history.has_settlements(&self.tenant, self.place) {
+                if !self.history.has_settlements(&self.tenant, self.place) {
                     continue;
                 }
                 tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
             }
-            let page = self.control.ledger.history.settlements(&self.tenant, self.query, self.place, PAGE_MAX).await?;
+            let page = self.history.settlements(&self.tenant, self.query, self.place, PAGE_MAX).await?;
             self.place = page.next;
             self.more = page.more;
             if page.missed || !page.items.is_empty() {

@@ -2,13 +2,17 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_base::clock::Clock;
+use setgate_domain::audit::Actor;
 use setgate_domain::id::TenantId;
 use setgate_domain::tenant::{Quota, Tenant};
+use setgate_ledger::{Precondition, Registry};
 
-use super::checks::{check_length, expect_any, expect_version, retried};
+use super::checks::{check_length, expect_any, expect_version, find_tenant, retried};
 use super::read_only::{ReadOnly, check_name};
-use super::warnings::Warning;
-use super::{Control, Error, Page, PageQuery, Precondition, TEXT_CHARS_MAX, changed};
+use super::warnings::{self, Warning};
+use super::{Error, Page, PageQuery, TEXT_CHARS_MAX, changed};
+use crate::config::Settings;
 
 /// A request to create a tenant.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -60,23 +64,32 @@ pub struct TenantShown {
     pub warnings: Vec<Warning>,
 }
 
-impl Control {
+/// The tenants of the host.
+#[derive(Clone)]
+pub struct Tenants {
+    pub(super) registry: Registry,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+}
+
+impl Tenants {
     /// Creates a tenant.
-    pub async fn create_tenant(&self, new: NewTenant) -> Result<TenantShown, Error> {
-        if self.ledger.registry.snapshot().tenant(&new.id).is_some() {
+    pub async fn create(&self, actor: &Actor, new: NewTenant) -> Result<TenantShown, Error> {
+        if self.registry.snapshot().tenant(&new.id).is_some() {
             return Err(Error::Conflict(format!("there is a tenant `{}` already", new.id)));
         }
         check_length("display_name", &new.display_name)?;
         let tenant =
             Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
-        let intent = (Precondition::Absent, self.audit("tenant.create"));
-        let version = self.ledger.registry.put_tenant(tenant.clone(), intent).await?;
-        Ok(self.tenant_shown(version, tenant))
+        let intent = (Precondition::Absent, actor.action("tenant.create"));
+        let version = self.registry.put_tenant(tenant.clone(), intent).await?;
+        Ok(self.shown(version, tenant))
     }
 
     /// Changes a tenant. A smaller quota applies to new data only; existing data is not removed.
-    pub async fn change_tenant(
+    pub async fn change(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         change: TenantChange,
         expected: Option<u64>,
@@ -87,7 +100,7 @@ impl Control {
             return Err(Error::invalid("display_name", "nothing is to be changed: give `display_name` or `quota`"));
         }
         retried(expected, || async {
-            let view = self.tenant(tenant)?;
+            let view = find_tenant(&self.registry, tenant)?;
             let mut tenant = view.tenant.value.clone();
             if let Some(name) = &change.display_name {
                 tenant.display_name.clone_from(name);
@@ -95,35 +108,35 @@ impl Control {
             if let Some(quota) = &change.quota {
                 tenant.quota.clone_from(quota);
             }
-            let intent = (expect_version(expected, Some(&view.tenant)), self.audit("tenant.change"));
-            let version = self.ledger.registry.put_tenant(tenant.clone(), intent).await?;
-            Ok(self.tenant_shown(version, tenant))
+            let intent = (expect_version(expected, Some(&view.tenant)), actor.action("tenant.change"));
+            let version = self.registry.put_tenant(tenant.clone(), intent).await?;
+            Ok(self.shown(version, tenant))
         })
         .await
     }
 
     /// All tenants, by name.
-    pub fn list_tenants(&self, page: PageQuery) -> Result<Page<Tenant>, Error> {
-        let snapshot = self.ledger.registry.snapshot();
+    pub fn list(&self, page: &PageQuery) -> Result<Page<Tenant>, Error> {
+        let snapshot = self.registry.snapshot();
         page.of(snapshot.tenants.iter().map(|(id, view)| (id.clone(), view)), |view| view.tenant.value.clone())
     }
 
     /// Returns one tenant.
-    pub fn show_tenant(&self, tenant: &TenantId) -> Result<TenantShown, Error> {
-        let view = self.tenant(tenant)?;
-        Ok(self.tenant_shown(view.tenant.version, view.tenant.value.clone()))
+    pub fn show(&self, tenant: &TenantId) -> Result<TenantShown, Error> {
+        let view = find_tenant(&self.registry, tenant)?;
+        Ok(self.shown(view.tenant.version, view.tenant.value.clone()))
     }
 
-    fn tenant_shown(&self, version: u64, tenant: Tenant) -> TenantShown {
-        let warnings = self.tenant_warnings(&tenant);
+    fn shown(&self, version: u64, tenant: Tenant) -> TenantShown {
+        let warnings = warnings::of_tenant(&tenant, &self.settings.now());
         TenantShown { version, tenant, warnings }
     }
 
     /// Removes a tenant with all its data, including events and history. Its audit records are retained for the
     /// operator.
-    pub async fn remove_tenant(&self, tenant: &TenantId, expected: Option<u64>) -> Result<(), Error> {
-        self.tenant(tenant)?;
-        self.ledger.registry.remove_tenant(tenant, (expect_any(expected), self.audit("tenant.remove"))).await?;
+    pub async fn remove(&self, actor: &Actor, tenant: &TenantId, expected: Option<u64>) -> Result<(), Error> {
+        find_tenant(&self.registry, tenant)?;
+        self.registry.remove_tenant(tenant, (expect_any(expected), actor.action("tenant.remove"))).await?;
         Ok(())
     }
 }

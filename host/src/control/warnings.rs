@@ -14,9 +14,10 @@ use setgate_domain::nearest::nearest_in_parts;
 use setgate_domain::own_event::{PING, SUBSCRIPTION_DISABLED};
 use setgate_domain::subscription::{Pattern, Subscription};
 use setgate_domain::tenant::{FILTER_BYTES_MAX, Quota, TABLE_BYTES_MAX, Tenant};
+use setgate_egress::Egress;
+use setgate_ledger::Registry;
 use setgate_sandbox::TABLE_ELEMENTS_MAX;
 
-use super::Control;
 use crate::config::Config;
 
 /// Limit for the patterns of one document for which a similar known name is searched. Each search takes up to a
@@ -46,36 +47,34 @@ pub enum WarningCode {
     AboveHostLimit,
 }
 
-impl Control {
-    /// Warnings for a subscription.
-    pub(super) fn subscription_warnings(&self, subscription: &Subscription) -> Vec<Warning> {
-        let mut warnings = self.pattern_warnings(&subscription.tenant, &subscription.events, &subscription.sources);
-        warnings.extend(self.egress.blocked_reason(&subscription.endpoint.origin()).map(|why| Warning {
-            code: WarningCode::EndpointRefused,
-            detail: format!("every delivery will be refused: {why}"),
-            pointer: "/endpoint/url".into(),
-        }));
-        warnings
-    }
+/// Warnings for a subscription.
+pub(super) fn of_subscription(subscription: &Subscription, registry: &Registry, egress: &Egress) -> Vec<Warning> {
+    let mut warnings = of_events(&subscription.events, &subscription.tenant, &subscription.sources, registry);
+    warnings.extend(egress.blocked_reason(&subscription.endpoint.origin()).map(|why| Warning {
+        code: WarningCode::EndpointRefused,
+        detail: format!("every delivery will be refused: {why}"),
+        pointer: "/endpoint/url".into(),
+    }));
+    warnings
+}
 
-    /// Warnings for the `events` of a document that selects these sources. Empty selects all sources.
-    pub(super) fn pattern_warnings(
-        &self,
-        tenant: &TenantId,
-        events: &[Pattern],
-        sources: &[SourceName],
-    ) -> Vec<Warning> {
-        let is_open = self.tenant(tenant).is_ok_and(|view| {
-            let mut counted = view.sources.iter().filter(|(name, _)| sources.is_empty() || sources.contains(name));
-            counted.any(|(_, source)| form_of(source.value.form).is_open_ended)
-        });
-        of_patterns(events, is_open)
-    }
+/// Warnings for the `events` of a document that selects these sources. Empty selects all sources.
+pub(super) fn of_events(
+    events: &[Pattern],
+    tenant: &TenantId,
+    sources: &[SourceName],
+    registry: &Registry,
+) -> Vec<Warning> {
+    let is_open = registry.snapshot().tenant(tenant).is_some_and(|view| {
+        let mut counted = view.sources.iter().filter(|(name, _)| sources.is_empty() || sources.contains(name));
+        counted.any(|(_, source)| form_of(source.value.form).is_open_ended)
+    });
+    of_patterns(events, is_open)
+}
 
-    /// Warnings for a tenant.
-    pub(super) fn tenant_warnings(&self, tenant: &Tenant) -> Vec<Warning> {
-        tenant.quota.as_ref().map(|quota| of_quota(quota, &self.settings.now())).unwrap_or_default()
-    }
+/// Warnings for a tenant.
+pub(super) fn of_tenant(tenant: &Tenant, config: &Config) -> Vec<Warning> {
+    tenant.quota.as_ref().map(|quota| of_quota(quota, config)).unwrap_or_default()
 }
 
 /// Warnings for event patterns. If `is_open` is set, one of the sources sends SETs with arbitrary event types, so an

@@ -16,7 +16,6 @@ use super::openapi::{DescribeInput, OperationDraft};
 use super::problem::{Code, Problem};
 use super::responses::{GrantSlot, budget_bytes_min};
 use super::state::SharedState;
-use crate::control::Control;
 use crate::control::keys::{Grant, Principal};
 
 /// The path's `{tenant}`, after checking that the key may read (GET, HEAD) or change its resources.
@@ -35,7 +34,7 @@ impl FromRequestParts<SharedState> for Tenant {
         if access.get().is_some_and(|grant| *grant.tenant() == tenant) {
             return Ok(Self(tenant));
         }
-        let granted = app.control.grant(&principal, scope, &tenant);
+        let granted = app.control.access.grant(&principal, scope, &tenant);
         let grant = granted.ok_or_else(|| forbidden(&principal, &tenant, scope))?;
         let reads = is_read(&parts.method);
         if reads {
@@ -65,11 +64,10 @@ impl DescribeInput for Granted {
     fn describe(_: &mut OperationDraft<'_>) {}
 }
 
-/// The control plane on behalf of the authenticated key: changes made through it are recorded under that key in the
-/// audit log.
-pub(super) struct AsActor(pub(super) Control);
+/// The actor of a request, for the audit log: the authenticated key.
+pub(super) struct RequestActor(pub(super) Actor);
 
-impl FromRequestParts<SharedState> for AsActor {
+impl FromRequestParts<SharedState> for RequestActor {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
@@ -77,12 +75,12 @@ impl FromRequestParts<SharedState> for AsActor {
         let request = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned());
         let remote = parts.extensions.get::<Remote>().map(|remote| remote.0.to_string());
         let claim = parts.extensions.get::<Claim>().cloned();
-        Ok(Self(app.control.acting(Actor { by, request, remote, claim })))
+        Ok(Self(Actor { by, request, remote, claim }))
     }
 }
 
 /// The required key is described by another extractor beside it.
-impl DescribeInput for AsActor {
+impl DescribeInput for RequestActor {
     fn describe(draft: &mut OperationDraft<'_>) {
         if *draft.method() == Method::POST {
             draft.takes_key();
@@ -156,7 +154,7 @@ pub(super) fn principal(parts: &mut Parts, app: &SharedState) -> Result<Principa
     if let Some(known) = parts.extensions.get::<Principal>() {
         return Ok(known.clone());
     }
-    let shown = app.control.authenticate(bearer_token(&parts.headers));
+    let shown = app.control.access.authenticate(bearer_token(&parts.headers));
     let principal = shown.map_err(|denied| Problem::new(Code::BadKey, denied.to_string()))?;
     parts.extensions.insert(principal.clone());
     Ok(principal)

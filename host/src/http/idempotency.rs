@@ -100,7 +100,7 @@ async fn claimed(
     let request = [method.as_str().as_bytes(), path.as_bytes(), expected, &body];
     let claim = setgate_base::crypto::idempotency_claim(caller, &key, tenant, &request);
     let guard = app.in_progress.begin(&claim)?;
-    match app.control.standing(&claim).await? {
+    match app.control.stored_answers.standing(&claim).await? {
         Standing::New => {}
         Standing::Answered(answer) => return Ok(Claimed::Answered(answer)),
         Standing::KeyReused => {
@@ -173,7 +173,7 @@ async fn store(app: &SharedState, claim: &Claim, answer: Response) -> Response {
         headers: headers.collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    if let Err(error) = app.control.store_answer(claim, &stored).await {
+    if let Err(error) = app.control.stored_answers.store(claim, &stored).await {
         tracing::warn!(%error, "response of a request with an idempotency key could not be stored");
     }
     Response::from_parts(head, Body::from(body))

@@ -83,7 +83,7 @@ pub(super) async fn charge_response(
     }
     let reads = matches!(*method, Method::GET | Method::HEAD);
     if let Some(grant) = access.get().filter(|_| reads)
-        && let Err(revoked) = app.control.still_holds(grant)
+        && let Err(revoked) = app.control.access.still_holds(grant)
     {
         // The tenant may have been removed and created again since the data was read.
         return revoked_meanwhile(revoked).into_response();
@@ -156,7 +156,7 @@ impl hyper::body::Body for GrantedBody {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.body).poll_frame(cx);
         match &this.grant {
-            Some(grant) if frame.is_ready() => match this.app.control.still_holds(grant) {
+            Some(grant) if frame.is_ready() => match this.app.control.access.still_holds(grant) {
                 Ok(()) => frame,
                 Err(revoked) => Poll::Ready(Some(Err(axum::Error::new(revoked)))),
             },

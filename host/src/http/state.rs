@@ -12,10 +12,23 @@ use super::in_progress::InProgress;
 use super::read_limiter::ReadLimiter;
 use super::tails::Tails;
 use crate::config::Settings;
-use crate::control::Control;
+use crate::control::ControlPlane;
 use crate::control::audit::AuditLog;
+use crate::control::deliveries::DeliveryHistory;
+use crate::control::downloads::Downloads;
 use crate::control::events::Events;
+use crate::control::filters::Filters;
+use crate::control::keys::{Access, Keys};
+use crate::control::redrive::Redrives;
+use crate::control::replays::Replays;
+use crate::control::reproduction::Reproductions;
+use crate::control::rollouts::Rollouts;
+use crate::control::sources::Sources;
 use crate::control::statistics::Statistics;
+use crate::control::subscriptions::{SigningKeys, Subscriptions, TestEvents, Verifications};
+use crate::control::tables::Tables;
+use crate::control::tail::Settlements;
+use crate::control::tenants::Tenants;
 use crate::pipeline::Pipeline;
 
 /// Renders the response of `/metrics`.
@@ -29,7 +42,7 @@ pub struct AppState {
     /// The data plane.
     pub pipeline: Pipeline,
     /// The control plane.
-    pub control: Control,
+    pub control: ControlPlane,
     /// The current settings.
     pub settings: Settings,
     /// Memory budget for event bodies.
@@ -81,7 +94,24 @@ macro_rules! handles {
 }
 
 handles! {
+    access: Access,
     audit: AuditLog,
+    delivery_history: DeliveryHistory,
+    downloads: Downloads,
     events: Events,
+    filters: Filters,
+    keys: Keys,
+    redrives: Redrives,
+    replays: Replays,
+    reproductions: Reproductions,
+    rollouts: Rollouts,
+    settlements: Settlements,
+    signing_keys: SigningKeys,
+    sources: Sources,
     statistics: Statistics,
+    subscriptions: Subscriptions,
+    tables: Tables,
+    tenants: Tenants,
+    test_events: TestEvents,
+    verifications: Verifications,
 }

@@ -1,15 +1,10 @@
-//! Authentication and authorization by API key.
+//! The caller of a request, and its permissions.
 
 use std::collections::BTreeSet;
 
-use metrics::counter;
-use setgate_base::authenticate::{AuthError, authenticate};
-use setgate_base::telemetry::metric;
 use setgate_domain::id::{KeyId, TenantId};
 use setgate_domain::tenant::{ApiKey, Scope};
 use setgate_domain::time::Timestamp;
-
-use crate::control::Control;
 
 /// The authenticated caller.
 #[derive(Debug, Clone)]
@@ -52,18 +47,6 @@ impl Principal {
             most.insert(Scope::Ingest);
         }
         most
-    }
-}
-
-impl Control {
-    /// Authenticates the holder of a bearer token, and counts refusals.
-    pub fn authenticate(&self, given: Option<&str>) -> Result<Principal, AuthError> {
-        let snapshot = self.ledger.registry.snapshot();
-        let stored = |id: &KeyId| snapshot.keys.get(id).map(|key| &key.value);
-        let key = authenticate(given, stored, self.clock.now()).inspect_err(|denied| {
-            counter!(metric::KEYS_DENIED, "reason" => denied.reason()).increment(1);
-        })?;
-        Ok(Principal::of(key))
     }
 }
 

@@ -5,14 +5,19 @@
 //! an endpoint of their own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use setgate_base::clock::Clock;
+use setgate_base::crypto::MasterKey;
 use setgate_domain::endpoint::{self, ClientCertificate, Destination, Endpoint, EndpointTls};
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::secret::{REDACTED, Sealed, Secret, SecretInput, endpoint_context};
 use setgate_domain::subscription::Subscription;
 use setgate_egress::{Certificates, TlsIdentity};
 
-use super::{Control, EndpointInput, Error, TlsInput};
+use super::{EndpointInput, TlsInput};
+use crate::config::Settings;
+use crate::control::Error;
 
 /// Limit for the headers of one endpoint.
 pub const HEADERS_MAX: usize = 32;
@@ -21,9 +26,17 @@ pub const HEADER_NAME_BYTES_MAX: usize = 128;
 /// Limit for the value of a header in bytes.
 pub const HEADER_BYTES_MAX: usize = 4 << 10;
 
-impl Control {
+/// Checks endpoints, and encrypts their secrets.
+#[derive(Clone)]
+pub(in crate::control) struct Endpoints {
+    pub(in crate::control) master: Arc<MasterKey>,
+    pub(in crate::control) clock: Clock,
+    pub(in crate::control) settings: Settings,
+}
+
+impl Endpoints {
     /// The endpoint and headers of a request, merged with the stored ones.
-    pub(super) fn take_endpoint(
+    pub(super) fn take(
         &self,
         tenant: &TenantId,
         id: SubscriptionId,

@@ -1,60 +1,13 @@
-//! Subscriptions by name: looks them up, and creates or replaces them with PUT.
+//! Names of subscriptions.
 
-use setgate_domain::id::{SubscriptionId, SubscriptionName, SubscriptionRef, TenantId};
+use setgate_domain::id::{SubscriptionId, SubscriptionName};
+use setgate_domain::subscription::Subscription;
 use setgate_ledger::TenantView;
 
-use super::{Control, Error, Subscription, SubscriptionInput, SubscriptionOnce};
-use crate::control::ABSENT;
-use crate::control::checks::TRIES;
-
-impl Control {
-    /// The id of the subscription that a path refers to.
-    pub fn subscription_id(&self, tenant: &TenantId, named: &SubscriptionRef) -> Result<SubscriptionId, Error> {
-        match named {
-            SubscriptionRef::Id(id) => Ok(*id),
-            SubscriptionRef::Name(name) => find(self.tenant(tenant)?.as_ref(), name)
-                .ok_or_else(|| Error::NotFound(format!("subscription `{name}`"))),
-        }
-    }
-
-    /// Creates or replaces the subscription with this name. The returned flag is true if it was created.
-    pub async fn put_subscription(
-        &self,
-        tenant: &TenantId,
-        name: &SubscriptionName,
-        mut input: SubscriptionInput,
-        expected: Option<u64>,
-    ) -> Result<(bool, SubscriptionOnce), Error> {
-        if let Some(given) = &input.name
-            && given.as_ref() != Some(name)
-        {
-            let why = format!("the path names the subscription `{name}`: leave `name` out, or rename it by its id");
-            return Err(Error::invalid("name", why));
-        }
-        input.name = Some(Some(name.clone()));
-        for _ in 0..TRIES {
-            let found = find(self.tenant(tenant)?.as_ref(), name);
-            let put = match found {
-                Some(id) => self.replace_subscription(tenant, id, input.clone(), expected).await,
-                // The client expects a version, but the subscription does not exist.
-                None if expected.is_some_and(|version| version != ABSENT) => {
-                    return Err(Error::Version { actual: None });
-                }
-                None => self.create_subscription(tenant, input.clone()).await,
-            };
-            match put {
-                // Another request created or removed the subscription in the meantime: try again.
-                Err(Error::NameTaken(_)) if found.is_none() => {}
-                Err(Error::NotFound(_)) if found.is_some() && expected.is_none() => {}
-                put => return put.map(|put| (found.is_none(), put)),
-            }
-        }
-        Err(Error::Conflict("this is being changed by others all the time: send it again".into()))
-    }
-}
+use crate::control::Error;
 
 /// The id of the subscription with this name.
-fn find(view: &TenantView, name: &SubscriptionName) -> Option<SubscriptionId> {
+pub(super) fn find(view: &TenantView, name: &SubscriptionName) -> Option<SubscriptionId> {
     let mut subscriptions = view.subscriptions.values();
     subscriptions.find(|stored| stored.value.name.as_ref() == Some(name)).map(|stored| stored.value.id)
 }

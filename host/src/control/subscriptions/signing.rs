@@ -4,17 +4,20 @@
 //! during the overlap. If the header carries a single signature, the new key is staged instead: it is created and
 //! returned, and the current key keeps signing until the new one is activated or the overlap ends.
 
+use std::sync::Arc;
+
+use setgate_base::clock::Clock;
 use setgate_base::crypto;
-use setgate_dialects::{active_keys, staged_key};
+use setgate_dialects::{Signer, active_keys, staged_key};
+use setgate_domain::audit::{Actor, AuditAction};
 use setgate_domain::id::{SigningKeyId, SubscriptionId, TenantId};
 use setgate_domain::secret::{Secret, SecretInput, signing_context};
 use setgate_domain::subscription::{Signing, SigningKey, SigningScheme};
 use setgate_domain::time::Timestamp;
 
-use super::{
-    Control, Error, OVERLAP_HOURS_MAX, RotateInput, SigningInput, Subscription, SubscriptionOnce, not_found, show,
-};
-use crate::control::checks::{expect_version, retried};
+use super::documents::Documents;
+use super::{OVERLAP_HOURS_MAX, RotateInput, SigningInput, SubscriptionOnce};
+use crate::control::Error;
 
 /// Limit for the keys of one subscription.
 pub const KEYS_MAX: usize = 8;
@@ -30,25 +33,6 @@ pub(super) struct Made {
     pub(super) public: Option<String>,
 }
 
-impl Made {
-    /// The response with the subscription and the new key.
-    pub(super) fn beside(
-        self,
-        control: &Control,
-        version: u64,
-        subscription: &Subscription,
-        now: Timestamp,
-    ) -> SubscriptionOnce {
-        SubscriptionOnce {
-            version,
-            view: show(subscription, now),
-            warnings: control.subscription_warnings(subscription),
-            signing_secret: self.secret,
-            signing_public_key: self.public,
-        }
-    }
-}
-
 /// The properties of a key to be created.
 pub(super) struct Wanted<'a> {
     pub(super) scheme: SigningScheme,
@@ -57,105 +41,98 @@ pub(super) struct Wanted<'a> {
     pub(super) with_v1: Option<bool>,
 }
 
-impl Control {
+/// Creates, rotates and activates signing keys.
+#[derive(Clone)]
+pub struct SigningKeys {
+    pub(in crate::control) documents: Documents,
+    pub(in crate::control) signer: Arc<Signer>,
+    pub(in crate::control) clock: Clock,
+}
+
+impl SigningKeys {
     /// Rotates the signing key.
-    pub async fn rotate_signing_key(
+    pub async fn rotate(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         id: SubscriptionId,
         input: RotateInput,
         expected: Option<u64>,
     ) -> Result<SubscriptionOnce, Error> {
-        retried(expected, || self.rotate_once(tenant, id, &input, expected)).await
+        let hours = input.overlap_hours.unwrap_or(OVERLAP_HOURS);
+        self.documents
+            .change(tenant, id, expected, |_, subscription, now| {
+                if hours > OVERLAP_HOURS_MAX {
+                    return Err(Error::invalid("overlap_hours", format!("at most {OVERLAP_HOURS_MAX}")));
+                }
+                let signing = &mut subscription.signing;
+                if let Some(staged) = staged_key(signing, now) {
+                    let why = "POST .../activate-key or .../cancel-key first";
+                    return Err(Error::Conflict(format!(
+                        "the key {} is staged already and does not sign yet: {why}",
+                        staged.id
+                    )));
+                }
+                let newest = signing.keys.first();
+                let is_ed25519 = newest.is_some_and(|key| key.public.is_some());
+                let ed25519 = input.ed25519.unwrap_or(is_ed25519);
+                // If `v1` was switched off, it stays off.
+                let with_v1 =
+                    input.with_v1.or_else(|| newest.filter(|_| ed25519 && is_ed25519).map(|key| key.v1.is_some()));
+                let wanted = Wanted { scheme: signing.scheme, secret: input.secret.as_ref(), ed25519, with_v1 };
+                let (key, made) = self.make(tenant, id, &wanted)?;
+                let audit = actor.action("subscription.rotate_key").note(key.id.to_string());
+                put_in_front(signing, key, now.plus_millis(i64::from(hours) * 3_600_000), now);
+                Ok((audit, made))
+            })
+            .await
     }
 
     /// Activates the staged key now. The previous key stops signing.
-    pub async fn activate_signing_key(
+    pub async fn activate(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         id: SubscriptionId,
         expected: Option<u64>,
     ) -> Result<SubscriptionOnce, Error> {
-        retried(expected, || self.end_rotation(tenant, id, activate, "subscription.activate_key", expected)).await
+        self.end_rotation(actor.action("subscription.activate_key"), tenant, id, expected, activate).await
     }
 
     /// Removes the staged key. The current key keeps signing.
-    pub async fn cancel_signing_key(
+    pub async fn cancel(
         &self,
+        actor: &Actor,
         tenant: &TenantId,
         id: SubscriptionId,
         expected: Option<u64>,
     ) -> Result<SubscriptionOnce, Error> {
-        retried(expected, || self.end_rotation(tenant, id, cancel, "subscription.cancel_key", expected)).await
-    }
-
-    async fn rotate_once(
-        &self,
-        tenant: &TenantId,
-        id: SubscriptionId,
-        input: &RotateInput,
-        expected: Option<u64>,
-    ) -> Result<SubscriptionOnce, Error> {
-        let view = self.tenant(tenant)?;
-        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        let mut subscription = stored.value.clone();
-        let now = self.clock.now();
-        let hours = input.overlap_hours.unwrap_or(OVERLAP_HOURS);
-        if hours > OVERLAP_HOURS_MAX {
-            return Err(Error::invalid("overlap_hours", format!("at most {OVERLAP_HOURS_MAX}")));
-        }
-        if let Some(staged) = staged_key(&subscription.signing, now) {
-            let why = "POST .../activate-key or .../cancel-key first";
-            return Err(Error::Conflict(format!(
-                "the key {} is staged already and does not sign yet: {why}",
-                staged.id
-            )));
-        }
-        let newest = subscription.signing.keys.first();
-        let is_ed25519 = newest.is_some_and(|key| key.public.is_some());
-        let ed25519 = input.ed25519.unwrap_or(is_ed25519);
-        // If `v1` was switched off, it stays off.
-        let with_v1 = input.with_v1.or_else(|| newest.filter(|_| ed25519 && is_ed25519).map(|key| key.v1.is_some()));
-        let wanted = Wanted { scheme: subscription.signing.scheme, secret: input.secret.as_ref(), ed25519, with_v1 };
-        let (key, made) = self.make_signing_key(tenant, id, &wanted)?;
-        let key_id = key.id;
-        put_in_front(&mut subscription.signing, key, now.plus_millis(i64::from(hours) * 3_600_000), now);
-        subscription.updated_at = now;
-        let audit = self.audit("subscription.rotate_key").note(key_id.to_string());
-        let version = self
-            .ledger
-            .registry
-            .put_subscription(subscription.clone(), (expect_version(expected, Some(stored)), audit))
-            .await?;
-        Ok(made.beside(self, version, &subscription, now))
+        self.end_rotation(actor.action("subscription.cancel_key"), tenant, id, expected, cancel).await
     }
 
     async fn end_rotation(
         &self,
+        audit: AuditAction,
         tenant: &TenantId,
         id: SubscriptionId,
-        end: fn(&mut Signing, Timestamp) -> Option<SigningKeyId>,
-        action: &'static str,
         expected: Option<u64>,
+        end: fn(&mut Signing, Timestamp) -> Option<SigningKeyId>,
     ) -> Result<SubscriptionOnce, Error> {
-        let view = self.tenant(tenant)?;
-        let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        let mut subscription = stored.value.clone();
-        let now = self.clock.now();
-        let key = end(&mut subscription.signing, now).ok_or_else(|| {
-            Error::Conflict(
-                "no key is staged: `rotate-key` stages one, if the scheme carries a single signature".into(),
-            )
-        })?;
-        subscription.updated_at = now;
-        let intent = (expect_version(expected, Some(stored)), self.audit(action).note(key.to_string()));
-        let version = self.ledger.registry.put_subscription(subscription.clone(), intent).await?;
-        Ok(Made::default().beside(self, version, &subscription, now))
+        self.documents
+            .change(tenant, id, expected, |_, subscription, now| {
+                let key = end(&mut subscription.signing, now).ok_or_else(|| {
+                    Error::Conflict(
+                        "no key is staged: `rotate-key` stages one, if the scheme carries a single signature".into(),
+                    )
+                })?;
+                Ok((audit.clone().note(key.to_string()), Made::default()))
+            })
+            .await
     }
 
     /// The keys of a subscription after its replacement. They are retained unless another scheme or secret is given,
     /// which replaces all keys at once.
-    pub(super) fn replace_signing(
+    pub(super) fn replace(
         &self,
         tenant: &TenantId,
         id: SubscriptionId,
@@ -172,7 +149,7 @@ impl Control {
                 ed25519: given.ed25519.unwrap_or(false),
                 with_v1: given.with_v1,
             };
-            let (key, made) = self.make_signing_key(tenant, id, &wanted)?;
+            let (key, made) = self.make(tenant, id, &wanted)?;
             return Ok((Signing { scheme: given.scheme, keys: vec![key] }, made));
         }
         let mut signing = before.clone();
@@ -206,7 +183,7 @@ impl Control {
     }
 
     /// A new key, and the parts of it that are returned once.
-    pub(super) fn make_signing_key(
+    pub(super) fn make(
         &self,
         tenant: &TenantId,
         id: SubscriptionId,

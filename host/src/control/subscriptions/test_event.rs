@@ -2,11 +2,16 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_domain::audit::Actor;
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
+use setgate_ledger::{Registry, Usage};
 
-use super::not_found;
-use crate::control::rate::TESTS_PER_MINUTE_MAX;
-use crate::control::{Control, Error};
+use super::documents::not_found;
+use crate::config::Settings;
+use crate::control::Error;
+use crate::control::checks::{find_tenant, quota_of};
+use crate::control::rate::ReceiverRequests;
+use crate::pipeline::DataPlane;
 
 /// A test event that was queued.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -17,11 +22,21 @@ pub struct TestSent {
     pub delivery: DeliveryId,
 }
 
-impl Control {
+/// Sends test events.
+#[derive(Clone)]
+pub struct TestEvents {
+    pub(in crate::control) registry: Registry,
+    pub(in crate::control) usage: Usage,
+    pub(in crate::control) settings: Settings,
+    pub(in crate::control) data_plane: DataPlane,
+    pub(in crate::control) requests: ReceiverRequests,
+}
+
+impl TestEvents {
     /// Sends a test event through the subscription's own chain and signature, regardless of its event types and
     /// sources. It is a regular delivery, including retries, and is marked as a test.
-    pub async fn test_subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Result<TestSent, Error> {
-        let view = self.tenant(tenant)?;
+    pub async fn send(&self, actor: &Actor, tenant: &TenantId, id: SubscriptionId) -> Result<TestSent, Error> {
+        let view = find_tenant(&self.registry, tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
         if let Some(pause) = &stored.value.paused {
             return Err(Error::Conflict(format!(
@@ -29,21 +44,14 @@ impl Control {
                 pause.reason
             )));
         }
-        let (backlog, max) = (self.ledger.usage.backlog(tenant), self.quota_of(&view).backlog_deliveries_max);
+        let (backlog, max) = (self.usage.backlog(tenant), quota_of(&self.settings, &view).backlog_deliveries_max);
         if backlog >= max {
             let why = format!("{backlog} deliveries are waiting: the tenant's quota `backlog_deliveries_max` is {max}");
             return Err(Error::Conflict(why));
         }
-        self.take_test(id)?;
-        let delivery = self.data_plane.send_test_event(tenant, id, self.audit("subscription.test")).await?;
+        self.requests.take(id)?;
+        let delivery = self.data_plane.send_test_event(tenant, id, actor.action("subscription.test")).await?;
         let delivery = delivery.ok_or_else(|| not_found(id))?;
         Ok(TestSent { event: delivery.event, delivery })
-    }
-
-    /// Test events and verifications share one rate limit, because both send a request to the receiver at the caller's
-    /// demand.
-    pub(super) fn take_test(&self, id: SubscriptionId) -> Result<(), Error> {
-        let max = TESTS_PER_MINUTE_MAX;
-        if self.tests.take(id, max, self.clock.now()) { Ok(()) } else { Err(Error::TooOften { max }) }
     }
 }

@@ -64,7 +64,7 @@ pub(in crate::http) async fn read(
     arrive(&headers, body, bytes_max, what, keep).await?;
     if let Some(grant) = grant {
         // Reading may have taken a minute: the key may have been revoked, and the tenant removed and created again.
-        app.control.still_holds(grant).map_err(revoked_meanwhile)?;
+        app.control.access.still_holds(grant).map_err(revoked_meanwhile)?;
     }
     Ok(ReadBody { headers, body: whole.into_bytes(), budget: taken })
 }

@@ -52,7 +52,7 @@ impl FromRequestParts<SharedState> for OfSubscription {
     async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
         let tenant: TenantId = path_param(parts, app).await?;
         let named: SubscriptionRef = path_param(parts, app).await?;
-        Ok(Self(app.control.subscription_id(&tenant, &named)?))
+        Ok(Self(app.control.subscriptions.id_of(&tenant, &named)?))
     }
 }
 

@@ -183,7 +183,7 @@ pub(super) async fn verification(
     Query(asked): Query<Verification>,
 ) -> Result<Response, Problem> {
     let topic = asked.topic.as_deref().unwrap_or_default();
-    let listed = named.as_ref().is_ok_and(|(tenant, source)| app.control.expects_topic(tenant, source, topic));
+    let listed = named.as_ref().is_ok_and(|(tenant, source)| app.control.sources.expects_topic(tenant, source, topic));
     let challenge = asked.challenge.filter(|challenge| (1..=CHALLENGE_BYTES_MAX).contains(&challenge.len()));
     match (asked.mode.as_deref(), challenge) {
         _ if topic.is_empty() => {}

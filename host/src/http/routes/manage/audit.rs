@@ -74,7 +74,7 @@ pub(in crate::http) async fn list(
 ) -> Result<Json<Page<Record>>, Problem> {
     let ListQuery { kind, object, action, by, since, until } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
-    Ok(paging.answer(audit.list(&tenant, query, paging.query.clone()).await?))
+    Ok(paging.answer(audit.list(&tenant, query, &paging.query).await?))
 }
 
 pub(in crate::http) async fn list_whole(
@@ -85,5 +85,5 @@ pub(in crate::http) async fn list_whole(
 ) -> Result<Json<Page<Record>>, Problem> {
     let WholeQuery { tenant, kind, object, action, by, since, until } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
-    Ok(paging.answer(audit.list_whole(tenant.as_ref(), query, paging.query.clone()).await?))
+    Ok(paging.answer(audit.list_whole(tenant.as_ref(), query, &paging.query).await?))
 }

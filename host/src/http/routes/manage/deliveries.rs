@@ -9,15 +9,14 @@ use setgate_domain::delivery::{DeliveryRecord, State as DeliveryState};
 use setgate_domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId};
 use setgate_domain::time::Timestamp;
 
-use crate::control::deliveries::{DeliveryView, RedriveInput};
-use crate::control::redrive::{RedriveCounts, RedriveManyInput};
+use crate::control::deliveries::{DeliveryHistory, DeliveryView};
+use crate::control::redrive::{RedriveCounts, RedriveInput, RedriveManyInput, Redrives};
 use crate::control::{DeliveryQuery, Page};
-use crate::http::auth::{AsActor, Tenant};
+use crate::http::auth::{RequestActor, Tenant};
 use crate::http::extract::{JsonBody, Named, Query};
 use crate::http::openapi::{Operation, get, post};
 use crate::http::page::{List, Paging};
 use crate::http::problem::Problem;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -69,7 +68,7 @@ pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     Query(asked): Query<ListQuery>,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(deliveries): State<DeliveryHistory>,
 ) -> Result<Json<Page<DeliveryRecord>>, Problem> {
     let query = DeliveryQuery {
         subscription: asked.subscription,
@@ -82,43 +81,45 @@ pub(in crate::http) async fn list(
         since: asked.since,
         until: asked.until,
     };
-    Ok(paging.answer(app.control.list_deliveries(&tenant, query, paging.query.clone()).await?))
+    Ok(paging.answer(deliveries.list(&tenant, query, &paging.query).await?))
 }
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(id): Named<DeliveryId>,
-    State(app): State<SharedState>,
+    State(deliveries): State<DeliveryHistory>,
 ) -> Result<Json<DeliveryView>, Problem> {
-    Ok(Json(app.control.show_delivery(&tenant, id).await?))
+    Ok(Json(deliveries.show(&tenant, id).await?))
 }
 
 pub(in crate::http) async fn claims(
     Tenant(tenant): Tenant,
     Named(id): Named<DeliveryId>,
-    State(app): State<SharedState>,
+    State(deliveries): State<DeliveryHistory>,
 ) -> Result<Response, Problem> {
-    let claims = app.control.show_delivery_claims(&tenant, id).await?;
+    let claims = deliveries.claims(&tenant, id).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], claims).into_response())
 }
 
 pub(in crate::http) async fn redrive(
     Tenant(tenant): Tenant,
     Named(id): Named<DeliveryId>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(redrives): State<Redrives>,
     JsonBody(input): JsonBody<RedriveInput>,
 ) -> Result<Json<DeliveryView>, Problem> {
-    Ok(Json(control.redrive(&tenant, id, input.action).await?))
+    Ok(Json(redrives.redrive(&actor, &tenant, id, input.action).await?))
 }
 
 pub(in crate::http) async fn redrive_many(
     Tenant(tenant): Tenant,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(redrives): State<Redrives>,
     list: List,
     JsonBody(mut input): JsonBody<RedriveManyInput>,
 ) -> Result<Json<RedriveCounts>, Problem> {
     input.cursor = input.cursor.map(|cursor| list.place(&cursor)).transpose()?;
-    let mut counts = control.redrive_many(&tenant, input).await?;
+    let mut counts = redrives.redrive_many(&actor, &tenant, input).await?;
     counts.next = counts.next.map(|place| list.cursor(&place));
     Ok(Json(counts))
 }

@@ -54,7 +54,7 @@ pub(in crate::http) async fn list(
         since: asked.since,
         until: asked.until,
     };
-    Ok(paging.answer(events.list(&tenant, query, paging.query.clone()).await?))
+    Ok(paging.answer(events.list(&tenant, query, &paging.query).await?))
 }
 
 pub(in crate::http) async fn show(

@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use setgate_domain::id::{Digest, FilterName};
 
-use super::{ActivateInput, path_of, tagged};
+use super::{ActivateInput, Tagged, path_of};
 use crate::control::Page;
-use crate::control::filters::{FilterView, VersionView};
-use crate::http::auth::{AsActor, Tenant};
+use crate::control::filters::{FilterView, Filters, VersionView};
+use crate::http::auth::{RequestActor, Tenant};
 use crate::http::coding;
 use crate::http::extract::{IfMatch, JsonBody, Named, Query, ReadBody, read};
 use crate::http::openapi::{Operation, delete, get, post, put};
@@ -61,18 +61,17 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(filters): State<Filters>,
 ) -> Result<Json<Page<FilterView>>, Problem> {
-    Ok(paging.answer(app.control.list_filters(&tenant, paging.query.clone())?))
+    Ok(paging.answer(filters.list(&tenant, &paging.query)?))
 }
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    State(app): State<SharedState>,
-) -> Result<Response, Problem> {
-    let view = app.control.show_filter(&tenant, &name)?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+    State(filters): State<Filters>,
+) -> Result<Tagged<FilterView>, Problem> {
+    Ok(Tagged(filters.show(&tenant, &name)?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -91,7 +90,7 @@ pub(in crate::http) async fn upload(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
     Query(query): Query<UploadQuery>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
     State(app): State<SharedState>,
     IfMatch(expected): IfMatch,
     request: Request,
@@ -104,29 +103,29 @@ pub(in crate::http) async fn upload(
     let ReadBody { body: wasm, budget: _budget, .. } =
         read(&app, &app.uploads, Some(&tenant), request, app.filter_bytes_max(), "the filter").await?;
     let path = path_of(&tenant, format_args!("/filters/{name}"));
-    let (view, is_new) = control.upload_filter(&tenant, name, wasm, query.activate, expected).await?;
-    Ok(super::put(is_new, &path, view.version, view))
+    let (view, is_new) = app.control.filters.upload(&actor, &tenant, name, wasm, query.activate, expected).await?;
+    Ok(super::put(is_new, &path, view))
 }
 
 pub(in crate::http) async fn activate(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(filters): State<Filters>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<ActivateInput>,
-) -> Result<Response, Problem> {
-    let view = control.activate_filter(&tenant, &name, input.digest, expected).await?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+) -> Result<Tagged<FilterView>, Problem> {
+    Ok(Tagged(filters.activate(&actor, &tenant, &name, input.digest, expected).await?))
 }
 
 pub(in crate::http) async fn roll_back(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(filters): State<Filters>,
     IfMatch(expected): IfMatch,
-) -> Result<Response, Problem> {
-    let view = control.roll_back_filter(&tenant, &name, expected).await?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+) -> Result<Tagged<FilterView>, Problem> {
+    Ok(Tagged(filters.roll_back(&actor, &tenant, &name, expected).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -140,21 +139,22 @@ pub(in crate::http) struct ResumeInput {
 pub(in crate::http) async fn resume(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(filters): State<Filters>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<ResumeInput>,
-) -> Result<Response, Problem> {
-    let view = control.resume_filter(&tenant, &name, input.digest, expected).await?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+) -> Result<Tagged<FilterView>, Problem> {
+    Ok(Tagged(filters.resume(&actor, &tenant, &name, input.digest, expected).await?))
 }
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(filters): State<Filters>,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_filter(&tenant, &name, expected).await?;
+    filters.remove(&actor, &tenant, &name, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -162,18 +162,19 @@ pub(in crate::http) async fn list_versions(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(filters): State<Filters>,
 ) -> Result<Json<Page<VersionView>>, Problem> {
-    Ok(paging.answer(app.control.list_filter_versions(&tenant, &name, paging.query.clone())?))
+    Ok(paging.answer(filters.list_versions(&tenant, &name, &paging.query)?))
 }
 
 pub(in crate::http) async fn remove_version(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
     Named(digest): Named<Digest>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(filters): State<Filters>,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_filter_version(&tenant, &name, digest, expected).await?;
+    filters.remove_version(&actor, &tenant, &name, digest, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,15 +4,14 @@ use axum::response::Response;
 use http::StatusCode;
 use setgate_domain::id::{KeyId, TenantId};
 
-use super::{made, path_of, tagged};
+use super::{Tagged, made, path_of};
 use crate::control::Page;
-use crate::control::keys::{KeyChange, KeyOnce, KeyView, NewKey, RotateKey};
-use crate::http::auth::{AsActor, Caller, Operator, Tenant};
+use crate::control::keys::{KeyChange, KeyOnce, KeyView, Keys, NewKey, RotateKey};
+use crate::http::auth::{Caller, Operator, RequestActor, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};
 use crate::http::openapi::{Operation, delete, get, patch, post};
 use crate::http::page::Paging;
 use crate::http::problem::Problem;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -84,116 +83,120 @@ pub(in crate::http) fn of_operator() -> Vec<Operation> {
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(keys): State<Keys>,
 ) -> Result<Json<Page<KeyView>>, Problem> {
-    Ok(paging.answer(app.control.list_keys(&tenant, paging.query.clone())?))
+    Ok(paging.answer(keys.list(&tenant, &paging.query)?))
 }
 
 pub(in crate::http) async fn create(
     Tenant(tenant): Tenant,
     Caller(by): Caller,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(keys): State<Keys>,
     JsonBody(new): JsonBody<NewKey>,
 ) -> Result<Response, Problem> {
-    Ok(made_key(Some(&tenant), control.create_key(&by, &tenant, new).await?))
+    Ok(made_key(Some(&tenant), keys.create(&actor, &by, &tenant, new).await?))
 }
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(id): Named<KeyId>,
-    State(app): State<SharedState>,
-) -> Result<Response, Problem> {
-    let shown = app.control.show_key(Some(&tenant), id)?;
-    Ok(tagged(StatusCode::OK, shown.version, shown))
+    State(keys): State<Keys>,
+) -> Result<Tagged<KeyView>, Problem> {
+    Ok(Tagged(keys.show(Some(&tenant), id)?))
 }
 
 pub(in crate::http) async fn label(
     Tenant(tenant): Tenant,
     Named(id): Named<KeyId>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(keys): State<Keys>,
     IfMatch(expected): IfMatch,
     JsonBody(change): JsonBody<KeyChange>,
-) -> Result<Response, Problem> {
-    let shown = control.label_key(Some(&tenant), id, change, expected).await?;
-    Ok(tagged(StatusCode::OK, shown.version, shown))
+) -> Result<Tagged<KeyView>, Problem> {
+    Ok(Tagged(keys.label(&actor, Some(&tenant), id, change, expected).await?))
 }
 
 pub(in crate::http) async fn rotate(
     Tenant(tenant): Tenant,
     Caller(by): Caller,
     Named(id): Named<KeyId>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(keys): State<Keys>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<RotateKey>,
 ) -> Result<Response, Problem> {
-    Ok(made_key(Some(&tenant), control.rotate_key(&by, Some(&tenant), id, input, expected).await?))
+    Ok(made_key(Some(&tenant), keys.rotate(&actor, &by, Some(&tenant), id, input, expected).await?))
 }
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     Named(id): Named<KeyId>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(keys): State<Keys>,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_key(&tenant, id, expected).await?;
+    keys.remove(&actor, &tenant, id, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(in crate::http) async fn list_operator(
     _: Operator,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(keys): State<Keys>,
 ) -> Result<Json<Page<KeyView>>, Problem> {
-    Ok(paging.answer(app.control.list_operator_keys(paging.query.clone())?))
+    Ok(paging.answer(keys.list_of_operator(&paging.query)?))
 }
 
 pub(in crate::http) async fn create_operator(
     _: Operator,
     Caller(by): Caller,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(keys): State<Keys>,
     JsonBody(new): JsonBody<NewKey>,
 ) -> Result<Response, Problem> {
-    Ok(made_key(None, control.create_operator_key(&by, new).await?))
+    Ok(made_key(None, keys.create_for_operator(&actor, &by, new).await?))
 }
 
 pub(in crate::http) async fn show_operator(
     _: Operator,
     Named(id): Named<KeyId>,
-    State(app): State<SharedState>,
-) -> Result<Response, Problem> {
-    let shown = app.control.show_key(None, id)?;
-    Ok(tagged(StatusCode::OK, shown.version, shown))
+    State(keys): State<Keys>,
+) -> Result<Tagged<KeyView>, Problem> {
+    Ok(Tagged(keys.show(None, id)?))
 }
 
 pub(in crate::http) async fn label_operator(
     _: Operator,
     Named(id): Named<KeyId>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(keys): State<Keys>,
     IfMatch(expected): IfMatch,
     JsonBody(change): JsonBody<KeyChange>,
-) -> Result<Response, Problem> {
-    let shown = control.label_key(None, id, change, expected).await?;
-    Ok(tagged(StatusCode::OK, shown.version, shown))
+) -> Result<Tagged<KeyView>, Problem> {
+    Ok(Tagged(keys.label(&actor, None, id, change, expected).await?))
 }
 
 pub(in crate::http) async fn rotate_operator(
     _: Operator,
     Caller(by): Caller,
     Named(id): Named<KeyId>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(keys): State<Keys>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<RotateKey>,
 ) -> Result<Response, Problem> {
-    Ok(made_key(None, control.rotate_key(&by, None, id, input, expected).await?))
+    Ok(made_key(None, keys.rotate(&actor, &by, None, id, input, expected).await?))
 }
 
 pub(in crate::http) async fn remove_operator(
     _: Operator,
     Named(id): Named<KeyId>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(keys): State<Keys>,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_operator_key(id, expected).await?;
+    keys.remove_of_operator(&actor, id, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -204,5 +207,5 @@ fn made_key(tenant: Option<&TenantId>, once: KeyOnce) -> Response {
         Some(tenant) => path_of(tenant, format_args!("/keys/{id}")),
         None => format!("/api/v1/keys/{id}"),
     };
-    made(&path, once.view.version, once)
+    made(&path, once)
 }

@@ -23,14 +23,58 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setgate_domain::id::{Digest, TenantId};
 
-/// A document with its version as `ETag`, for `if-match`.
-pub(super) fn tagged<T: Serialize>(status: StatusCode, version: u64, shown: T) -> Response {
-    (status, tagged_only(version), Json(shown)).into_response()
+use crate::control::filters::FilterView;
+use crate::control::keys::{KeyOnce, KeyView};
+use crate::control::rollouts::RolloutView;
+use crate::control::sources::SourceView;
+use crate::control::subscriptions::SubscriptionOnce;
+use crate::control::tables::TableView;
+use crate::control::tenants::TenantShown;
+
+/// A view of a document that has a version.
+pub(super) trait Versioned: Serialize {
+    fn version(&self) -> u64;
+}
+
+macro_rules! versioned {
+    ($($view:ty),* $(,)?) => {$(
+        impl Versioned for $view {
+            fn version(&self) -> u64 {
+                self.version
+            }
+        }
+    )*};
+}
+
+versioned! {
+    FilterView,
+    KeyView,
+    RolloutView,
+    SourceView,
+    SubscriptionOnce,
+    TableView,
+    TenantShown,
+}
+
+impl Versioned for KeyOnce {
+    fn version(&self) -> u64 {
+        self.view.version
+    }
+}
+
+/// An answer with a document, and with its version as `ETag`, for `if-match`.
+pub(super) struct Tagged<T>(pub(super) T);
+
+impl<T: Versioned> IntoResponse for Tagged<T> {
+    fn into_response(self) -> Response {
+        let tag = [(header::ETAG, format!("\"{}\"", self.0.version()))];
+        (tag, Json(self.0)).into_response()
+    }
 }
 
 /// A newly created resource: 201 with its path.
-pub(super) fn made<T: Serialize>(path: &str, version: u64, shown: T) -> Response {
-    (StatusCode::CREATED, located(path), tagged_only(version), Json(shown)).into_response()
+pub(super) fn made(path: &str, view: impl Versioned) -> Response {
+    (StatusCode::CREATED, located(path), Tagged(view)).into_response()
 }
 
 /// The `location` header with the path of a new resource.
@@ -44,12 +88,8 @@ pub(super) fn path_of(tenant: &TenantId, below: std::fmt::Arguments<'_>) -> Stri
 }
 
 /// The answer to a PUT: 201 if the resource is new, otherwise 200.
-pub(super) fn put<T: Serialize>(is_new: bool, path: &str, version: u64, shown: T) -> Response {
-    if is_new { made(path, version, shown) } else { tagged(StatusCode::OK, version, shown) }
-}
-
-fn tagged_only(version: u64) -> [(header::HeaderName, String); 1] {
-    [(header::ETAG, format!("\"{version}\""))]
+pub(super) fn put(is_new: bool, path: &str, view: impl Versioned) -> Response {
+    if is_new { made(path, view) } else { Tagged(view).into_response() }
 }
 
 /// The version of a filter or a table to activate.

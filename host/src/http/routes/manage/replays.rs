@@ -7,13 +7,12 @@ use setgate_domain::replay::ReplayRecord;
 
 use super::{located, path_of};
 use crate::control::Page;
-use crate::control::replays::{ReplayBegun, ReplayInput};
-use crate::http::auth::{AsActor, Tenant};
+use crate::control::replays::{ReplayBegun, ReplayInput, Replays};
+use crate::http::auth::{RequestActor, Tenant};
 use crate::http::extract::{JsonBody, Named};
 use crate::http::openapi::{Operation, delete, get, post};
 use crate::http::page::Paging;
 use crate::http::problem::Problem;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -35,17 +34,18 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(replays): State<Replays>,
 ) -> Result<Json<Page<ReplayRecord>>, Problem> {
-    Ok(paging.answer(app.control.list_replays(&tenant, paging.query.clone()).await?))
+    Ok(paging.answer(replays.list(&tenant, &paging.query).await?))
 }
 
 pub(in crate::http) async fn create(
     Tenant(tenant): Tenant,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(replays): State<Replays>,
     JsonBody(input): JsonBody<ReplayInput>,
 ) -> Result<Response, Problem> {
-    let begun = control.create_replay(&tenant, input).await?;
+    let begun = replays.start(&actor, &tenant, input).await?;
     let path = path_of(&tenant, format_args!("/replays/{}", begun.record.replay.id));
     Ok((StatusCode::CREATED, located(&path), Json(begun)).into_response())
 }
@@ -53,15 +53,16 @@ pub(in crate::http) async fn create(
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(id): Named<ReplayId>,
-    State(app): State<SharedState>,
+    State(replays): State<Replays>,
 ) -> Result<Json<ReplayRecord>, Problem> {
-    Ok(Json(app.control.show_replay(&tenant, id).await?))
+    Ok(Json(replays.show(&tenant, id).await?))
 }
 
 pub(in crate::http) async fn cancel(
     Tenant(tenant): Tenant,
     Named(id): Named<ReplayId>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(replays): State<Replays>,
 ) -> Result<Json<ReplayRecord>, Problem> {
-    Ok(Json(control.cancel_replay(&tenant, id).await?))
+    Ok(Json(replays.cancel(&actor, &tenant, id).await?))
 }

@@ -7,8 +7,9 @@ use setgate_domain::id::{DeliveryId, Digest, FilterName, TableName};
 use setgate_domain::reproduction::Reproduction;
 
 use crate::control;
-use crate::control::keys::Grant;
-use crate::control::reproduction::{PART_BYTES, Reproduced, Stored};
+use crate::control::downloads::{Downloads, PART_BYTES, Stored};
+use crate::control::keys::{Access, Grant};
+use crate::control::reproduction::{Reproduced, Reproductions};
 use crate::http::auth::{self, Tenant};
 use crate::http::extract::{IfNoneMatch, Named};
 use crate::http::openapi::{Operation, get, post};
@@ -59,19 +60,20 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) async fn bundle(
     Tenant(tenant): Tenant,
     Named(id): Named<DeliveryId>,
-    State(app): State<SharedState>,
+    State(reproductions): State<Reproductions>,
 ) -> Result<Json<Reproduction>, Problem> {
-    Ok(Json(app.control.reproduction(&tenant, id).await?))
+    Ok(Json(reproductions.show(&tenant, id).await?))
 }
 
 pub(in crate::http) async fn reproduce(
     Tenant(tenant): Tenant,
     Named(id): Named<DeliveryId>,
-    State(app): State<SharedState>,
+    State(reproductions): State<Reproductions>,
+    State(access): State<Access>,
     auth::Granted(grant): auth::Granted,
 ) -> Result<Json<Reproduced>, Problem> {
-    let reproduced = app.control.reproduce(&tenant, id).await?;
-    app.control.still_holds(&grant).map_err(revoked_meanwhile)?;
+    let reproduced = reproductions.reproduce(&tenant, id).await?;
+    access.still_holds(&grant).map_err(revoked_meanwhile)?;
     Ok(Json(reproduced))
 }
 
@@ -79,29 +81,32 @@ pub(in crate::http) async fn component(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
     Named(digest): Named<Digest>,
+    State(downloads): State<Downloads>,
     State(app): State<SharedState>,
     known: IfNoneMatch,
     auth::Granted(grant): auth::Granted,
 ) -> Result<Response, Problem> {
-    let stored = app.control.component(&tenant, &name, digest).await?;
-    give(&app, grant, stored, "application/wasm", &known)
+    let stored = downloads.component(&tenant, &name, digest).await?;
+    give(&app, downloads, grant, stored, "application/wasm", &known)
 }
 
 pub(in crate::http) async fn rows(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
     Named(digest): Named<Digest>,
+    State(downloads): State<Downloads>,
     State(app): State<SharedState>,
     known: IfNoneMatch,
     auth::Granted(grant): auth::Granted,
 ) -> Result<Response, Problem> {
-    let stored = app.control.table_rows(&tenant, &name, digest).await?;
-    give(&app, grant, stored, "application/jsonl", &known)
+    let stored = downloads.table_rows(&tenant, &name, digest).await?;
+    give(&app, downloads, grant, stored, "application/jsonl", &known)
 }
 
 /// Answers with stored bytes, which are immutable because they are addressed by digest.
 fn give(
     app: &SharedState,
+    downloads: Downloads,
     grant: Grant,
     stored: Stored,
     media_type: &str,
@@ -114,12 +119,11 @@ fn give(
     // One part is sent while the next one is read, so at most two are in memory.
     let weight = usize::try_from(stored.bytes).unwrap_or(usize::MAX).min(2 * PART_BYTES);
     let budget = app.responses.take(Some(grant.tenant()), weight)?;
-    let control = app.control.clone();
     let length = (header::CONTENT_LENGTH, stored.bytes.to_string());
     let parts = futures_util::stream::try_unfold((0, budget), move |(number, budget)| {
-        let (control, stored) = (control.clone(), stored.clone());
+        let (downloads, stored) = (downloads.clone(), stored.clone());
         async move {
-            let part = control.read_part(&stored, number).await?;
+            let part = downloads.read_part(&stored, number).await?;
             Ok::<_, control::Error>((!part.is_empty()).then_some((part, (number + 1, budget))))
         }
     });

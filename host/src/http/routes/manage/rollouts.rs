@@ -1,18 +1,17 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use http::StatusCode;
 use setgate_domain::backtest::Report;
 use setgate_domain::id::FilterName;
 
-use super::{path_of, tagged};
-use crate::control::rollouts::{BacktestInput, RolloutInput, RolloutView};
-use crate::http::auth::{AsActor, Granted, Tenant};
+use super::{Tagged, path_of};
+use crate::control::keys::Access;
+use crate::control::rollouts::{BacktestInput, RolloutInput, RolloutView, Rollouts};
+use crate::http::auth::{Granted, RequestActor, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};
 use crate::http::openapi::{Operation, delete, get, post, put};
 use crate::http::problem::Problem;
 use crate::http::responses::revoked_meanwhile;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -53,52 +52,53 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) async fn put_rollout(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(rollouts): State<Rollouts>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<RolloutInput>,
 ) -> Result<Response, Problem> {
-    let (view, is_new) = control.put_rollout(&tenant, &name, input, expected).await?;
-    Ok(super::put(is_new, &path_of(&tenant, format_args!("/filters/{name}/rollout")), view.version, view))
+    let (view, is_new) = rollouts.put(&actor, &tenant, &name, input, expected).await?;
+    Ok(super::put(is_new, &path_of(&tenant, format_args!("/filters/{name}/rollout")), view))
 }
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    State(app): State<SharedState>,
-) -> Result<Response, Problem> {
-    let view = app.control.show_rollout(&tenant, &name)?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+    State(rollouts): State<Rollouts>,
+) -> Result<Tagged<RolloutView>, Problem> {
+    Ok(Tagged(rollouts.show(&tenant, &name)?))
 }
 
 pub(in crate::http) async fn promote(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(rollouts): State<Rollouts>,
     IfMatch(expected): IfMatch,
-) -> Result<Response, Problem> {
-    let view = control.promote(&tenant, &name, expected).await?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+) -> Result<Tagged<RolloutView>, Problem> {
+    Ok(Tagged(rollouts.promote(&actor, &tenant, &name, expected).await?))
 }
 
 pub(in crate::http) async fn end(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(rollouts): State<Rollouts>,
     IfMatch(expected): IfMatch,
-) -> Result<Response, Problem> {
-    let view = control.end_rollout(&tenant, &name, expected).await?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+) -> Result<Tagged<RolloutView>, Problem> {
+    Ok(Tagged(rollouts.end(&actor, &tenant, &name, expected).await?))
 }
 
 pub(in crate::http) async fn backtest(
     Tenant(tenant): Tenant,
     Named(name): Named<FilterName>,
-    State(app): State<SharedState>,
+    State(rollouts): State<Rollouts>,
+    State(access): State<Access>,
     Granted(grant): Granted,
     JsonBody(input): JsonBody<BacktestInput>,
 ) -> Result<Json<Report>, Problem> {
-    let report = app.control.backtest(&tenant, &name, input).await?;
+    let report = rollouts.backtest(&tenant, &name, input).await?;
     // A backtest takes a while: the key may have been revoked since the data was read.
-    app.control.still_holds(&grant).map_err(revoked_meanwhile)?;
+    access.still_holds(&grant).map_err(revoked_meanwhile)?;
     Ok(Json(report))
 }

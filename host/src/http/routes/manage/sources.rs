@@ -4,15 +4,14 @@ use axum::response::Response;
 use http::StatusCode;
 use setgate_domain::id::SourceName;
 
-use super::{path_of, tagged};
+use super::{Tagged, path_of};
 use crate::control::Page;
-use crate::control::sources::{SourceInput, SourceView};
-use crate::http::auth::{AsActor, Tenant};
+use crate::control::sources::{SourceInput, SourceView, Sources};
+use crate::http::auth::{RequestActor, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named};
 use crate::http::openapi::{Operation, delete, get, put};
 use crate::http::page::Paging;
 use crate::http::problem::Problem;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -36,37 +35,38 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(sources): State<Sources>,
 ) -> Result<Json<Page<SourceView>>, Problem> {
-    Ok(paging.answer(app.control.list_sources(&tenant, paging.query.clone())?))
+    Ok(paging.answer(sources.list(&tenant, &paging.query)?))
 }
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(name): Named<SourceName>,
-    State(app): State<SharedState>,
-) -> Result<Response, Problem> {
-    let view = app.control.show_source(&tenant, &name)?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+    State(sources): State<Sources>,
+) -> Result<Tagged<SourceView>, Problem> {
+    Ok(Tagged(sources.show(&tenant, &name)?))
 }
 
 pub(in crate::http) async fn put_source(
     Tenant(tenant): Tenant,
     Named(name): Named<SourceName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(sources): State<Sources>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<SourceInput>,
 ) -> Result<Response, Problem> {
-    let (view, is_new) = control.put_source(&tenant, &name, input, expected).await?;
-    Ok(super::put(is_new, &path_of(&tenant, format_args!("/sources/{name}")), view.version, view))
+    let (view, is_new) = sources.put(&actor, &tenant, &name, input, expected).await?;
+    Ok(super::put(is_new, &path_of(&tenant, format_args!("/sources/{name}")), view))
 }
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     Named(name): Named<SourceName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(sources): State<Sources>,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_source(&tenant, &name, expected).await?;
+    sources.remove(&actor, &tenant, &name, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,15 +6,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use setgate_domain::id::SubscriptionRef;
 
-use super::{located, made, path_of, tagged};
-use crate::control::subscriptions::{RotateInput, SubscriptionInput, SubscriptionOnce, SubscriptionView, TestSent};
+use super::{Tagged, located, made, path_of};
+use crate::control::subscriptions::{
+    RotateInput, SigningKeys, SubscriptionInput, SubscriptionOnce, SubscriptionView, Subscriptions, TestEvents,
+    TestSent, Verifications,
+};
 use crate::control::{Page, TEXT_CHARS_MAX};
-use crate::http::auth::{AsActor, Tenant};
+use crate::http::auth::{RequestActor, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named, OfSubscription};
 use crate::http::openapi::{Operation, delete, get, post, put};
 use crate::http::page::Paging;
 use crate::http::problem::Problem;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -82,42 +84,44 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(subscriptions): State<Subscriptions>,
 ) -> Result<Json<Page<SubscriptionView>>, Problem> {
-    Ok(paging.answer(app.control.list_subscriptions(&tenant, paging.query.clone())?))
+    Ok(paging.answer(subscriptions.list(&tenant, &paging.query)?))
 }
 
 pub(in crate::http) async fn create(
     Tenant(tenant): Tenant,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(subscriptions): State<Subscriptions>,
     JsonBody(input): JsonBody<SubscriptionInput>,
 ) -> Result<Response, Problem> {
-    let created = control.create_subscription(&tenant, input).await?;
+    let created = subscriptions.create(&actor, &tenant, input).await?;
     let path = path_of(&tenant, format_args!("/subscriptions/{}", created.view.id));
-    Ok(made(&path, created.version, created))
+    Ok(made(&path, created))
 }
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
-    State(app): State<SharedState>,
-) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, app.control.show_subscription(&tenant, id)?))
+    State(subscriptions): State<Subscriptions>,
+) -> Result<Tagged<SubscriptionOnce>, Problem> {
+    Ok(Tagged(subscriptions.show(&tenant, id)?))
 }
 
 pub(in crate::http) async fn replace(
     Tenant(tenant): Tenant,
     Named(named): Named<SubscriptionRef>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(subscriptions): State<Subscriptions>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<SubscriptionInput>,
 ) -> Result<Response, Problem> {
     let (is_new, subscription) = match named {
-        SubscriptionRef::Id(id) => (false, control.replace_subscription(&tenant, id, input, expected).await?),
-        SubscriptionRef::Name(name) => control.put_subscription(&tenant, &name, input, expected).await?,
+        SubscriptionRef::Id(id) => (false, subscriptions.replace(&actor, &tenant, id, input, expected).await?),
+        SubscriptionRef::Name(name) => subscriptions.put(&actor, &tenant, &name, input, expected).await?,
     };
     let path = path_of(&tenant, format_args!("/subscriptions/{}", subscription.view.id));
-    Ok(super::put(is_new, &path, subscription.version, subscription))
+    Ok(super::put(is_new, &path, subscription))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -136,56 +140,62 @@ fn by_request() -> String {
 pub(in crate::http) async fn pause(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(subscriptions): State<Subscriptions>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<PauseInput>,
-) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, control.pause_subscription(&tenant, id, Some(input.reason), expected).await?))
+) -> Result<Tagged<SubscriptionOnce>, Problem> {
+    Ok(Tagged(subscriptions.pause(&actor, &tenant, id, Some(input.reason), expected).await?))
 }
 
 pub(in crate::http) async fn resume(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(subscriptions): State<Subscriptions>,
     IfMatch(expected): IfMatch,
-) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, control.pause_subscription(&tenant, id, None, expected).await?))
+) -> Result<Tagged<SubscriptionOnce>, Problem> {
+    Ok(Tagged(subscriptions.pause(&actor, &tenant, id, None, expected).await?))
 }
 
 pub(in crate::http) async fn rotate(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(signing_keys): State<SigningKeys>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<RotateInput>,
-) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, control.rotate_signing_key(&tenant, id, input, expected).await?))
+) -> Result<Tagged<SubscriptionOnce>, Problem> {
+    Ok(Tagged(signing_keys.rotate(&actor, &tenant, id, input, expected).await?))
 }
 
 pub(in crate::http) async fn activate(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(signing_keys): State<SigningKeys>,
     IfMatch(expected): IfMatch,
-) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, control.activate_signing_key(&tenant, id, expected).await?))
+) -> Result<Tagged<SubscriptionOnce>, Problem> {
+    Ok(Tagged(signing_keys.activate(&actor, &tenant, id, expected).await?))
 }
 
 pub(in crate::http) async fn cancel(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(signing_keys): State<SigningKeys>,
     IfMatch(expected): IfMatch,
-) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, control.cancel_signing_key(&tenant, id, expected).await?))
+) -> Result<Tagged<SubscriptionOnce>, Problem> {
+    Ok(Tagged(signing_keys.cancel(&actor, &tenant, id, expected).await?))
 }
 
 pub(in crate::http) async fn test(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(test_events): State<TestEvents>,
 ) -> Result<Response, Problem> {
-    let sent = control.test_subscription(&tenant, id).await?;
+    let sent = test_events.send(&actor, &tenant, id).await?;
     let path = path_of(&tenant, format_args!("/deliveries/{}", sent.delivery));
     Ok((StatusCode::ACCEPTED, located(&path), Json(sent)).into_response())
 }
@@ -193,21 +203,19 @@ pub(in crate::http) async fn test(
 pub(in crate::http) async fn verify(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
-    AsActor(control): AsActor,
-) -> Result<Response, Problem> {
-    Ok(shown(StatusCode::OK, control.verify_endpoint(&tenant, id).await?))
+    RequestActor(actor): RequestActor,
+    State(verifications): State<Verifications>,
+) -> Result<Tagged<SubscriptionOnce>, Problem> {
+    Ok(Tagged(verifications.verify(&actor, &tenant, id).await?))
 }
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     OfSubscription(id): OfSubscription,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(subscriptions): State<Subscriptions>,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_subscription(&tenant, id, expected).await?;
+    subscriptions.remove(&actor, &tenant, id, expected).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn shown(status: StatusCode, subscription: SubscriptionOnce) -> Response {
-    tagged(status, subscription.version, subscription)
 }

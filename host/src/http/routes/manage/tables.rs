@@ -9,10 +9,10 @@ use setgate_domain::filter::TableFormat;
 use setgate_domain::id::{Digest, TableName};
 use setgate_domain::table::Delimiter;
 
-use super::{ActivateInput, path_of, tagged};
+use super::{ActivateInput, Tagged, path_of};
 use crate::control::Page;
-use crate::control::tables::{TableVersionView, TableView};
-use crate::http::auth::{AsActor, Tenant};
+use crate::control::tables::{TableVersionView, TableView, Tables};
+use crate::http::auth::{RequestActor, Tenant};
 use crate::http::extract::{IfMatch, JsonBody, Named, Query, ReadBody, check_text, read};
 use crate::http::openapi::{Operation, delete, get, post, put};
 use crate::http::page::Paging;
@@ -55,18 +55,17 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) async fn list(
     Tenant(tenant): Tenant,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(tables): State<Tables>,
 ) -> Result<Json<Page<TableView>>, Problem> {
-    Ok(paging.answer(app.control.list_tables(&tenant, paging.query.clone())?))
+    Ok(paging.answer(tables.list(&tenant, &paging.query)?))
 }
 
 pub(in crate::http) async fn show(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
-    State(app): State<SharedState>,
-) -> Result<Response, Problem> {
-    let view = app.control.show_table(&tenant, &name)?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+    State(tables): State<Tables>,
+) -> Result<Tagged<TableView>, Problem> {
+    Ok(Tagged(tables.show(&tenant, &name)?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -79,7 +78,7 @@ pub(in crate::http) struct PutQuery {
 pub(in crate::http) async fn put_table(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
     State(app): State<SharedState>,
     Query(query): Query<PutQuery>,
     IfMatch(expected): IfMatch,
@@ -95,38 +94,39 @@ pub(in crate::http) async fn put_table(
     let ReadBody { body: rows, budget: _budget, .. } =
         read(&app, &app.uploads, Some(&tenant), request, app.table_bytes_max(), "the table").await?;
     let path = path_of(&tenant, format_args!("/tables/{name}"));
-    let (view, is_new) = control.put_table(&tenant, name, rows, (format, delimiter), expected).await?;
-    Ok(super::put(is_new, &path, view.version, view))
+    let (view, is_new) = app.control.tables.put(&actor, &tenant, name, rows, (format, delimiter), expected).await?;
+    Ok(super::put(is_new, &path, view))
 }
 
 pub(in crate::http) async fn activate(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(tables): State<Tables>,
     IfMatch(expected): IfMatch,
     JsonBody(input): JsonBody<ActivateInput>,
-) -> Result<Response, Problem> {
-    let view = control.activate_table(&tenant, &name, input.digest, expected).await?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+) -> Result<Tagged<TableView>, Problem> {
+    Ok(Tagged(tables.activate(&actor, &tenant, &name, input.digest, expected).await?))
 }
 
 pub(in crate::http) async fn roll_back(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(tables): State<Tables>,
     IfMatch(expected): IfMatch,
-) -> Result<Response, Problem> {
-    let view = control.roll_back_table(&tenant, &name, expected).await?;
-    Ok(tagged(StatusCode::OK, view.version, view))
+) -> Result<Tagged<TableView>, Problem> {
+    Ok(Tagged(tables.roll_back(&actor, &tenant, &name, expected).await?))
 }
 
 pub(in crate::http) async fn remove(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(tables): State<Tables>,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_table(&tenant, &name, expected).await?;
+    tables.remove(&actor, &tenant, &name, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -166,18 +166,19 @@ pub(in crate::http) async fn list_versions(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(tables): State<Tables>,
 ) -> Result<Json<Page<TableVersionView>>, Problem> {
-    Ok(paging.answer(app.control.list_table_versions(&tenant, &name, paging.query.clone())?))
+    Ok(paging.answer(tables.list_versions(&tenant, &name, &paging.query)?))
 }
 
 pub(in crate::http) async fn remove_version(
     Tenant(tenant): Tenant,
     Named(name): Named<TableName>,
     Named(digest): Named<Digest>,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(tables): State<Tables>,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_table_version(&tenant, &name, digest, expected).await?;
+    tables.remove_version(&actor, &tenant, &name, digest, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::control::keys::Grant;
-use crate::control::tail::{Tail, TailQuery, Tailed};
+use crate::control::tail::{Settlements, Tail, TailQuery, Tailed};
 use crate::http::auth::{Granted, Tenant};
 use crate::http::extract::Query;
 use crate::http::listener::UntilClientEnds;
@@ -39,6 +39,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) async fn tail(
     Tenant(tenant): Tenant,
     Query(mut asked): Query<TailQuery>,
+    State(settlements): State<Settlements>,
     State(app): State<SharedState>,
     headers: HeaderMap,
     Granted(grant): Granted,
@@ -48,7 +49,7 @@ pub(in crate::http) async fn tail(
         asked.cursor = Some(last.to_str().unwrap_or_default().to_owned());
     }
     let open = app.tails.open(&tenant)?;
-    let tail = app.control.tail(&tenant, asked).await?;
+    let tail = settlements.tail(&tenant, asked).await?;
     let begin = frame("open", &tail.place(), &json!({}));
     let stream = Stream {
         app,
@@ -90,7 +91,7 @@ impl Stream {
             // Checked before each frame, so that traffic cannot delay it, and after reading, because the data may be
             // of a new tenant.
             if !self.ended
-                && let Err(revoked) = self.app.control.still_holds(&self.grant)
+                && let Err(revoked) = self.app.control.access.still_holds(&self.grant)
             {
                 self.ready.clear();
                 self.end(&revoked.to_string());
@@ -105,7 +106,7 @@ impl Stream {
             tokio::select! {
                 () = self.app.stopping.cancelled() => self.end("the host is stopping"),
                 // Handled above.
-                _ = self.app.control.revoked(&self.grant) => {}
+                _ = self.app.control.access.revoked(&self.grant) => {}
                 () = tokio::time::sleep_until(self.heartbeat) => {
                     self.ready.push_back(format!(":\nid: {}\n\n", self.tail.place()).into());
                 }

@@ -4,15 +4,14 @@ use axum::response::Response;
 use http::StatusCode;
 use setgate_domain::tenant;
 
-use super::{made, path_of, tagged};
+use super::{Tagged, made, path_of};
 use crate::control::Page;
-use crate::control::tenants::{NewTenant, TenantChange, TenantShown};
-use crate::http::auth::{AsActor, Operator, Tenant};
+use crate::control::tenants::{NewTenant, TenantChange, TenantShown, Tenants};
+use crate::http::auth::{Operator, RequestActor, Tenant};
 use crate::http::extract::{IfMatch, JsonBody};
 use crate::http::openapi::{Operation, delete, get, patch, post};
 use crate::http::page::Paging;
 use crate::http::problem::Problem;
-use crate::http::state::SharedState;
 
 /// See [`crate::http::routes`].
 pub(in crate::http) fn operations() -> Vec<Operation> {
@@ -46,42 +45,46 @@ pub(in crate::http) fn of_operator() -> Vec<Operation> {
 pub(in crate::http) async fn list(
     _: Operator,
     paging: Paging,
-    State(app): State<SharedState>,
+    State(tenants): State<Tenants>,
 ) -> Result<Json<Page<tenant::Tenant>>, Problem> {
-    Ok(paging.answer(app.control.list_tenants(paging.query.clone())?))
+    Ok(paging.answer(tenants.list(&paging.query)?))
 }
 
 pub(in crate::http) async fn create(
     _: Operator,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(tenants): State<Tenants>,
     JsonBody(new): JsonBody<NewTenant>,
 ) -> Result<Response, Problem> {
-    let shown = control.create_tenant(new).await?;
-    Ok(made(&path_of(&shown.tenant.id, format_args!("")), shown.version, shown))
+    let shown = tenants.create(&actor, new).await?;
+    Ok(made(&path_of(&shown.tenant.id, format_args!("")), shown))
 }
 
-pub(in crate::http) async fn show(Tenant(tenant): Tenant, State(app): State<SharedState>) -> Result<Response, Problem> {
-    let shown = app.control.show_tenant(&tenant)?;
-    Ok(tagged(StatusCode::OK, shown.version, shown))
+pub(in crate::http) async fn show(
+    Tenant(tenant): Tenant,
+    State(tenants): State<Tenants>,
+) -> Result<Tagged<TenantShown>, Problem> {
+    Ok(Tagged(tenants.show(&tenant)?))
 }
 
 pub(in crate::http) async fn change(
     _: Operator,
     Tenant(tenant): Tenant,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(tenants): State<Tenants>,
     IfMatch(expected): IfMatch,
     JsonBody(change): JsonBody<TenantChange>,
-) -> Result<Response, Problem> {
-    let shown = control.change_tenant(&tenant, change, expected).await?;
-    Ok(tagged(StatusCode::OK, shown.version, shown))
+) -> Result<Tagged<TenantShown>, Problem> {
+    Ok(Tagged(tenants.change(&actor, &tenant, change, expected).await?))
 }
 
 pub(in crate::http) async fn remove(
     _: Operator,
     Tenant(tenant): Tenant,
-    AsActor(control): AsActor,
+    RequestActor(actor): RequestActor,
+    State(tenants): State<Tenants>,
     IfMatch(expected): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    control.remove_tenant(&tenant, expected).await?;
+    tenants.remove(&actor, &tenant, expected).await?;
     Ok(StatusCode::NO_CONTENT)
 }
