@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::client::JSON;
-use setgate_tests::{Answer, Client, Host, Receiver, Reply, Seed, event, place};
+use setgate_tests::{Answer, Client, Host, Receiver, Reply, Seed, World, event, place};
 
 /// The operator's view of the log, with the position up to which it has been read.
 struct Log<'a> {
@@ -255,12 +255,8 @@ async fn tenant_reads_and_filters_its_own_log() {
 
 #[tokio::test]
 async fn host_is_the_actor_of_automatic_changes() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { acme, source, receiver, subscription, .. } = &World::start().await;
     receiver.otherwise(Reply::status(410));
-    let subscription = acme.subscribe(&receiver).create().await;
     source.accept(event::set("one")).await;
     let paused = setgate_tests::until("the pause is in the log", async || {
         acme.get("/audit?by=host&action=subscription.pause").await["items"].as_array()?.first().cloned()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use setgate_tests::h2::{Raw2, Seen, connect_from};
-use setgate_tests::{Client, Host, Seed, Tenant, event};
+use setgate_tests::{Client, Host, Ingest, Seed, Tenant, World, event};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A blocked host does not answer within this time, and any other does on the busiest machine.
@@ -17,9 +17,11 @@ async fn answers(client: &Client) -> bool {
 
 #[tokio::test]
 async fn client_is_limited_to_its_share() {
-    let host = Host::with().config("[listen]\nconnections_max = 12\nconnections_per_peer_max = 4").start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("open", Seed::Open).await;
+    let Ingest { host, source, .. } = &World::with()
+        .config("[listen]\nconnections_max = 12\nconnections_per_peer_max = 4")
+        .source("open", Seed::Open)
+        .start_ingest()
+        .await;
     let head =
         format!("POST {} HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 1000\r\n\r\n", source.path);
     let mut served = Vec::new();

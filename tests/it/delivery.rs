@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use setgate_tests::{Host, Received, Receiver, Reply, Seed, event, until};
+use setgate_tests::{Host, Ingest, Received, Receiver, Reply, Seed, World, event, until};
 
 #[tokio::test]
 async fn signed_set_arrives_under_every_scheme() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     acme.filter("drop-by-type").await;
     let mut subscriptions = Vec::new();
     for (scheme, ed25519) in
@@ -48,11 +46,7 @@ async fn signed_set_arrives_under_every_scheme() {
 
 #[tokio::test]
 async fn rotated_key_signs_beside_the_new_one() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { acme, source, receiver, subscription, .. } = &World::start().await;
 
     let rotated = acme.client.post(&subscription.path("/rotate-key"), &json!({})).await.expect(200).json();
     let new = setgate_tests::signature::Trust::of("standard", rotated["signing_secret"].as_str().unwrap(), None);
@@ -67,12 +61,8 @@ async fn rotated_key_signs_beside_the_new_one() {
 
 #[tokio::test]
 async fn retry_has_the_same_id_and_bytes() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { acme, source, receiver, subscription, .. } = &World::with().retry(&[2, 2]).start().await;
     receiver.answer([Reply::status(500), Reply::status(503)]);
-    let subscription = acme.subscribe(&receiver).retry(&[2, 2]).create().await;
 
     let accepted = source.accept(event::set("one")).await;
     let received = receiver.received(3).await;
@@ -93,12 +83,8 @@ async fn retry_has_the_same_id_and_bytes() {
 
 #[tokio::test]
 async fn retry_after_is_honoured() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { acme, source, receiver, subscription, .. } = &World::with().retry(&[1]).start().await;
     receiver.answer([Reply::status(429).header("retry-after", "3")]);
-    let subscription = acme.subscribe(&receiver).retry(&[1]).create().await;
 
     let accepted = source.accept(event::set("one")).await;
     let received = receiver.received(2).await;
@@ -111,12 +97,8 @@ async fn retry_after_is_honoured() {
 
 #[tokio::test]
 async fn status_410_pauses_the_subscription() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { acme, source, receiver, subscription, .. } = &World::start().await;
     receiver.answer([Reply::status(410)]);
-    let subscription = acme.subscribe(&receiver).create().await;
 
     let first = source.accept(event::set("one")).await;
     let dead = acme.delivery_in("dead", &subscription.delivery_of(&first)).await;
@@ -138,12 +120,8 @@ async fn status_410_pauses_the_subscription() {
 
 #[tokio::test]
 async fn redrive_has_the_same_id_and_bytes() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { acme, source, receiver, subscription, .. } = &World::with().retry(&[1]).start().await;
     receiver.answer([Reply::status(500), Reply::status(500)]);
-    let subscription = acme.subscribe(&receiver).retry(&[1]).create().await;
 
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let dead = acme.delivery_in("dead", &id).await;
@@ -163,12 +141,8 @@ async fn redrive_has_the_same_id_and_bytes() {
 
 #[tokio::test]
 async fn dead_letter_can_be_discarded() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { acme, source, receiver, subscription, .. } = &World::with().retry(&[]).start().await;
     receiver.answer([Reply::status(500)]);
-    let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
 
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("dead", &id).await;
@@ -180,9 +154,7 @@ async fn dead_letter_can_be_discarded() {
 
 #[tokio::test]
 async fn late_receiver_misses_nothing() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let address = Receiver::nowhere().await;
     let subscription = acme.subscribe_url(&format!("http://{address}/in")).retry(&[1; 30]).create().await;
 
@@ -202,11 +174,7 @@ async fn late_receiver_misses_nothing() {
 
 #[tokio::test]
 async fn pause_loses_and_repeats_nothing() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { acme, source, receiver, subscription, .. } = &World::start().await;
     subscription.pause().await;
 
     let mut ids = Vec::new();
@@ -228,9 +196,8 @@ async fn pause_loses_and_repeats_nothing() {
 #[tokio::test]
 async fn hanging_receiver_delays_no_other() {
     // The hanging attempts outlast the story, so none of them may time out.
-    let host = Host::with().config("[egress]\nhead_ms_max = 300000\nresponse_ms_max = 300000").start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } =
+        &World::with().config("[egress]\nhead_ms_max = 300000\nresponse_ms_max = 300000").start_ingest().await;
     let (slow, quick) = (Receiver::start().await, Receiver::start().await);
     slow.otherwise(Reply::hang());
     let to_slow = acme.subscribe(&slow).create().await;
@@ -255,9 +222,7 @@ async fn hanging_receiver_delays_no_other() {
 
 #[tokio::test]
 async fn redirect_is_not_followed() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
     receiver.answer([Reply::status(307).header("location", &elsewhere.url())]);
     let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
@@ -269,11 +234,8 @@ async fn redirect_is_not_followed() {
 
 #[tokio::test]
 async fn private_address_is_refused_by_default() {
-    let host = Host::with().env("SETGATE_EGRESS__ALLOW", "[]").start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
+    let World { acme, source, receiver, subscription, .. } =
+        &World::with().env("SETGATE_EGRESS__ALLOW", "[]").retry(&[]).start().await;
 
     let dead = acme.delivery_in("dead", &subscription.delivery_of(&source.accept(event::set("one")).await)).await;
     assert_eq!(dead["attempts"][0]["outcome"]["class"], "forbidden", "the attempt says why it was not made: {dead}");
@@ -309,9 +271,7 @@ fn status_of(exchange: &Value) -> (u64, u64) {
 /// after a crash in between.
 #[tokio::test]
 async fn fanout_reaches_all_subscriptions() {
-    let mut host = Host::with().config("[data]\ninline_fanout_max = 1").start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { host, acme, source } = &mut World::with().config("[data]\ninline_fanout_max = 1").start_ingest().await;
     let receivers = [Receiver::start().await, Receiver::start().await, Receiver::start().await];
     acme.subscribe(&receivers[0]).create().await;
     source.accept(event::set("with one")).await;

@@ -2,7 +2,7 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_tests::{Answer, Host, Receiver, Seed, Tenant, event, place, until};
+use setgate_tests::{Answer, Host, Ingest, Receiver, Seed, Tenant, World, event, place, until};
 
 /// An example filter with the same behaviour but another digest.
 fn variant(name: &str, number: usize) -> Vec<u8> {
@@ -124,21 +124,19 @@ async fn version_in_the_history_is_kept() {
 
 #[tokio::test]
 async fn more_than_twenty_versions_remove_the_oldest() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let mut made = vec![upload(&acme, "gate", variant("drop-by-type", 0), true).await];
+    let Ingest { acme, source, .. } = &Ingest::start().await;
+    let mut made = vec![upload(acme, "gate", variant("drop-by-type", 0), true).await];
     let receiver = Receiver::start().await;
     let subscription =
         acme.subscribe(&receiver).chain(json!([{"filter": "gate", "grants": ["config"]}])).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("delivered", &id).await;
     for number in 1..23 {
-        made.push(upload(&acme, "gate", variant("drop-by-type", number), number < 3).await);
+        made.push(upload(acme, "gate", variant("drop-by-type", number), number < 3).await);
     }
     // Retained: the versions used by the delivery, by a rollback, the active one, and the newest.
     let kept: Vec<_> = made[..3].iter().chain(&made[6..]).cloned().collect();
-    assert_eq!(digests(&acme, "gate").await, kept, "{} of {}", kept.len(), made.len());
+    assert_eq!(digests(acme, "gate").await, kept, "{} of {}", kept.len(), made.len());
     let again = acme.path(&format!("/deliveries/{id}/reproduce"));
     let again = acme.client.post(&again, &json!({})).await.expect(200).json();
     assert_eq!(again["reproduced"], true, "{again}");
@@ -191,9 +189,7 @@ async fn full_version_quota_names_the_remedy() {
 
 #[tokio::test]
 async fn unneeded_table_version_can_be_deleted() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Wso2).await;
+    let Ingest { acme, source, .. } = &World::with().source("idp", Seed::Wso2).start_ingest().await;
     acme.filter("enrich-from-table").await;
     acme.table("organizations", &[]).await;
     acme.table("apps", &[("a1", json!(1))]).await;

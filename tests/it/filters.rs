@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use setgate_tests::hostile::guest::{Calls, Guest};
-use setgate_tests::{Accepted, Host, Received, Receiver, Seed, Source, Subscription, Tenant, event};
+use setgate_tests::{Accepted, Host, Ingest, Received, Receiver, Seed, Source, Subscription, Tenant, World, event};
 
 /// A tenant with one source, one filter and one subscription that binds it.
 struct Story {
@@ -135,9 +135,7 @@ async fn patch_keeps_all_other_bytes() {
 
 #[tokio::test]
 async fn chain_passes_each_result_to_the_next_filter() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Logto).await;
+    let Ingest { acme, source, .. } = &World::with().source("idp", Seed::Logto).start_ingest().await;
     for filter in ["translate-to-caep", "drop-by-type"] {
         acme.filter(filter).await;
     }
@@ -199,9 +197,7 @@ async fn unknown_import_is_refused_before_compilation() {
 
 #[tokio::test]
 async fn wasi_files_sockets_and_http_are_denied_at_run_time() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let receiver = Receiver::start().await;
     for (name, interface, function, version) in [
         ("sockets", "wasi:sockets/instance-network", "instance-network", "0.2.0"),
@@ -234,9 +230,7 @@ async fn wasi_files_sockets_and_http_are_denied_at_run_time() {
 
 #[tokio::test]
 async fn number_of_memories_is_limited() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let receiver = Receiver::start().await;
     let with = |more: usize| Guest::patches(r#"{"seen":true}"#).core(&"(memory 1)".repeat(more)).wasm();
     // Each component has one memory.
@@ -435,9 +429,7 @@ fn telling(verdict_or_failure: u32, case: u32) -> Vec<u8> {
 
 #[tokio::test]
 async fn secrets_are_masked_in_the_history() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let receiver = Receiver::start().await;
     // (verdict or failure, case): a drop, a permanent failure, a replacement that is not a SET.
     for (name, wasm, state) in

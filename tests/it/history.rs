@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Tenant, event, until};
+use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Tenant, World, event, until};
 
 #[tokio::test]
 async fn statistics_add_up() {
@@ -69,11 +69,7 @@ async fn statistics_add_up() {
 
 #[tokio::test]
 async fn pending_deliveries_are_visible() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { acme, source, subscription, .. } = &World::start().await;
     subscription.pause().await;
     let accepted = source.accept(event::set("one")).await;
     acme.delivery_in("due", &subscription.delivery_of(&accepted)).await;

@@ -4,7 +4,7 @@
 use std::net::UdpSocket;
 use std::process::Command;
 
-use setgate_tests::{Host, Receiver, Reply, Seed, Tenant, event, place, until};
+use setgate_tests::{Host, Ingest, Receiver, Reply, Seed, Tenant, event, place, until};
 
 /// A DNS server that accepts every query and never answers. `None` if this story cannot run here.
 fn silent_names(story: &str) -> Option<UdpSocket> {
@@ -63,9 +63,7 @@ fn limit_files(pid: u32, count: usize) {
 
 #[tokio::test]
 async fn missing_descriptors_put_attempts_back() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { host, acme, source } = &Ingest::start().await;
     let receiver = Receiver::start().await;
     // The second attempt needs a new connection, and there is no third attempt.
     receiver.answer([0; 2].map(|_| Reply::status(500).header("connection", "close")));

@@ -1,7 +1,7 @@
 //! Bytes of deliveries in flight: each tenant has a share, and a delivery that does not fit waits without an attempt.
 
 use serde_json::{Value, json};
-use setgate_tests::{Host, Receiver, Reply, Seed, event};
+use setgate_tests::{Host, Ingest, Receiver, Reply, Seed, World, event};
 
 use crate::shares::bulky;
 
@@ -58,9 +58,7 @@ async fn hanging_deliveries_leave_bytes_for_other_tenants() {
 async fn filter_output_is_counted() {
     let config = "[delivery]\nin_flight_bytes_max = 480000\n[egress]\nhead_ms_max = 600000\n\
         response_ms_max = 600000\n";
-    let host = Host::with().config(config).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Wso2).await;
+    let Ingest { acme, source, .. } = &World::with().config(config).source("idp", Seed::Wso2).start_ingest().await;
     acme.filter("enrich-from-table").await;
     acme.table("apps", &[("a1", json!({"notes": "x".repeat(50_000)}))]).await;
     acme.table("organizations", &[]).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_tests::{Accepted, Host, Receiver, Seed, Source, Subscription, Tenant, event, place};
+use setgate_tests::{Accepted, Host, Ingest, Receiver, Seed, Source, Subscription, Tenant, World, event, place};
 
 /// A tenant with one source, and a receiver that gets all events as SETs.
 struct Story {
@@ -401,9 +401,7 @@ async fn original_format_returns_the_products_bytes() {
 
 #[tokio::test]
 async fn missing_content_type_means_json() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Open).await;
+    let Ingest { host, source, .. } = &World::with().source("idp", Seed::Open).start_ingest().await;
     host.stranger().send(Method::POST, &source.path, &[], event::set("one")).await.expect(202);
     let charset = [("content-type", "application/json; charset=utf-8")];
     host.stranger().send(Method::POST, &source.path, &charset, event::set("two")).await.expect(202);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use setgate_tests::{Host, Receiver, Reply, Seed, event, until};
+use setgate_tests::{Host, Ingest, Receiver, Reply, Seed, World, event, until};
 
 #[tokio::test]
 async fn operator_key_is_shown_once() {
@@ -172,12 +172,8 @@ async fn misspelt_variable_ends_the_start() {
 
 #[tokio::test]
 async fn sigterm_lets_deliveries_in_flight_finish() {
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { host, acme, source, receiver, subscription } = &mut World::start().await;
     receiver.answer([Reply::hang()]);
-    let subscription = acme.subscribe(&receiver).create().await;
     let accepted = source.accept(event::set("one")).await;
     receiver.received(1).await;
 
@@ -197,12 +193,9 @@ async fn sigterm_lets_deliveries_in_flight_finish() {
 
 #[tokio::test]
 async fn unfinished_delivery_is_sent_after_a_restart() {
-    let mut host = Host::with().config("[delivery]\ndrain_ms_max = 100").start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { host, acme, source, receiver, subscription } =
+        &mut World::with().config("[delivery]\ndrain_ms_max = 100").start().await;
     receiver.answer([Reply::hang()]);
-    let subscription = acme.subscribe(&receiver).create().await;
     let accepted = source.accept(event::set("one")).await;
     receiver.received(1).await;
 
@@ -363,9 +356,7 @@ async fn wrong_master_key_is_refused() {
 
 #[tokio::test]
 async fn restart_keeps_everything() {
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Wso2).await;
+    let Ingest { host, acme, source } = &mut World::with().source("idp", Seed::Wso2).start_ingest().await;
     acme.filter("enrich-from-table").await;
     acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
     acme.table("organizations", &[]).await;

@@ -4,15 +4,11 @@ use std::collections::BTreeSet;
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_tests::{Host, Receiver, Seed, event, until};
+use setgate_tests::{Host, Ingest, Receiver, Seed, World, event, until};
 
 #[tokio::test]
 async fn pages_have_no_gaps_and_no_repeats() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    acme.subscribe(&receiver).create().await;
+    let World { acme, source, receiver, .. } = &World::start().await;
     for number in 0..5 {
         source.accept(event::set(&format!("e{number}"))).await;
     }
@@ -68,12 +64,12 @@ async fn deliveries_can_be_filtered() {
 
 #[tokio::test]
 async fn sent_claims_can_be_read() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Logto).await;
-    acme.filter("translate-to-caep").await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).chain(json!([{"filter": "translate-to-caep"}])).create().await;
+    let World { acme, source, receiver, subscription, .. } = &World::with()
+        .source("idp", Seed::Logto)
+        .filter("translate-to-caep")
+        .chain(json!([{"filter": "translate-to-caep"}]))
+        .start()
+        .await;
     let id = subscription.delivery_of(&source.accept(event::logto("s1")).await);
     let received = receiver.received(1).await.remove(0);
     let shown = acme.client.get(&acme.path(&format!("/deliveries/{id}/claims"))).await.expect(200);
@@ -82,11 +78,7 @@ async fn sent_claims_can_be_read() {
 
 #[tokio::test]
 async fn removed_subscription_leaves_dead_letters() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { acme, source, receiver, subscription, .. } = &World::start().await;
     subscription.pause().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("due", &id).await;
@@ -125,9 +117,7 @@ async fn removed_tenant_is_gone_with_its_data() {
 
 #[tokio::test]
 async fn replaced_subscription_keeps_its_secrets() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Logto).await;
+    let Ingest { acme, source, .. } = &World::with().source("idp", Seed::Logto).start_ingest().await;
     acme.filter("redact-claims").await;
     let (before, after) = (Receiver::start().await, Receiver::start().await);
     let chain = json!([{"filter": "redact-claims", "grants": ["config"], "secrets": {"salt": "pepper-4711"}}]);
@@ -148,9 +138,7 @@ async fn replaced_subscription_keeps_its_secrets() {
 
 #[tokio::test]
 async fn endpoint_headers_are_sent_and_masked() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let receiver = Receiver::start().await;
     let endpoint = json!({"url": receiver.url(), "headers": {"Authorization": "Bearer hush-4711"}});
     let subscription = acme.subscribe(&receiver).with("endpoint", endpoint).create().await;
@@ -223,9 +211,7 @@ async fn source_name_setgate_is_reserved() {
 
 #[tokio::test]
 async fn new_subscription_gets_later_events_only() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let (early, late) = (Receiver::start().await, Receiver::start().await);
     acme.subscribe(&early).create().await;
     source.accept(event::set("one")).await;
@@ -247,11 +233,7 @@ async fn head_is_get_without_a_body() {
 
 #[tokio::test]
 async fn concurrent_copies_are_one_event() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { acme, source, receiver, subscription, .. } = &World::start().await;
     let mut senders = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let source = source.clone();

@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use setgate_tests::{Host, Receiver, Reply, Seed, event, until};
+use setgate_tests::{Host, Ingest, Receiver, Reply, World, event, until};
 
 #[tokio::test]
 async fn dead_endpoint_delays_no_other() {
     // The dead endpoint has more deliveries than there are slots: they would all be occupied without a circuit breaker.
-    let host = Host::with().config("[delivery]\nin_flight_max = 12\nin_flight_per_tenant_max = 12\n").start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } =
+        &World::with().config("[delivery]\nin_flight_max = 12\nin_flight_per_tenant_max = 12\n").start_ingest().await;
     let dead = Receiver::start().await;
     dead.otherwise(Reply::hang());
     let stuck = acme.subscribe(&dead).with("pacing", json!({"in_flight_max": 4})).create().await;
@@ -36,15 +35,12 @@ async fn dead_endpoint_delays_no_other() {
 
 #[tokio::test]
 async fn open_breaker_sends_single_probes() {
-    let host = Host::with()
+    let World { host, acme, source, receiver, subscription } = &World::with()
         .config("[delivery]\nbreaker_failures_max = 3\nbreaker_open_ms_max = 1000\nin_flight_per_endpoint_max = 1\n")
+        .retry(&[1; 30])
         .start()
         .await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
     receiver.otherwise(Reply::status(500));
-    let subscription = acme.subscribe(&receiver).retry(&[1; 30]).create().await;
     let mut ids = Vec::new();
     for n in 0..30 {
         ids.push(subscription.delivery_of(&source.accept(event::set(&format!("e{n}"))).await));
@@ -65,12 +61,9 @@ async fn open_breaker_sends_single_probes() {
 
 #[tokio::test]
 async fn retry_after_holds_the_whole_endpoint() {
-    let host = Host::with().config("[delivery]\nin_flight_per_endpoint_max = 1\n").start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { source, receiver, .. } =
+        &World::with().config("[delivery]\nin_flight_per_endpoint_max = 1\n").start().await;
     receiver.answer([Reply::status(429).header("retry-after", "3")]);
-    acme.subscribe(&receiver).create().await;
     source.accept(event::set("one")).await;
     let first = receiver.received(1).await.remove(0).at;
     source.accept(event::set("two")).await;
@@ -81,11 +74,7 @@ async fn retry_after_holds_the_whole_endpoint() {
 
 #[tokio::test]
 async fn rate_limits_a_subscription() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    acme.subscribe(&receiver).with("pacing", json!({"per_second": 20})).create().await;
+    let World { source, receiver, .. } = &World::with().subscription("pacing", json!({"per_second": 20})).start().await;
     let begin = Instant::now();
     for n in 0..41 {
         source.accept(event::set(&format!("e{n}"))).await;
@@ -97,9 +86,7 @@ async fn rate_limits_a_subscription() {
 
 #[tokio::test]
 async fn events_of_a_subject_stay_in_order() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let receiver = Receiver::start().await;
     // The very first attempt fails: all later events about its subject have to wait for its retry.
     receiver.answer([Reply::status(500)]);
@@ -129,15 +116,11 @@ async fn events_of_a_subject_stay_in_order() {
 
 #[tokio::test]
 async fn held_delivery_blocks_its_subject() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    acme.filter("drop-by-type").await;
     // A config that the filter cannot read causes a fault, and a fault holds the delivery.
     let broken = json!([{"filter": "drop-by-type", "grants": ["config"], "config": {"drop": 5}}]);
     let ordered = json!({"ordering": "subject"});
-    let subscription = acme.subscribe(&receiver).chain(broken).with("pacing", ordered.clone()).create().await;
+    let World { acme, source, receiver, subscription, .. } =
+        &World::with().filter("drop-by-type").chain(broken).subscription("pacing", ordered.clone()).start().await;
     let first = source.accept(event::about("lock", "ada")).await;
     let held = subscription.delivery_of(&first);
     acme.delivery_in("held", &held).await;
@@ -160,9 +143,7 @@ async fn held_delivery_blocks_its_subject() {
 
 #[tokio::test]
 async fn failing_subscription_is_paused_with_a_notice() {
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { host, acme, source } = &mut Ingest::start().await;
     let ears = Receiver::start().await;
     let notices = acme.subscribe(&ears).with("sources", json!(["setgate"])).create().await;
     let address = Receiver::nowhere().await;
@@ -223,13 +204,9 @@ async fn pacing_values_have_bounds() {
 
 #[tokio::test]
 async fn receiver_can_abort_or_disable() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
     let disable = |status| Reply::status(status).header("webhook-delivery", "Disable");
+    let World { acme, source, receiver, subscription, .. } = &World::with().retry(&[1; 9]).start().await;
     receiver.answer([Reply::status(400).header("webhook-delivery", "abort"), disable(204), disable(500)]);
-    let subscription = acme.subscribe(&receiver).retry(&[1; 9]).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let dead = acme.delivery_in("dead", &id).await;
     assert_eq!(dead["attempt_count"], 1, "it is not tried again: {dead}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Source, Subscription, Tenant, event, until};
+use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Source, Subscription, Tenant, World, event, until};
 
 async fn redrive(tenant: &Tenant, body: Value) -> Answer {
     tenant.client.post(&tenant.path("/deliveries/redrive"), &body).await
@@ -37,20 +37,16 @@ async fn counted(tenant: &Tenant, state: &str, count: usize) {
 
 #[tokio::test]
 async fn five_hundred_dead_letters_go_in_parts() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { acme, source, receiver, subscription, .. } = &World::with().retry(&[]).start().await;
     receiver.otherwise(Reply::status(400));
-    let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
-    let ids = send(&source, &subscription, 500).await;
-    counted(&acme, "dead", 500).await;
+    let ids = send(source, subscription, 500).await;
+    counted(acme, "dead", 500).await;
     receiver.otherwise(Reply::status(204));
 
     let mut asked = json!({"where": {"state": "dead", "subscription": subscription.id}, "limit": 220});
     let mut answers = Vec::new();
     loop {
-        let said = redrive(&acme, asked.clone()).await.expect(200).json();
+        let said = redrive(acme, asked.clone()).await.expect(200).json();
         asked["cursor"] = said["next"].clone();
         answers.push(said);
         if asked["cursor"].is_null() {
@@ -61,7 +57,7 @@ async fn five_hundred_dead_letters_go_in_parts() {
     assert_eq!(matched, [220, 220, 60], "each request keeps to its limit and says where to go on: {answers:?}");
     assert!(answers.iter().all(|said| said["redriven"] == said["matched"]), "each is redriven: {answers:?}");
 
-    counted(&acme, "delivered", 500).await;
+    counted(acme, "delivered", 500).await;
     let mut copies: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for received in receiver.all() {
         copies.entry(received.id().to_owned()).or_default().push(received.body);
@@ -71,7 +67,7 @@ async fn five_hundred_dead_letters_go_in_parts() {
         let bodies = &copies[id];
         assert!(bodies.len() == 2 && bodies[0] == bodies[1], "{id} was sent twice, with the same bytes");
     }
-    let again = redrive(&acme, json!({"where": {"state": "dead"}})).await.expect(200).json();
+    let again = redrive(acme, json!({"where": {"state": "dead"}})).await.expect(200).json();
     assert_eq!(again, json!({"matched": 0, "redriven": 0, "skipped": 0, "next": null}), "there is nothing left to do");
 }
 

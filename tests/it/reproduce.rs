@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use setgate_tests::{Host, Receiver, Seed, Tenant, event, place};
+use setgate_tests::{Host, Ingest, Receiver, Seed, Tenant, World, event, place};
 use sha2::{Digest, Sha256};
 
 const SALT: &str = "pepper-4711";
@@ -47,9 +47,7 @@ fn configure(folder: &Path, toml: &str) {
 
 #[tokio::test]
 async fn deliveries_reproduce_after_everything_changed() {
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Wso2).await;
+    let Ingest { host, acme, source } = &mut World::with().source("idp", Seed::Wso2).start_ingest().await;
     for filter in ["drop-by-type", "redact-claims", "enrich-from-table"] {
         acme.filter(filter).await;
     }
@@ -89,7 +87,7 @@ async fn deliveries_reproduce_after_everything_changed() {
     host.restart().await;
 
     for id in delivered.iter().chain([&dropped]) {
-        let bundle = reproduction(&acme, id).await;
+        let bundle = reproduction(acme, id).await;
         assert_eq!(bundle["limits"]["fuel_per_call"], 50_000_000, "the limits are those of then: {bundle}");
         assert_eq!(bundle["limits_pinned"], true);
         assert!(!bundle.to_string().contains(SALT), "a secret's value is not given out: {bundle}");
@@ -97,10 +95,10 @@ async fn deliveries_reproduce_after_everything_changed() {
         let claims = sent.map_or(Value::Null, |received| sha256(&received.body).into());
         assert_eq!(bundle["claims"], claims, "the digest is that of the bytes that arrived: {bundle}");
 
-        let again = reproduce(&acme, id).await;
+        let again = reproduce(acme, id).await;
         assert_eq!((&again["reproduced"], &again["differences"]), (&json!(true), &json!([])), "at the host: {again}");
         assert_eq!(again["claims"], bundle["claims"], "at the host: {again}");
-        let said = run_again(&host, &acme, id, &["--secret", &format!("salt={SALT}")]).await;
+        let said = run_again(host, acme, id, &["--secret", &format!("salt={SALT}")]).await;
         assert_eq!(said.code, Some(0), "at home: {}{}", said.out, said.err);
         assert!(said.out.ends_with("reproduced byte for byte\n"), "{}", said.out);
     }
@@ -112,51 +110,45 @@ async fn deliveries_reproduce_after_everything_changed() {
     let tight = redact.delivery_of(&source.accept(event::wso2("three")).await);
     let held = acme.delivery_in("held", &tight).await;
     assert_eq!(held["runs"][0]["fault"], json!({"kind": "fuel", "limit": 5_000}), "{held}");
-    assert_eq!(reproduce(&acme, &tight).await["reproduced"], true, "a fault comes out the same too");
+    assert_eq!(reproduce(acme, &tight).await["reproduced"], true, "a fault comes out the same too");
 }
 
 #[tokio::test]
 async fn differences_are_reported() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Wso2).await;
-    acme.filter("redact-claims").await;
-    let receiver = Receiver::start().await;
     let chain = json!([{"filter": "redact-claims", "grants": ["config"], "secrets": {"salt": SALT}}]);
-    let subscription = acme.subscribe(&receiver).chain(chain).create().await;
+    let World { host, acme, source, subscription, .. } =
+        &World::with().source("idp", Seed::Wso2).filter("redact-claims").chain(chain).start().await;
     let id = subscription.delivery_of(&source.accept(event::wso2("one")).await);
     acme.delivery_in("delivered", &id).await;
 
-    let wrong = run_again(&host, &acme, &id, &["--secret", "salt=another"]).await;
+    let wrong = run_again(host, acme, &id, &["--secret", "salt=another"]).await;
     assert_eq!(wrong.code, Some(1), "{}", wrong.out);
     assert!(wrong.out.contains("different from the record") && wrong.out.contains("claims was"), "{}", wrong.out);
     assert!(wrong.out.contains("+ /events/") && wrong.out.contains("hmac:"), "the members that differ: {}", wrong.out);
 
-    let missing = run_again(&host, &acme, &id, &[]).await;
+    let missing = run_again(host, acme, &id, &[]).await;
     assert_eq!(missing.code, Some(1));
     assert!(missing.err.contains("--secret redact-claims/salt="), "which secret is missing: {}", missing.err);
 
     std::fs::write(host.path("other.wasm"), place::filter("drop-by-type")).unwrap();
     let salt = format!("redact-claims/salt={SALT}");
-    let replaced = run_again(&host, &acme, &id, &["--secret", &salt, "--replace", "redact-claims=other.wasm"]).await;
+    let replaced = run_again(host, acme, &id, &["--secret", &salt, "--replace", "redact-claims=other.wasm"]).await;
     assert_eq!(replaced.code, Some(1), "{}", replaced.out);
     for says in ["digest was", "verdict was \"patch\", is \"pass\"", "fuel was", "claims was"] {
         assert!(replaced.out.contains(says), "{says}: {}", replaced.out);
     }
     // The same file under the same name is not a replacement.
     std::fs::write(host.path("same.wasm"), place::filter("redact-claims")).unwrap();
-    let same = run_again(&host, &acme, &id, &["--secret", &salt, "--replace", "redact-claims=same.wasm"]).await;
+    let same = run_again(host, acme, &id, &["--secret", &salt, "--replace", "redact-claims=same.wasm"]).await;
     assert_eq!(same.code, Some(0), "{}{}", same.out, same.err);
 
-    let both = run_again(&host, &acme, &id, &["same.wasm"]).await;
+    let both = run_again(host, acme, &id, &["same.wasm"]).await;
     assert_eq!(both.code, Some(2), "a file and a delivery at once: {}{}", both.out, both.err);
 }
 
 #[tokio::test]
 async fn irreproducible_delivery_gives_the_reason() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { host, acme, source } = &Ingest::start().await;
     acme.filter("drop-by-type").await;
     let receiver = Receiver::start().await;
     let subscription =
@@ -164,12 +156,12 @@ async fn irreproducible_delivery_gives_the_reason() {
     subscription.pause().await;
     let waits = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("due", &waits).await;
-    let bundle = reproduction(&acme, &waits).await;
+    let bundle = reproduction(acme, &waits).await;
     assert_eq!(bundle["reproducible"], false, "{bundle}");
     assert!(bundle["reason"].as_str().unwrap().contains("has not been run"), "{bundle}");
-    let again = reproduce(&acme, &waits).await;
+    let again = reproduce(acme, &waits).await;
     assert_eq!((&again["reproducible"], &again["reproduced"]), (&json!(false), &json!(false)), "{again}");
-    let said = run_again(&host, &acme, &waits, &[]).await;
+    let said = run_again(host, acme, &waits, &[]).await;
     assert_eq!(said.code, Some(1), "{}", said.out);
     assert!(said.out.contains("not reproducible: the chain has not been run"), "{}", said.out);
     let unknown = waits.replace("_0", "_7");
@@ -180,9 +172,7 @@ async fn irreproducible_delivery_gives_the_reason() {
 
 #[tokio::test]
 async fn released_delivery_is_reproducible() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { host, acme, source } = &Ingest::start().await;
     acme.filter("redact-claims").await;
     let receiver = Receiver::start().await;
     // Without its salt it fails on every event.
@@ -190,12 +180,12 @@ async fn released_delivery_is_reproducible() {
         acme.subscribe(&receiver).chain(json!([{"filter": "redact-claims", "grants": ["config"]}])).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("held", &id).await;
-    assert_eq!(reproduce(&acme, &id).await["reproduced"], true, "a fault comes out the same");
+    assert_eq!(reproduce(acme, &id).await["reproduced"], true, "a fault comes out the same");
     acme.redrive(&id, "release").await.expect(200);
     acme.delivery_in("delivered", &id).await;
-    assert_eq!(reproduction(&acme, &id).await["claims"], Value::Null, "what was sent did not come through the chain");
-    assert_eq!(reproduce(&acme, &id).await["reproduced"], true, "and the fault still comes out the same");
-    let said = run_again(&host, &acme, &id, &[]).await;
+    assert_eq!(reproduction(acme, &id).await["claims"], Value::Null, "what was sent did not come through the chain");
+    assert_eq!(reproduce(acme, &id).await["reproduced"], true, "and the fault still comes out the same");
+    let said = run_again(host, acme, &id, &[]).await;
     assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
 }
 

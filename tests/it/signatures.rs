@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use setgate_tests::signature::Trust;
-use setgate_tests::{Host, Receiver, Reply, Seed, Shim, Source, Subscription, Tenant, event, place};
+use setgate_tests::{Host, Ingest, Receiver, Reply, Seed, Shim, Source, Subscription, Tenant, event, place};
 use tokio::process::Command;
 
 /// The installed release.
@@ -196,9 +196,7 @@ const IMPORTED: &str = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2H
 
 #[tokio::test]
 async fn ed25519_key_signs_v1_and_stays_private() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let receiver = Receiver::start().await;
     let mut answers = Vec::new();
     for signing in [json!({"ed25519": true}), json!({"secret": IMPORTED})] {
@@ -213,26 +211,22 @@ async fn ed25519_key_signs_v1_and_stays_private() {
         let v1 = Trust::V1(made["signing_secret"].as_str().expect("the secret of v1 is shown once").to_owned());
         let v1a = Trust::V1a(public.to_owned());
         let jti = format!("a{}", answers.len());
-        assert_eq!(verifies(&source, &receiver, &jti, [&v1, &v1a]).await, [true, true], "both, in the one header");
+        assert_eq!(verifies(source, &receiver, &jti, [&v1, &v1a]).await, [true, true], "both, in the one header");
 
         let path = acme.path(&format!("/subscriptions/{}", made["id"].as_str().unwrap()));
         let rotated = acme.client.post(&format!("{path}/rotate-key"), &json!({})).await.expect(200);
         answers.push(rotated.text());
         let rotated = rotated.json();
         let new_v1 = Trust::V1(rotated["signing_secret"].as_str().expect("another one").to_owned());
-        assert_eq!(
-            verifies(&source, &receiver, &format!("{jti}b"), [&v1, &v1a]).await,
-            [true, true],
-            "for the overlap"
-        );
+        assert_eq!(verifies(source, &receiver, &format!("{jti}b"), [&v1, &v1a]).await, [true, true], "for the overlap");
         let new_v1a = Trust::V1a(rotated["signing_public_key"].as_str().unwrap().to_owned());
-        assert_eq!(verifies(&source, &receiver, &format!("{jti}c"), [&new_v1, &new_v1a]).await, [true, true]);
+        assert_eq!(verifies(source, &receiver, &format!("{jti}c"), [&new_v1, &new_v1a]).await, [true, true]);
 
         let off = json!({"endpoint": {}, "signing": {"with_v1": false}});
         let off = acme.client.put(&path, &off).await.expect(200);
         answers.push(off.text());
         assert_eq!((&off.json()["signing"]["with_v1"], &off.json()["signing_secret"]), (&json!(false), &Value::Null));
-        assert_eq!(verifies(&source, &receiver, &format!("{jti}d"), [&new_v1, &new_v1a]).await, [false, true]);
+        assert_eq!(verifies(source, &receiver, &format!("{jti}d"), [&new_v1, &new_v1a]).await, [false, true]);
         let rotated = acme.client.post(&format!("{path}/rotate-key"), &json!({})).await.expect(200);
         answers.push(rotated.text());
         assert_eq!(rotated.json()["signing"]["with_v1"], false, "what was switched off stays off");
@@ -240,7 +234,7 @@ async fn ed25519_key_signs_v1_and_stays_private() {
         let on = acme.client.put(&path, &on).await.expect(200);
         answers.push(on.text());
         let on_again = Trust::V1(on.json()["signing_secret"].as_str().expect("a new one is shown once").to_owned());
-        assert_eq!(verifies(&source, &receiver, &format!("{jti}e"), [&new_v1, &on_again]).await, [false, true]);
+        assert_eq!(verifies(source, &receiver, &format!("{jti}e"), [&new_v1, &on_again]).await, [false, true]);
         answers.push(acme.client.get(&path).await.expect(200).text());
         acme.client.delete(&path).await.expect(204);
     }

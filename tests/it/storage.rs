@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_tests::{Accepted, Answer, Host, Receiver, Reply, Seed, Shim, event, place, until};
+use setgate_tests::{Accepted, Answer, Host, Receiver, Reply, Seed, Shim, World, event, place, until};
 
 fn is_linux(story: &str) -> bool {
     if !cfg!(target_os = "linux") {
@@ -158,11 +158,7 @@ async fn failed_checkpoint_fsync_reopens_the_file() {
 /// A high limit of free space simulates a disk that is nearly full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nearly_full_disk_stops_ingest_only() {
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).retry(&[1, 1, 1]).create().await;
+    let World { host, acme, source, receiver, subscription } = &mut World::with().retry(&[1, 1, 1]).start().await;
     receiver.answer([Reply::status(500)]);
     let under_way = source.accept(event::set("under way")).await;
     receiver.received(1).await;
@@ -171,8 +167,8 @@ async fn nearly_full_disk_stops_ingest_only() {
     host.set_env("SETGATE_DATA__DISK_FREE_BYTES_MIN", "4000000000000000000");
     let from = host.logged();
     host.restart().await;
-    until("ingest is shut", async || (readiness(&host).await.status == 503).then_some(())).await;
-    assert!(readiness(&host).await.text().contains("disk_low"));
+    until("ingest is shut", async || (readiness(host).await.status == 503).then_some(())).await;
+    assert!(readiness(host).await.text().contains("disk_low"));
     assert_refused(&source.send(event::set("refused")).await, "disk_low");
     assert_refused(&acme.upload("redact-claims", place::filter("redact-claims")).await, "disk_low");
     let row = json!({"key": "a", "value": 1}).to_string();
@@ -197,11 +193,7 @@ async fn nearly_full_disk_stops_ingest_only() {
 async fn ledger_size_limit_removes_old_history_only() {
     let config =
         "[data]\nledger_bytes_max = 12000000\nretention_min_s = 1\nretention_every_s = 1\ndisk_free_bytes_min = 0";
-    let host = Host::with().config(config).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { host, acme, source, receiver, subscription } = &World::with().config(config).start().await;
     let mut sent = 0;
     let mut first = None;
     until("history is given up", async || {
@@ -234,11 +226,11 @@ async fn ledger_size_limit_removes_old_history_only() {
     })
     .await;
     assert_refused(&source.send(large("one more")).await, "ledger_full");
-    assert!(readiness(&host).await.text().contains("ledger_full"));
+    assert!(readiness(host).await.text().contains("ledger_full"));
     let due = acme.deliveries("state=due").await.len();
     assert!(due > 50, "{due} are due");
     // They are delivered, which makes events removable.
     subscription.resume().await;
-    until("the host is ready by itself", async || (readiness(&host).await.status == 200).then_some(())).await;
+    until("the host is ready by itself", async || (readiness(host).await.status == 200).then_some(())).await;
     source.accept(large("one more")).await;
 }

@@ -1,6 +1,6 @@
 //! Damage in the ledger's files: losses are reported, readable data is processed, and nothing is deleted or recreated.
 
-use setgate_tests::{Host, Receiver, Seed, event, until};
+use setgate_tests::{Host, Receiver, Seed, World, event, until};
 
 const PAGE: usize = 4096;
 const WAL_HEADER: usize = 32;
@@ -8,11 +8,7 @@ const WAL_HEADER: usize = 32;
 /// Acknowledged commits that are damaged on disk cannot be recovered. They are reported, and the file is moved aside.
 #[tokio::test]
 async fn wal_damage_is_reported_and_set_aside() {
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { host, acme, source, subscription, .. } = &mut World::start().await;
     // Now the setup is in the ledger file, and the WAL is empty.
     host.restart().await;
     for n in 0..5 {

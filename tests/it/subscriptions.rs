@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::client::JSON;
-use setgate_tests::{Authority, Host, Receiver, Seed, event};
+use setgate_tests::{Authority, Host, Ingest, Receiver, Seed, World, event};
 
 #[tokio::test]
 async fn subscription_is_addressed_by_name() {
@@ -88,9 +88,7 @@ async fn concurrent_puts_create_one_subscription() {
 
 #[tokio::test]
 async fn unchanged_document_changes_nothing() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Logto).await;
+    let Ingest { acme, source, .. } = &World::with().source("idp", Seed::Logto).start_ingest().await;
     acme.filter("redact-claims").await;
     let authority = Authority::new();
     let receiver = Receiver::start().await;

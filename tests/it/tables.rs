@@ -2,7 +2,7 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_tests::{Answer, Host, Receiver, Seed, Tenant, event};
+use setgate_tests::{Answer, Host, Ingest, Receiver, Seed, Tenant, World, event};
 
 async fn put(tenant: &Tenant, name: &str, media_type: &str, rows: &str) -> Answer {
     let headers = [("content-type", media_type)];
@@ -15,11 +15,9 @@ async fn post(tenant: &Tenant, below: &str, body: Value) -> Answer {
 
 #[tokio::test]
 async fn delivery_keeps_the_version_it_was_created_with() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Wso2).await;
+    let Ingest { acme, source, .. } = &World::with().source("idp", Seed::Wso2).start_ingest().await;
     acme.filter("enrich-from-table").await;
-    let first = put(&acme, "apps", "text/csv", "app,owner,tier\na1,team-shop,gold\n").await.expect(201).json();
+    let first = put(acme, "apps", "text/csv", "app,owner,tier\na1,team-shop,gold\n").await.expect(201).json();
     assert_eq!(first["versions"][0]["format"], "csv", "{first}");
     acme.table("organizations", &[]).await;
     let receiver = Receiver::start().await;
@@ -32,13 +30,13 @@ async fn delivery_keeps_the_version_it_was_created_with() {
     let one = source.accept(event::wso2("one")).await;
     acme.delivery_in("due", &subscription.delivery_of(&one)).await;
 
-    let second = put(&acme, "apps", "application/jsonl", r#"{"key":"a1","value":{"owner":"second"}}"#).await;
+    let second = put(acme, "apps", "application/jsonl", r#"{"key":"a1","value":{"owner":"second"}}"#).await;
     let second = second.expect(201).json();
     assert_eq!(second["previous"], first["digest"], "{second}");
     let two = source.accept(event::wso2("two")).await;
     acme.delivery_in("due", &subscription.delivery_of(&two)).await;
 
-    let rolled = post(&acme, "/tables/apps/rollback", json!({})).await.expect(200).json();
+    let rolled = post(acme, "/tables/apps/rollback", json!({})).await.expect(200).json();
     assert_eq!((&rolled["digest"], &rolled["previous"]), (&first["digest"], &Value::Null), "{rolled}");
     let three = source.accept(event::wso2("three")).await;
     acme.delivery_in("due", &subscription.delivery_of(&three)).await;
@@ -54,18 +52,18 @@ async fn delivery_keeps_the_version_it_was_created_with() {
         assert_eq!(received.json()["events"][event::WSO2_TYPE]["context"], context);
     }
 
-    let nothing = post(&acme, "/tables/apps/rollback", json!({})).await;
+    let nothing = post(acme, "/tables/apps/rollback", json!({})).await;
     assert_eq!(nothing.not_the_problem(409, "conflict"), None, "there is nothing before the first version");
-    let active = post(&acme, "/tables/apps/activate", json!({"digest": second["digest"]})).await.expect(200).json();
+    let active = post(acme, "/tables/apps/activate", json!({"digest": second["digest"]})).await.expect(200).json();
     assert_eq!((&active["digest"], &active["rows"]), (&second["digest"], &json!(1)), "{active}");
     let unknown = format!("sha256:{}", "0".repeat(64));
-    let refused = post(&acme, "/tables/apps/activate", json!({"digest": unknown})).await;
+    let refused = post(acme, "/tables/apps/activate", json!({"digest": unknown})).await;
     assert_eq!(refused.not_the_problem(404, "not_found"), None);
     let shown = acme.get("/tables/apps").await;
     let versions = shown["versions"].as_array().unwrap();
     assert_eq!(versions.iter().map(|version| &version["active"]).collect::<Vec<_>>(), [false, true], "{shown}");
     // Uploading the same rows again creates no new version; a CSV equals the JSON lines that it is stored as.
-    let again = put(&acme, "apps", "text/csv; charset=utf-8", "app,owner,tier\na1,team-shop,gold\n").await;
+    let again = put(acme, "apps", "text/csv; charset=utf-8", "app,owner,tier\na1,team-shop,gold\n").await;
     let again = again.expect(200).json();
     assert_eq!((&again["digest"], again["versions"].as_array().map(Vec::len)), (&first["digest"], Some(2)), "{again}");
     let path = acme.path(&format!("/tables/apps/versions/{}", first["digest"].as_str().unwrap()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use setgate_tests::certificate::Issued;
-use setgate_tests::{Host, Receiver, Reply, Seed, Source, Tail, Tenant, event, until};
+use setgate_tests::{Host, Receiver, Reply, Seed, Source, Tail, Tenant, World, event, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -112,16 +112,12 @@ async fn slow_reader_misses_nothing() {
 #[tokio::test]
 async fn late_reader_is_notified_of_the_gap() {
     let config = "[data]\nretention_s = 5\nretention_every_s = 1";
-    let host = Host::with().config(config).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
-    let before = Tail::open(&acme, "", None).await.last_id;
+    let World { acme, source, subscription, .. } = &World::with().config(config).start().await;
+    let before = Tail::open(acme, "", None).await.last_id;
     let accepted = source.accept(event::set("one")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     let missed = until("the log has forgotten it", async || {
-        let mut late = Tail::open(&acme, "", Some(&before)).await;
+        let mut late = Tail::open(acme, "", Some(&before)).await;
         let event = late.next().await.expect("it is open");
         (event.kind == "missed").then_some(event)
     })

@@ -6,13 +6,9 @@
 //!
 //! ```no_run
 //! # async fn story() {
-//! use setgate_tests::{Host, Receiver, Seed, event};
+//! use setgate_tests::{World, event};
 //!
-//! let host = Host::start().await;
-//! let acme = host.tenant("acme").await;
-//! let source = acme.source("idp", Seed::Set).await;
-//! let receiver = Receiver::start().await;
-//! let subscription = acme.subscribe(&receiver).create().await;
+//! let World { source, receiver, subscription, .. } = &World::start().await;
 //! source.accept(event::set("one")).await;
 //! subscription.verify(&receiver.received(1).await[0]).unwrap();
 //! # }
@@ -40,6 +36,7 @@ pub mod source;
 pub mod tail;
 pub mod tenant;
 pub mod wait;
+pub mod world;
 
 pub use certificate::Authority;
 pub use client::{Answer, Client};
@@ -54,3 +51,4 @@ pub use source::{Accepted, Seed, Source};
 pub use tail::Tail;
 pub use tenant::{Subscription, Tenant};
 pub use wait::until;
+pub use world::{Ingest, World};

@@ -1,15 +1,12 @@
 //! Taking a host out of service: first load balancers are notified, then the listeners are closed.
 
-use setgate_tests::{Host, Receiver, Seed, event, until};
+use setgate_tests::{World, event, until};
 
 #[tokio::test]
 async fn stopping_host_is_unready_but_accepts_events() {
     // Longer than the story takes; a second signal ends it.
-    let mut host = Host::with().env("SETGATE_LISTEN__SHUTDOWN_DELAY_MS", "600000").start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { host, acme, source, receiver, subscription } =
+        &mut World::with().env("SETGATE_LISTEN__SHUTDOWN_DELAY_MS", "600000").start().await;
     host.operator().get("/readyz").await.expect(200);
 
     host.tell_to_stop().await;

@@ -2,7 +2,7 @@
 
 use http::Method;
 use setgate_tests::client::Base;
-use setgate_tests::{Client, Host, Receiver, Reply, Seed, event, until};
+use setgate_tests::{Client, Host, Ingest, Reply, World, event, until};
 
 use super::{Authority, speaks};
 
@@ -20,12 +20,8 @@ async fn reload(host: &Host, config: &str, says: &str) -> String {
 
 #[tokio::test]
 async fn lowered_limit_loses_no_request() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { host, acme, source, receiver, subscription } = &World::start().await;
     receiver.otherwise(Reply::hang());
-    let subscription = acme.subscribe(&receiver).create().await;
 
     // Events keep arriving while the settings change. Each is accepted or refused with a reason, and none fails.
     let (ask, asked) = tokio::sync::watch::channel(false);
@@ -51,12 +47,12 @@ async fn lowered_limit_loses_no_request() {
         }
     });
     receiver.received(1).await;
-    let line = reload(&host, "[quota]\nbacklog_deliveries_max = 1\n", APPLIED).await;
+    let line = reload(host, "[quota]\nbacklog_deliveries_max = 1\n", APPLIED).await;
     assert!(line.contains("quota.backlog_deliveries_max"), "the key is named: {line}");
     ask.send_replace(true);
     let accepted = tokio::time::timeout(setgate_tests::wait::DEADLINE, sending).await.expect("it is refused").unwrap();
 
-    let line = reload(&host, "", APPLIED).await;
+    let line = reload(host, "", APPLIED).await;
     assert!(line.contains("quota.backlog_deliveries_max"), "back to the default: {line}");
     source.accept(event::set("after")).await;
     receiver.otherwise(Reply::status(204));
@@ -89,9 +85,7 @@ async fn settings_that_need_a_restart_are_reported() {
 
 #[tokio::test]
 async fn invalid_config_changes_nothing() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { host, source, .. } = &Ingest::start().await;
     // Each of these would refuse every event if it were applied.
     let valid = "[quota]\nbacklog_deliveries_max = 0\n";
     for (config, named) in [
@@ -103,7 +97,7 @@ async fn invalid_config_changes_nothing() {
         ("[ingest]\nbody_bytes_max = 20000000\n[listen]\nbodies_bytes_max = 120000000\n", "restart"),
         ("[log\n", "TOML parse error"),
     ] {
-        let line = reload(&host, &format!("{valid}{config}"), REFUSED).await;
+        let line = reload(host, &format!("{valid}{config}"), REFUSED).await;
         assert!(line.contains(named), "the error names `{named}`: {line}");
         source.accept(event::set(named)).await;
     }
@@ -115,25 +109,17 @@ async fn invalid_config_changes_nothing() {
     assert!(line.contains("cannot read the configuration file setgate.toml"), "{line}");
     assert_eq!(host.metric("setgate_reloads_total", &["outcome=\"refused\""]).await, 8.0);
     assert_eq!(host.metric("setgate_reload_refused", &[]).await, 1.0);
-    reload(&host, valid, APPLIED).await;
+    reload(host, valid, APPLIED).await;
     assert_eq!(host.metric("setgate_reload_refused", &[]).await, 0.0);
     assert_eq!(source.send(event::set("last")).await.not_the_problem(429, "backlog_full"), None, "it is in force now");
 }
 
 #[tokio::test]
 async fn log_bodies_retention_and_egress_are_reloaded() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { host, source, receiver, .. } = &World::start().await;
     receiver.otherwise(Reply::hang());
-    acme.subscribe(&receiver).create().await;
-    reload(
-        &host,
-        "[egress]\nresponse_ms_max = 300\n[log]\nlevel = \"debug\"\n[data]\nretention_every_s = 1\n",
-        APPLIED,
-    )
-    .await;
+    reload(host, "[egress]\nresponse_ms_max = 300\n[log]\nlevel = \"debug\"\n[data]\nretention_every_s = 1\n", APPLIED)
+        .await;
     source.accept(event::set("one")).await;
     until("an attempt has the time that was set", async || {
         (host.metric("setgate_attempts_total", &["outcome=\"timeout\""]).await > 0.0).then_some(())
@@ -147,7 +133,7 @@ async fn log_bodies_retention_and_egress_are_reloaded() {
         })
         .await;
     }
-    reload(&host, "[ingest]\nbody_bytes_max = 64\n", APPLIED).await;
+    reload(host, "[ingest]\nbody_bytes_max = 64\n", APPLIED).await;
     let answer = source.send(event::set("two")).await;
     assert_eq!(answer.not_the_problem(413, "body_too_large"), None);
 }

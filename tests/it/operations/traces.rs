@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message as _;
 use serde_json::json;
-use setgate_tests::{Accepted, Authority, Host, Received, Receiver, Reply, Seed, Source, event, until};
+use setgate_tests::{Accepted, Authority, Host, Received, Receiver, Reply, Seed, Source, World, event, until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SENDER: &str = "00f067aa0ba902b7";
@@ -272,13 +272,9 @@ async fn rejected_spans_are_counted() {
 
 #[tokio::test]
 async fn traceparent_is_forwarded_without_a_collector() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Open).await;
-    let receiver = Receiver::start().await;
-    acme.subscribe(&receiver).create().await;
+    let World { host, source, receiver, .. } = &World::with().source("idp", Seed::Open).start().await;
     let sent = format!("00-{TRACE}-{SENDER}-01");
-    send(&host, &source, Seed::Open, "one", &[("traceparent", &sent), ("tracestate", STATE)]).await;
+    send(host, source, Seed::Open, "one", &[("traceparent", &sent), ("tracestate", STATE)]).await;
     let first = receiver.received(1).await.remove(0);
     assert_eq!((first.header("traceparent"), first.header("tracestate")), (sent.as_str(), STATE));
     for (count, jti, headers) in [
@@ -286,7 +282,7 @@ async fn traceparent_is_forwarded_without_a_collector() {
         (3, "three", vec![("traceparent", "00-no-trace-01"), ("tracestate", STATE)]),
         (4, "four", vec![("traceparent", sent.as_str()), ("traceparent", sent.as_str())]),
     ] {
-        send(&host, &source, Seed::Open, jti, &headers).await;
+        send(host, source, Seed::Open, jti, &headers).await;
         let headers = receiver.received(count).await.remove(count - 1).headers;
         assert!(!headers.contains_key("traceparent") && !headers.contains_key("tracestate"), "{jti}: {headers:?}");
     }
@@ -297,12 +293,9 @@ async fn traceparent_is_forwarded_without_a_collector() {
 async fn absent_collector_delays_nothing() {
     // Nothing listens on port 1, and no other story can start to.
     let config = "[traces]\nendpoint = \"http://127.0.0.1:1\"";
-    let mut host = Host::with().config(config).start().await;
     let began = Instant::now();
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Open).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { host, acme, source, subscription, .. } =
+        &mut World::with().config(config).source("idp", Seed::Open).start().await;
     for number in 0..8 {
         let accepted = source.accept(event::set(&number.to_string())).await;
         acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
