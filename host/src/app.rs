@@ -22,7 +22,7 @@ use setgate_base::crypto::MasterKey;
 use setgate_base::telemetry::{self, metric};
 use setgate_dialects::Signer;
 use setgate_egress::Egress;
-use setgate_ledger::Ledger;
+use setgate_ledger::{Deliveries, Ledger, Upkeep};
 use setgate_sandbox::Sandbox;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +34,7 @@ use crate::http::body_budget::BodyBudget;
 use crate::http::listener::interface::Interface;
 use crate::http::listener::server::Server;
 use crate::http::{self, AppState};
-use crate::pipeline::dispatcher::{self, Dispatcher};
-use crate::pipeline::{self, DataPlane, Pipeline, fanout, replay, resume_held};
+use crate::pipeline::{self, DueQueue, Stages};
 use crate::traces::{Exporting, Traces};
 
 /// Seconds after which an idle metric series is no longer exported, such as those of removed tenants and filters. Far
@@ -104,8 +103,7 @@ pub async fn start_with(
     let ledger = Ledger::open(ledger_options(&config), clock.clone()).context("the ledger cannot be opened")?;
 
     check_master_key(&ledger.upkeep, &master, &key_file).await?;
-    let seen = ledger.clone();
-    let exposition = Arc::new(exposition::Exposition::new(seen, recorded));
+    let exposition = Arc::new(exposition::Exposition::new(ledger.registry.clone(), ledger.usage.clone(), recorded));
     let metrics: http::Metrics = Arc::new(move || {
         let exposition = Arc::clone(&exposition);
         async move { exposition.text().await }.boxed()
@@ -137,18 +135,18 @@ pub async fn start_with(
     let settings = Settings::new(config.clone());
     let signer = Arc::new(Signer::new(master.clone()));
     let (traces, exporting) = traces(&config.traces, &clock)?;
-    let parts = pipeline::Parts::new(
-        ledger.clone(),
-        sandbox.clone(),
-        signer.clone(),
-        master.clone(),
-        egress.clone(),
-        clock.clone(),
-        settings.clone(),
+    let stages = pipeline::compose(pipeline::Components {
+        ledger: ledger.clone(),
+        sandbox: sandbox.clone(),
+        signer: signer.clone(),
+        master: master.clone(),
+        egress: egress.clone(),
+        clock: clock.clone(),
+        settings: settings.clone(),
         traces,
-    );
-    let pipeline = Pipeline::new(parts);
-    let (dispatcher, due) = Dispatcher::new(pipeline.clone());
+    });
+    let Stages { prover, acceptor, readiness, data_plane, due, fanout, dispatcher, resume_held, replayer, canaries } =
+        stages;
     let control = ControlPlane::new(control::Components {
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
@@ -157,13 +155,15 @@ pub async fn start_with(
         egress: egress.clone(),
         clock: clock.clone(),
         settings: settings.clone(),
-        data_plane: DataPlane::new(pipeline.clone(), due.clone()),
+        data_plane,
     });
     let first_operator_key = control.keys.create_at_start(another_key, keep).await?.map(|key| key.key);
 
     let (leaving, stop) = (CancellationToken::new(), CancellationToken::new());
     let state = Arc::new(AppState {
-        pipeline: pipeline.clone(),
+        prover,
+        acceptor,
+        readiness,
         control,
         settings: settings.clone(),
         events: BodyBudget::for_events(&config.listen),
@@ -177,13 +177,20 @@ pub async fn start_with(
         stopping: leaving.clone(),
     });
     let mut parts = vec![
-        tokio::spawn(fanout::run(pipeline.clone(), due.clone(), stop.clone())),
-        tokio::spawn(pipeline.canaries.clone().run(stop.clone())),
-        tokio::spawn(resume_held::run(pipeline.clone(), due.clone(), stop.clone())),
-        tokio::spawn(replay::run(pipeline, due.clone(), stop.clone())),
+        tokio::spawn(fanout.run(stop.clone())),
+        tokio::spawn(canaries.run(stop.clone())),
+        tokio::spawn(resume_held.run(stop.clone())),
+        tokio::spawn(replayer.run(stop.clone())),
         tokio::spawn(dispatcher.run(stop.clone())),
-        tokio::spawn(retain(ledger.clone(), due, clock, settings.clone(), stop.clone())),
-        tokio::spawn(check_integrity(ledger.clone())),
+        tokio::spawn(retain(
+            ledger.upkeep.clone(),
+            ledger.deliveries.clone(),
+            due,
+            clock,
+            settings.clone(),
+            stop.clone(),
+        )),
+        tokio::spawn(check_integrity(ledger.upkeep.clone())),
         tokio::spawn(expire_series(recorded, stop.clone())),
     ];
     let listening = servers.iter().filter_map(|server| Some((server.table(), server.tls()?.clone()))).collect();
@@ -256,7 +263,7 @@ pub fn private_folder(path: &Path) -> std::io::Result<()> {
 
 /// Checks that the ledger belongs to this master key. With another one (most likely because the file was lost), no
 /// secret could be decrypted.
-async fn check_master_key(upkeep: &setgate_ledger::Upkeep, master: &MasterKey, file: &Path) -> anyhow::Result<()> {
+async fn check_master_key(upkeep: &Upkeep, master: &MasterKey, file: &Path) -> anyhow::Result<()> {
     let here = master.fingerprint();
     match upkeep.meta_get("master key").await? {
         None => Ok(upkeep.meta_put("master key", here.as_bytes()).await?),
@@ -274,8 +281,9 @@ fn ledger_options(config: &Config) -> setgate_ledger::Options {
 }
 
 async fn retain(
-    ledger: Ledger,
-    dispatcher: dispatcher::Handle,
+    upkeep: Upkeep,
+    deliveries: Deliveries,
+    due: DueQueue,
     clock: Clock,
     settings: Settings,
     stop: CancellationToken,
@@ -288,19 +296,19 @@ async fn retain(
         let audit_ms = millis(config.data.audit_retention_s);
         tracing::debug!("retention run started");
         let now = clock.now();
-        let expired = match ledger.upkeep.uptime_cutoff(now, held_ms_max).await {
-            Ok(before) => ledger.deliveries.expire_held(before, now).await,
+        let expired = match upkeep.uptime_cutoff(now, held_ms_max).await {
+            Ok(before) => deliveries.expire_held(before, now).await,
             Err(error) => Err(error),
         };
         match expired {
-            Ok(expired) => dispatcher.due(expired.unblocked).await,
+            Ok(expired) => due.push(expired.unblocked).await,
             Err(error) if error.is_logged() => {}
             Err(error) => error!(%error, "held deliveries could not be expired; retrying"),
         }
-        if let Err(error) = ledger.upkeep.retain_audit(now.plus_millis(-audit_ms)).await {
+        if let Err(error) = upkeep.retain_audit(now.plus_millis(-audit_ms)).await {
             error!(%error, "old audit log entries could not be removed; retrying");
         }
-        match ledger.upkeep.retain(now).await {
+        match upkeep.retain(now).await {
             Ok(removed) => tracing::debug!(?removed, "retention run finished"),
             Err(error) if error.is_logged() => {}
             Err(error) => error!(%error, "retention failed; retrying"),
@@ -310,14 +318,14 @@ async fn retain(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every) => {}
             _ = changes.changed() => {}
-            () = async { tokio::join!(ledger.upkeep.space_pressure(), tokio::time::sleep(PRESSED_EVERY)); } => {}
+            () = async { tokio::join!(upkeep.space_pressure(), tokio::time::sleep(PRESSED_EVERY)); } => {}
         }
     }
 }
 
 /// Checks the ledger file for damage once, in the background.
-async fn check_integrity(ledger: Ledger) {
-    match ledger.upkeep.check().await {
+async fn check_integrity(upkeep: Upkeep) {
+    match upkeep.check().await {
         Ok(setgate_ledger::QuickCheck::Sound) => info!("ledger file check passed"),
         Ok(setgate_ledger::QuickCheck::NotFinished) => {
             info!("ledger file check stopped at its time limit; the rest of the file was not checked");

@@ -9,7 +9,7 @@
 //! [`pipeline`]. There the request's proof is verified before any of it is parsed as JSON (`prove`); the body becomes
 //! a SET with a stable `jti` (`normalize`); the matching subscriptions are found and the filter chain of each is
 //! pinned by digest (`fanout`); and the event is appended to the journal of the [`setgate_ledger`], with one delivery
-//! per subscription (`accept`). The answer is 202 once that is on disk, and not before. A duplicate event is answered
+//! per subscription (`append`). The answer is 202 once that is on disk, and not before. A duplicate event is answered
 //! 202 and stored once.
 //!
 //! Loop A (`fanout`) does the same for events that were appended without their deliveries, such as those with very

@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use rustix::process::{Resource, getrlimit};
 use setgate_base::telemetry::{help, metric, persistent_counters};
 use setgate_domain::id::TenantId;
-use setgate_ledger::{Ledger, Snapshot};
+use setgate_ledger::{Registry, Snapshot, Usage};
 
 use crate::traces::DROP_REASONS;
 
@@ -18,22 +18,23 @@ const ALERTED: [&str; 2] = ["held", "dead"];
 
 /// Renders the metrics.
 pub(super) struct Exposition {
-    ledger: Ledger,
+    registry: Registry,
+    usage: Usage,
     recorded: &'static PrometheusHandle,
     /// Tenants whose zeros were exported.
     shown: Mutex<HashSet<TenantId>>,
 }
 
 impl Exposition {
-    pub(super) fn new(ledger: Ledger, recorded: &'static PrometheusHandle) -> Self {
-        Self { ledger, recorded, shown: Mutex::default() }
+    pub(super) fn new(registry: Registry, usage: Usage, recorded: &'static PrometheusHandle) -> Self {
+        Self { registry, usage, recorded, shown: Mutex::default() }
     }
 
     /// The current metrics as text.
     pub(super) async fn text(&self) -> String {
-        super::record_stats(&self.ledger.usage.stats());
-        let by_state = self.ledger.usage.deliveries_by_state().await.unwrap_or_default();
-        let snapshot = self.ledger.registry.snapshot();
+        super::record_stats(&self.usage.stats());
+        let by_state = self.usage.deliveries_by_state().await.unwrap_or_default();
+        let snapshot = self.registry.snapshot();
         let recorded = self.recorded.render();
         let mut text = String::with_capacity(recorded.len());
         for line in recorded.lines().filter(|line| line.starts_with('#') || is_there(line, &snapshot)) {
@@ -47,7 +48,7 @@ impl Exposition {
             lines.map(move |(count, state)| (format!("tenant=\"{tenant}\",state=\"{state}\""), count.to_string()))
         });
         family(&mut text, "setgate_deliveries_by_state", "gauge", states);
-        let stored = self.ledger.usage.stored_by_tenant();
+        let stored = self.usage.stored_by_tenant();
         let stored = stored.iter().filter(|(tenant, _)| snapshot.tenants.contains_key(tenant));
         let stored = stored.map(|(tenant, bytes)| (format!("tenant=\"{tenant}\""), bytes.to_string()));
         family(&mut text, metric::STORED_BYTES, "gauge", stored);

@@ -15,9 +15,9 @@ use setgate_sandbox::UploadError;
 pub use code::Code;
 
 use crate::control;
-use crate::pipeline::accept::Refused;
 use crate::pipeline::decode::CodingFault;
 use crate::pipeline::prove::{Presented, Unproven};
+use crate::pipeline::refused::Refused;
 
 /// An error response.
 #[derive(Debug, Clone)]

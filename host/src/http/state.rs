@@ -29,7 +29,9 @@ use crate::control::subscriptions::{SigningKeys, Subscriptions, TestEvents, Veri
 use crate::control::tables::Tables;
 use crate::control::tail::Settlements;
 use crate::control::tenants::Tenants;
-use crate::pipeline::Pipeline;
+use crate::pipeline::accept::Acceptor;
+use crate::pipeline::prove::Prover;
+use crate::pipeline::readiness::Readiness;
 
 /// Renders the response of `/metrics`.
 pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
@@ -39,8 +41,12 @@ pub type SharedState = Arc<AppState>;
 
 /// The components that the routes use.
 pub struct AppState {
-    /// The data plane.
-    pub pipeline: Pipeline,
+    /// Authenticates ingest requests.
+    pub prover: Prover,
+    /// Accepts events.
+    pub acceptor: Acceptor,
+    /// Checks whether the host can accept events.
+    pub readiness: Readiness,
     /// The control plane.
     pub control: ControlPlane,
     /// The current settings.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use setgate_base::crypto::MasterKey;
 use setgate_domain::chain::{self, Chain, ChainEnd, Chained};
 use setgate_domain::event::Event;
 use setgate_domain::filter::{Grant, Plan, PlanStep};
-use setgate_domain::id::DeliveryId;
+use setgate_domain::id::{DeliveryId, TenantId};
 use setgate_domain::secret::binding_context;
 use setgate_domain::set::SetToken;
 use setgate_domain::tenant::Quota;
@@ -62,6 +63,11 @@ impl ChainRunner {
         spans: Spans,
     ) -> Self {
         Self { sandbox, master, quotas, tables, applier, spans }
+    }
+
+    /// The time until the tenant's fuel budget allows the next call. `None` if it allows one now.
+    pub(super) fn fuel_wait(&self, tenant: &TenantId) -> Option<Duration> {
+        self.sandbox.fuel_wait(tenant, &self.quotas.of(tenant))
     }
 
     /// Runs a plan over an event within the limits pinned with the plan, including suspended versions, with a fresh

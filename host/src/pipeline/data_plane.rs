@@ -1,5 +1,7 @@
 //! The operations of the data plane that the control plane calls.
 
+use std::sync::Arc;
+
 use setgate_domain::audit::AuditAction;
 use setgate_domain::backtest::{Ask, Report};
 use setgate_domain::chain::Chained;
@@ -10,23 +12,30 @@ use setgate_domain::id::{DeliveryId, FilterName, SubscriptionId, TenantId};
 use setgate_domain::rollout::TrialReport;
 use setgate_domain::subscription::Subscription;
 
-use super::{Pipeline, dispatcher};
+use super::backtest::Backtester;
+use super::chain::ChainRunner;
+use super::due_queue::DueQueue;
+use super::endpoint_verification::EndpointVerifier;
+use super::requeue::Requeuer;
+use super::rollout_report::Rollouts;
+use super::test_event::TestEvents;
 
-/// The handle of the control plane. Cheap to clone.
+/// The stages that the control plane uses. Cheap to clone.
 #[derive(Clone)]
 pub struct DataPlane {
-    pipeline: Pipeline,
-    dispatcher: dispatcher::Handle,
+    pub(super) requeuer: Requeuer,
+    pub(super) test_events: Arc<TestEvents>,
+    pub(super) verifier: Arc<EndpointVerifier>,
+    pub(super) chain: Arc<ChainRunner>,
+    pub(super) backtester: Arc<Backtester>,
+    pub(super) rollouts: Rollouts,
+    pub(super) due: DueQueue,
 }
 
 impl DataPlane {
-    pub fn new(pipeline: Pipeline, dispatcher: dispatcher::Handle) -> Self {
-        Self { pipeline, dispatcher }
-    }
-
     /// Notifies the dispatcher of deliveries that are due again.
     pub async fn dispatch(&self, due: Vec<DueDelivery>) {
-        self.dispatcher.due(due).await;
+        self.due.push(due).await;
     }
 
     /// Makes those of the deliveries due again that never completed their chain, with their subscriptions' current
@@ -37,11 +46,11 @@ impl DataPlane {
         records: Vec<DeliveryRecord>,
         audit: AuditAction,
     ) -> Result<Vec<DeliveryId>, setgate_ledger::Error> {
-        let (this, tenant) = (self.clone(), tenant.clone());
+        let (requeuer, queue, tenant) = (self.requeuer.clone(), self.due.clone(), tenant.clone());
         to_its_end(async move {
-            let due = this.pipeline.pin_all_anew(&tenant, records, Some(audit)).await?;
+            let due = requeuer.requeue(&tenant, records, Some(audit)).await?;
             let ids = due.iter().map(|delivery| delivery.id).collect();
-            this.dispatch(due).await;
+            queue.push(due).await;
             Ok(ids)
         })
         .await
@@ -54,11 +63,11 @@ impl DataPlane {
         id: SubscriptionId,
         audit: AuditAction,
     ) -> Result<Option<DeliveryId>, setgate_ledger::Error> {
-        let (this, tenant) = (self.clone(), tenant.clone());
+        let (test_events, queue, tenant) = (self.test_events.clone(), self.due.clone(), tenant.clone());
         to_its_end(async move {
-            let due = this.pipeline.append_test_event(&tenant, id, audit).await?;
+            let due = test_events.append(&tenant, id, audit).await?;
             let delivery = due.as_ref().map(|due| due.id);
-            this.dispatch(due.into_iter().collect()).await;
+            queue.push(due.into_iter().collect()).await;
             Ok(delivery)
         })
         .await
@@ -69,27 +78,27 @@ impl DataPlane {
     /// # Errors
     /// A description of the failure, for the user.
     pub async fn verify_endpoint(&self, subscription: &Subscription) -> Result<(), String> {
-        self.pipeline.verify_endpoint(subscription).await
+        self.verifier.verify(subscription).await
     }
 
     /// Runs a chain over an event, without storing anything.
     pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
-        self.pipeline.chain.run_alone(plan, event, delivery).await
+        self.chain.run_alone(plan, event, delivery).await
     }
 
     /// Runs a backtest. `None` if the tenant already has one running.
     pub async fn backtest(&self, ask: Ask) -> Result<Option<Report>, setgate_ledger::Error> {
-        self.pipeline.backtester.run(ask).await
+        self.backtester.run(ask).await
     }
 
     /// The results of a filter's rollout so far. `None` if it has no rollout.
     pub fn rollout_report(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
-        self.pipeline.rollouts.report(tenant, filter)
+        self.rollouts.report(tenant, filter)
     }
 
     /// Drops the counters of a filter's rollout. Call this after the end of the rollout is durable.
     pub fn rollout_ended(&self, tenant: &TenantId, filter: &FilterName) {
-        self.pipeline.rollouts.ended(tenant, filter);
+        self.rollouts.ended(tenant, filter);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use metrics::{counter, histogram};
+use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_base::telemetry::{LogThrottle, metric};
 use setgate_domain::answer::{Answer, Consequences, Retries, interpret};
@@ -14,29 +15,33 @@ use setgate_domain::subscription::Subscription;
 use setgate_domain::time::Timestamp;
 use setgate_domain::trace::TraceContext;
 use setgate_domain::verdict::FilterRun;
-use setgate_egress::{Exchange, PostRequest};
+use setgate_egress::{Egress, Exchange, PostRequest};
 use setgate_ledger::Versioned;
 use tracing::warn;
 
-use super::endpoints::OpenEndpoint;
+use super::endpoints::{EndpointCache, OpenEndpoint};
+use super::metrics::AttemptCounter;
+use super::next::Attempted;
 use super::seal::Sealed;
-use super::{Pipeline, spans};
-
-/// A delivery after an attempt: the input of `settle`.
-pub struct Attempted {
-    pub(super) delivery: DueDelivery,
-    pub(super) subscription: Arc<Versioned<Subscription>>,
-    pub(super) accepted_at: Timestamp,
-    pub(super) attempt: Attempt,
-    pub(super) consequences: Consequences,
-    /// See [`Filtered::passed`](super::filter::Filtered).
-    pub(super) passed: Vec<FilterRun>,
-}
+use super::spans::{self, Spans};
 
 /// Rate limit for the log line about attempts that were put back.
 static PUT_BACK: LogThrottle = LogThrottle::new(Duration::from_secs(60));
 
-impl Pipeline {
+/// Makes attempts.
+pub(super) struct Sender {
+    egress: Egress,
+    endpoints: EndpointCache,
+    clock: Clock,
+    spans: Spans,
+    counter: AttemptCounter,
+}
+
+impl Sender {
+    pub(super) fn new(egress: Egress, endpoints: EndpointCache, clock: Clock, spans: Spans) -> Self {
+        Self { egress, endpoints, clock, spans, counter: AttemptCounter::default() }
+    }
+
     /// Makes one attempt. If this host lacked a resource for it, that does not count as an attempt, and the delivery
     /// stays due.
     pub(super) async fn deliver(&self, sealed: Sealed, passed: Vec<FilterRun>) -> Attempted {
@@ -47,7 +52,7 @@ impl Pipeline {
         // recorded.
         headers.extend(span.place().or(trace.as_ref()).into_iter().flat_map(TraceContext::headers));
         let exchange = match self.endpoints.get(&subscription) {
-            Ok(endpoint) => self.post(&subscription.value, &endpoint, &headers, body).await,
+            Ok(endpoint) => post(&self.egress, &subscription.value, &endpoint, &headers, body).await,
             Err(error) => unopened(&error),
         };
         spans::attempted(span, &exchange.outcome);
@@ -58,7 +63,7 @@ impl Pipeline {
                     "this host lacks a resource for attempts; deliveries stay due, and no attempts are recorded");
             }
         } else {
-            self.attempt_counter.add(&delivery.tenant, &exchange.outcome);
+            self.counter.add(&delivery.tenant, &exchange.outcome);
             #[expect(clippy::cast_precision_loss, reason = "microseconds of one exchange")]
             histogram!(metric::ATTEMPT_SECONDS).record(exchange.latency_us as f64 / 1e6);
         }
@@ -113,27 +118,27 @@ impl Pipeline {
         };
         interpret(answer, retries, self.clock.now())
     }
+}
 
-    /// Sends one request to the subscription's endpoint, within the subscription's response timeout.
-    pub(super) async fn post(
-        &self,
-        subscription: &Subscription,
-        endpoint: &OpenEndpoint,
-        headers: &[(&'static str, String)],
-        body: Bytes,
-    ) -> Exchange {
-        let post = PostRequest {
-            tenant: &subscription.tenant,
-            endpoint: &endpoint.destination,
-            identity: &endpoint.identity,
-            headers,
-            redactor: &endpoint.secrets,
-            content_type: "application/json",
-            body,
-            timeout: subscription.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into())),
-        };
-        self.egress.post(post).await
-    }
+/// Sends one request to the subscription's endpoint, within the subscription's response timeout.
+pub(super) async fn post(
+    egress: &Egress,
+    subscription: &Subscription,
+    endpoint: &OpenEndpoint,
+    headers: &[(&'static str, String)],
+    body: Bytes,
+) -> Exchange {
+    let post = PostRequest {
+        tenant: &subscription.tenant,
+        endpoint: &endpoint.destination,
+        identity: &endpoint.identity,
+        headers,
+        redactor: &endpoint.secrets,
+        content_type: "application/json",
+        body,
+        timeout: subscription.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into())),
+    };
+    egress.post(post).await
 }
 
 /// The result of an attempt that could not start because a secret of the endpoint cannot be decrypted.

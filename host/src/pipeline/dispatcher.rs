@@ -1,30 +1,31 @@
 //! Loop B: leases due deliveries and runs each through filter, seal, deliver and settle.
 //!
 //! A lease is an entry in `Lanes`. It exists only in memory, so a crash releases it. Only the loop accesses the lanes;
-//! all other parts send messages to its channel.
+//! other stages notify it through the `DueQueue`.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use metrics::{counter, gauge};
+use setgate_base::clock::Clock;
 use setgate_base::telemetry::{LogThrottle, metric};
 use setgate_domain::breaker::{BreakerBounds, Transition};
-use setgate_domain::delivery::{DeliverySeq, DueDelivery, Step};
+use setgate_domain::delivery::{DeliverySeq, DueDelivery};
 use setgate_domain::endpoint::Origin;
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
-use setgate_ledger::Made;
+use setgate_ledger::{Deliveries, Made, Registry, Usage};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Pipeline;
-use super::filter::Filtered;
+use super::attempt::Attempter;
 use super::lane::{Bounds, EndpointKey, Lanes, Route};
 use super::next::Next;
-use crate::config;
+use crate::config::{self, Settings};
 
 /// Pending deliveries of one subscription held in memory; the rest stays on disk.
 const WINDOW_MAX: usize = 512;
@@ -33,33 +34,23 @@ const BREAKER_OPEN_MS: u64 = 1_000;
 /// Longest time in seconds for which a `Retry-After` answer pauses the whole endpoint. A longer one, up to a week,
 /// applies only to the delivery that received it.
 const THROTTLE_S_MAX: u64 = 3_600;
-/// Capacity of the channel in batches of due deliveries. If it is full, senders wait.
-const TOLD_MAX: usize = 256;
 /// Delay in milliseconds before a delivery is retried after an internal error.
 const AFTER_FAILURE_MS: i64 = 10_000;
 /// Longest sleep of the loop in milliseconds. It bounds the delay until a forward clock change is noticed.
 const SLEEP_MS_MAX: u64 = 1_000;
 
 /// Rate limit for the log line about an unreadable outbox, because each lane retries every second.
-static TOLD: LogThrottle = LogThrottle::new(Duration::from_secs(60));
-
-/// Notifies the dispatcher of due deliveries.
-#[derive(Clone)]
-pub struct Handle(mpsc::Sender<Vec<DueDelivery>>);
-
-impl Handle {
-    /// Queues due deliveries. If the dispatcher has stopped, they are found in the ledger at the next start.
-    pub async fn due(&self, deliveries: Vec<DueDelivery>) {
-        if !deliveries.is_empty() {
-            let _stopped = self.0.send(deliveries).await;
-        }
-    }
-}
+static UNREADABLE: LogThrottle = LogThrottle::new(Duration::from_secs(60));
 
 /// The dispatcher before it runs.
-pub struct Dispatcher {
-    pipeline: Pipeline,
-    told: mpsc::Receiver<Vec<DueDelivery>>,
+pub(crate) struct Dispatcher {
+    registry: Registry,
+    deliveries: Deliveries,
+    usage: Usage,
+    attempter: Arc<Attempter>,
+    clock: Clock,
+    settings: Settings,
+    new_due: mpsc::Receiver<Vec<DueDelivery>>,
     lanes: Lanes,
 }
 
@@ -79,16 +70,22 @@ struct LaneRows {
 }
 
 impl Dispatcher {
-    /// A dispatcher and its handle.
-    pub fn new(pipeline: Pipeline) -> (Self, Handle) {
-        let (tell, told) = mpsc::channel(TOLD_MAX);
-        let lanes = Lanes::new(bounds(&pipeline.settings.now().delivery));
-        (Self { pipeline, told, lanes }, Handle(tell))
+    pub(super) fn new(
+        registry: Registry,
+        deliveries: Deliveries,
+        usage: Usage,
+        attempter: Arc<Attempter>,
+        clock: Clock,
+        settings: Settings,
+        new_due: mpsc::Receiver<Vec<DueDelivery>>,
+    ) -> Self {
+        let lanes = Lanes::new(bounds(&settings.now().delivery));
+        Self { registry, deliveries, usage, attempter, clock, settings, new_due, lanes }
     }
 
     /// Runs until `stop` is cancelled. Then deliveries in flight may finish for `drain_ms_max`, and the rest is
     /// released.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         while let Err(error) = self.find_what_is_due().await {
             error!(%error, "outbox cannot be read; retrying");
             tokio::select! {
@@ -96,9 +93,9 @@ impl Dispatcher {
                 () = tokio::time::sleep(Duration::from_millis(SLEEP_MS_MAX)) => {}
             }
         }
-        let ledger = self.pipeline.ledger.clone();
-        let mut registry = ledger.registry.changed();
-        let mut settings = self.pipeline.settings.changes();
+        let new = self.deliveries.clone();
+        let mut registry = self.registry.changed();
+        let mut settings = self.settings.changes();
         let mut tasks = Tasks::default();
         let in_flight = gauge!(metric::IN_FLIGHT);
         let in_flight_bytes = gauge!(metric::IN_FLIGHT_BYTES);
@@ -111,8 +108,8 @@ impl Dispatcher {
             let sleep = self.sleep();
             tokio::select! {
                 () = stop.cancelled() => break,
-                Some(deliveries) = self.told.recv() => self.take_in(deliveries),
-                () = ledger.deliveries.new_ready() => self.take_made(),
+                Some(deliveries) = self.new_due.recv() => self.take_in(deliveries),
+                () = new.new_ready() => self.take_made(),
                 Some(ended) = tasks.deliveries.join_next() => {
                     self.advance(ended, &mut tasks);
                     while let Some(ended) = tasks.deliveries.try_join_next() {
@@ -121,7 +118,7 @@ impl Dispatcher {
                 }
                 Some(answer) = tasks.queries.join_next() => self.take_rows(answer),
                 _ = registry.changed() => self.open_lanes(),
-                _ = settings.changed() => self.lanes.bound(bounds(&self.pipeline.settings.now().delivery)),
+                _ = settings.changed() => self.lanes.bound(bounds(&self.settings.now().delivery)),
                 () = tokio::time::sleep(sleep) => {}
             }
         }
@@ -129,7 +126,7 @@ impl Dispatcher {
     }
 
     async fn find_what_is_due(&mut self) -> Result<(), setgate_ledger::Error> {
-        match self.pipeline.ledger.deliveries.due_summary().await {
+        match self.deliveries.due_summary().await {
             Ok(lanes) => {
                 for lane in lanes {
                     self.lanes.on_disk(&lane.tenant, lane.subscription);
@@ -138,7 +135,7 @@ impl Dispatcher {
             // Each lane then queries its own rows, so that readable ones proceed.
             Err(error) if error.is_damage() => {
                 error!(%error, "outbox cannot be read as a whole; each subscription's deliveries are read separately");
-                for (tenant, view) in &self.pipeline.ledger.registry.snapshot().tenants {
+                for (tenant, view) in &self.registry.snapshot().tenants {
                     for subscription in view.subscriptions.keys() {
                         self.lanes.on_disk(tenant, *subscription);
                     }
@@ -152,8 +149,8 @@ impl Dispatcher {
 
     /// Updates the lanes to match the current subscriptions.
     fn open_lanes(&mut self) {
-        let pipeline = self.pipeline.clone();
-        self.lanes.keep(|tenant, subscription| pipeline.subscription(tenant, *subscription).is_some());
+        let snapshot = self.registry.snapshot();
+        self.lanes.keep(|tenant, subscription| snapshot.subscription(tenant, *subscription).is_some());
         for (tenant, subscription) in self.lanes.all() {
             self.open_lane(&tenant, subscription);
         }
@@ -168,7 +165,7 @@ impl Dispatcher {
     }
 
     fn open_lane(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
-        let route = match self.pipeline.subscription(tenant, subscription) {
+        let route = match self.registry.snapshot().subscription(tenant, subscription) {
             Some(subscription) if subscription.value.paused.is_some() => None,
             Some(subscription) => Some(Route {
                 origin: subscription.value.endpoint.origin(),
@@ -190,7 +187,7 @@ impl Dispatcher {
     }
 
     fn take_made(&mut self) {
-        let Made { due, on_disk } = self.pipeline.ledger.deliveries.take_new();
+        let Made { due, on_disk } = self.deliveries.take_new();
         for (tenant, subscription) in on_disk {
             self.lanes.on_disk(&tenant, subscription);
             self.open_lane(&tenant, subscription);
@@ -200,14 +197,14 @@ impl Dispatcher {
 
     fn query(&mut self, tasks: &mut Tasks) {
         for (tenant, subscription, asked) in self.lanes.short() {
-            let ledger = self.pipeline.ledger.clone();
+            let deliveries = self.deliveries.clone();
             tasks.queries.spawn(async move {
                 // Any due time, so that the lane knows when its next delivery is due.
                 let ever = Timestamp::from_millis(i64::MAX);
-                let rows = match ledger.deliveries.due(&tenant, subscription, ever, None, asked).await {
+                let rows = match deliveries.due(&tenant, subscription, ever, None, asked).await {
                     Ok(rows) => Some(rows),
                     Err(error) => {
-                        if let Some(unsaid) = TOLD.allow() {
+                        if let Some(unsaid) = UNREADABLE.allow() {
                             error!(%subscription, %error, unsaid, "outbox cannot be read; retrying");
                         }
                         tokio::time::sleep(Duration::from_millis(SLEEP_MS_MAX)).await;
@@ -221,13 +218,13 @@ impl Dispatcher {
 
     fn start(&mut self, tasks: &mut Tasks) {
         // Without a writable ledger, the result of an attempt could not be stored and the request would be sent again.
-        if !self.pipeline.ledger.usage.is_writable() {
+        if !self.usage.is_writable() {
             return;
         }
-        let now = self.pipeline.clock.now();
+        let now = self.clock.now();
         while let Some(delivery) = self.lanes.take(now) {
-            let pipeline = self.pipeline.clone();
-            spawn(&self.pipeline, tasks, delivery.clone(), async move { pipeline.attempt(delivery).await });
+            let attempter = self.attempter.clone();
+            spawn(&self.clock, tasks, delivery.clone(), async move { attempter.attempt(delivery).await });
         }
     }
 
@@ -240,22 +237,23 @@ impl Dispatcher {
                 return;
             }
         };
-        let pipeline = self.pipeline.clone();
         match next {
             Next::Send(filtered) => {
                 // Its filters made it larger than estimated. If the additional bytes do not fit, it waits for them.
                 let row = filtered.row();
                 if self.lanes.grow(seq, row.bytes) {
-                    spawn(&self.pipeline, tasks, row, async move { pipeline.send(*filtered).await });
+                    let attempter = self.attempter.clone();
+                    spawn(&self.clock, tasks, row, async move { attempter.send(*filtered).await });
                 } else {
                     self.finish(seq, Some(row));
                 }
             }
             Next::Settle(attempted) => {
-                let transition = self.lanes.left(seq, attempted.consequences.endpoint, pipeline.clock.now());
+                let transition = self.lanes.left(seq, attempted.consequences.endpoint, self.clock.now());
                 self.report_breaker(transition);
                 let row = attempted.delivery.clone();
-                spawn(&self.pipeline, tasks, row, async move { pipeline.settle_attempt(*attempted).await });
+                let attempter = self.attempter.clone();
+                spawn(&self.clock, tasks, row, async move { attempter.settle(*attempted).await });
             }
             Next::Requeue(row) => self.finish(seq, Some(*row)),
             Next::Rest(unblocked) => {
@@ -267,7 +265,7 @@ impl Dispatcher {
 
     /// Ends the lease of a delivery. `again` is its row if it is due again.
     fn finish(&mut self, seq: DeliverySeq, again: Option<DueDelivery>) {
-        let transition = self.lanes.done(seq, again, self.pipeline.clock.now());
+        let transition = self.lanes.done(seq, again, self.clock.now());
         self.report_breaker(transition);
     }
 
@@ -285,7 +283,7 @@ impl Dispatcher {
         match transition {
             Transition::Opened(until) => {
                 counter!(metric::BREAKER_OPENED, "tenant" => tenant.to_string()).increment(1);
-                let open_ms = until.since(self.pipeline.clock.now());
+                let open_ms = until.since(self.clock.now());
                 warn!(%tenant, endpoint = %origin, open_ms,
                     "circuit breaker opened for endpoint; deliveries are queued until a probe succeeds");
             }
@@ -297,12 +295,12 @@ impl Dispatcher {
     }
 
     fn sleep(&self) -> Duration {
-        if !self.pipeline.ledger.usage.is_writable() {
+        if !self.usage.is_writable() {
             // A due delivery cannot start, so it is no reason to wake up.
             return Duration::from_millis(SLEEP_MS_MAX);
         }
         // A due delivery that a limit holds back starts when another one ends, so it is no reason to wake up early.
-        let until_due = self.lanes.next_due().map_or(i64::MAX, |at| at.since(self.pipeline.clock.now()).max(1));
+        let until_due = self.lanes.next_due().map_or(i64::MAX, |at| at.since(self.clock.now()).max(1));
         let wait_ms = until_due.unsigned_abs().min(SLEEP_MS_MAX);
         Duration::from_millis(wait_ms)
     }
@@ -313,7 +311,7 @@ impl Dispatcher {
             info!(in_flight, "waiting for deliveries in flight");
         }
         tasks.queries.abort_all();
-        let limit = Duration::from_millis(self.pipeline.settings.now().delivery.drain_ms_max);
+        let limit = Duration::from_millis(self.settings.now().delivery.drain_ms_max);
         let finish = async {
             while let Some(ended) = tasks.deliveries.join_next().await {
                 self.advance(ended, &mut tasks);
@@ -331,12 +329,12 @@ impl Dispatcher {
 
 /// Spawns the next stage of a delivery. If it fails or panics, the delivery stays due.
 fn spawn(
-    pipeline: &Pipeline,
+    clock: &Clock,
     tasks: &mut Tasks,
     row: DueDelivery,
     stage: impl Future<Output = Result<Next, setgate_ledger::Error>> + Send + 'static,
 ) {
-    let pipeline = pipeline.clone();
+    let clock = clock.clone();
     // Boxed, because the future of a whole attempt is large and is moved on spawning.
     let stage = Box::pin(stage);
     tasks.deliveries.spawn(async move {
@@ -347,7 +345,7 @@ fn spawn(
             Err(_) => "internal error, see the panic message on stderr".to_owned(),
         };
         error!(delivery = %row.id, why, "delivery could not be processed; it stays due");
-        let due_at = pipeline.clock.now().plus_millis(AFTER_FAILURE_MS);
+        let due_at = clock.now().plus_millis(AFTER_FAILURE_MS);
         (row.seq, Next::requeue(DueDelivery { due_at, ..row }))
     });
 }
@@ -371,40 +369,6 @@ fn breaker_bounds(settings: &config::Delivery) -> BreakerBounds {
         open_ms: millis(BREAKER_OPEN_MS.min(settings.breaker_open_ms_max)),
         open_ms_max: millis(settings.breaker_open_ms_max),
         throttle_ms_max: millis(THROTTLE_S_MAX * 1_000),
-    }
-}
-
-impl Pipeline {
-    /// Processes a due delivery up to the end of its attempt, or until it stops before an attempt.
-    async fn attempt(&self, delivery: DueDelivery) -> Result<Next, setgate_ledger::Error> {
-        if self.subscription(&delivery.tenant, delivery.id.subscription).is_none() {
-            let reason = "its subscription was removed".to_owned();
-            return Ok(Next::rest(self.settle(&delivery, Step::Dead { attempt: None, reason }).await?.unblocked));
-        }
-        let reserved_bytes = delivery.bytes;
-        match self.filter(delivery).await? {
-            Next::Send(filtered) if filtered.delivery.bytes <= reserved_bytes => self.send(*filtered).await,
-            next => Ok(next),
-        }
-    }
-
-    /// Processes a delivery with a completed chain up to the end of its attempt.
-    async fn send(&self, mut filtered: Filtered) -> Result<Next, setgate_ledger::Error> {
-        let row = filtered.row();
-        // Read again, because the filters may have run for a while.
-        let Some(subscription) = self.subscription(&row.tenant, row.id.subscription) else {
-            return Ok(Next::requeue(row));
-        };
-        if subscription.value.paused.is_some() {
-            // The subscription was paused while the filters ran. The delivery stays due and its lane waits.
-            return Ok(Next::requeue(row));
-        }
-        let (accepted_at, passed) = (filtered.accepted_at(), std::mem::take(&mut filtered.passed));
-        let attempted = match self.seal(filtered, subscription.clone()) {
-            Ok(sealed) => self.deliver(sealed, passed).await,
-            Err(error) => self.unsendable(row, subscription, (accepted_at, passed), error.to_string()),
-        };
-        Ok(Next::Settle(Box::new(attempted)))
     }
 }
 

@@ -1,23 +1,39 @@
 //! Endpoint verification: posts a random challenge and checks that the response returns it, to confirm that the
 //! receiver expects this subscription.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::json;
-use setgate_base::crypto;
+use setgate_base::clock::Clock;
+use setgate_base::crypto::{self, MasterKey};
+use setgate_dialects::Signer;
 use setgate_domain::attempt::Outcome;
 use setgate_domain::secret::signing_context;
 use setgate_domain::subscription::Subscription;
+use setgate_egress::Egress;
 
-use super::Pipeline;
-use super::deliver::unopened;
+use super::deliver::{post, unopened};
 use super::endpoints::OpenEndpoint;
 
 /// Value of `type` in the request body.
 const CHALLENGE_TYPE: &str = "https://schemas.setgate.dev/verification";
 
-impl Pipeline {
+/// Verifies endpoints.
+pub(super) struct EndpointVerifier {
+    master: Arc<MasterKey>,
+    signer: Arc<Signer>,
+    egress: Egress,
+    clock: Clock,
+}
+
+impl EndpointVerifier {
+    pub(super) fn new(master: Arc<MasterKey>, signer: Arc<Signer>, egress: Egress, clock: Clock) -> Self {
+        Self { master, signer, egress, clock }
+    }
+
     /// Posts a challenge to the endpoint of a subscription, with the same headers, signature, limits and address checks
     /// as a delivery. The body is `{"type": ..., "subscription": ..., "challenge": ...}`. The response must be 2xx and
     /// return the challenge, either as the whole body or as `challenge` in a JSON object. Sends a single request,
@@ -25,7 +41,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// A description of the failure, for the user.
-    pub(super) async fn verify_endpoint(&self, subscription: &Subscription) -> Result<(), String> {
+    pub(super) async fn verify(&self, subscription: &Subscription) -> Result<(), String> {
         let challenge = URL_SAFE_NO_PAD.encode(crypto::random_bytes::<32>());
         let body = json!({"type": CHALLENGE_TYPE, "subscription": subscription.id, "challenge": challenge});
         let body = bytes::Bytes::from(body.to_string());
@@ -36,7 +52,7 @@ impl Pipeline {
             Err(error) => return Err(format!("the challenge could not be signed: {error}")),
         };
         let exchange = match OpenEndpoint::open(subscription, &self.master, &self.signer) {
-            Ok(endpoint) => self.post(subscription, &endpoint, &signed.headers, body).await,
+            Ok(endpoint) => post(&self.egress, subscription, &endpoint, &signed.headers, body).await,
             Err(error) => unopened(&error),
         };
         match (&exchange.outcome, exchange.host_shortage) {

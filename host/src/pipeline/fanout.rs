@@ -9,132 +9,149 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use setgate_ledger::{FAN_OUT_DELIVERIES_MAX, FanOut, Reach};
+use setgate_base::clock::Clock;
+use setgate_ledger::{Events, FAN_OUT_DELIVERIES_MAX, FanOut, Reach, Registry, Upkeep};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::plan::{OfEvent, Wanted};
-use super::{Pipeline, dispatcher};
+use super::due_queue::DueQueue;
+use super::matching::Matcher;
+use super::plan::{OfEvent, PinnedPlans, Wanted};
+use super::reuse::IdleInstances;
+use super::spans::Spans;
+use crate::config::Settings;
 use crate::traces::attribute;
 
 /// Number of events read from the journal at a time.
-pub const EVENTS_PER_BATCH: usize = 256;
+const EVENTS_PER_BATCH: usize = 256;
 /// Delay before a retry after a ledger error, in milliseconds.
 const RETRY_MS: u64 = 500;
 
-/// Runs loop A until `stop` is cancelled. After a restart it resumes from the stored cursor.
-pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
-    let mut reach = pipeline.ledger.events.fanout_cursor();
-    let mut registry = pipeline.ledger.registry.changed();
-    let mut settings = pipeline.settings.changes();
-    loop {
-        if registry.has_changed().unwrap_or(false) || settings.has_changed().unwrap_or(false) {
-            registry.mark_unchanged();
-            settings.mark_unchanged();
-            pipeline.has_changed();
-        }
-        match one_batch(&pipeline, &dispatcher).await {
-            Ok(0) => tokio::select! {
-                () = stop.cancelled() => return,
-                _ = reach.wait_for(Reach::is_behind) => {}
-                // Marked as changed again, so that the check at the top of the loop handles the change.
-                Ok(()) = registry.changed() => registry.mark_changed(),
-                Ok(()) = settings.changed() => settings.mark_changed(),
-            },
-            Ok(_) if stop.is_cancelled() => return,
-            Ok(_) => {}
-            Err(error) => {
-                if !error.is_logged() {
-                    error!(%error, "fan-out failed; accepted events wait in the journal and it is tried again");
-                }
-                tokio::select! {
+/// Creates the deliveries of events.
+pub(crate) struct Fanout {
+    pub(super) registry: Registry,
+    pub(super) events: Events,
+    /// Skips damaged events.
+    pub(super) upkeep: Upkeep,
+    pub(super) matcher: Matcher,
+    pub(super) pinned: Arc<PinnedPlans>,
+    pub(super) idle_instances: IdleInstances,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    pub(super) spans: Spans,
+    pub(super) due: DueQueue,
+}
+
+impl Fanout {
+    /// Runs loop A until `stop` is cancelled. After a restart it resumes from the stored cursor.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut reach = self.events.fanout_cursor();
+        let mut registry = self.registry.changed();
+        let mut settings = self.settings.changes();
+        loop {
+            if registry.has_changed().unwrap_or(false) || settings.has_changed().unwrap_or(false) {
+                registry.mark_unchanged();
+                settings.mark_unchanged();
+                self.has_changed();
+            }
+            match self.one_batch().await {
+                Ok(0) => tokio::select! {
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => {}
+                    _ = reach.wait_for(Reach::is_behind) => {}
+                    // Marked as changed again, so that the check at the top of the loop handles the change.
+                    Ok(()) = registry.changed() => registry.mark_changed(),
+                    Ok(()) = settings.changed() => settings.mark_changed(),
+                },
+                Ok(_) if stop.is_cancelled() => return,
+                Ok(_) => {}
+                Err(error) => {
+                    if !error.is_logged() {
+                        error!(%error, "fan-out failed; accepted events wait in the journal and it is tried again");
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(Duration::from_millis(RETRY_MS)) => {}
+                    }
                 }
             }
         }
     }
-}
 
-pub(super) async fn one_batch(
-    pipeline: &Pipeline,
-    dispatcher: &dispatcher::Handle,
-) -> Result<usize, setgate_ledger::Error> {
-    let ledger = &pipeline.ledger;
-    let reach = *ledger.events.fanout_cursor().borrow();
-    if !reach.is_behind() {
-        return Ok(0);
-    }
-    let events = match ledger.events.next_events(EVENTS_PER_BATCH).await {
-        // One of the events is damaged: read the others one by one, and skip the damaged one.
-        Err(error) if error.is_damage() => match ledger.events.events_after(ledger.events.cursor(), 1).await {
-            Err(error) if error.is_damage() => {
-                let passed = ledger.upkeep.skip_damaged().await?;
-                return if passed > 0 { Ok(EVENTS_PER_BATCH) } else { Err(error) };
+    /// Creates the deliveries of the next events. Returns 0 if all events have theirs.
+    pub(super) async fn one_batch(&self) -> Result<usize, setgate_ledger::Error> {
+        let reach = *self.events.fanout_cursor().borrow();
+        if !reach.is_behind() {
+            return Ok(0);
+        }
+        let events = match self.events.next_events(EVENTS_PER_BATCH).await {
+            // One of the events is damaged: read the others one by one, and skip the damaged one.
+            Err(error) if error.is_damage() => match self.events.events_after(self.events.cursor(), 1).await {
+                Err(error) if error.is_damage() => {
+                    let passed = self.upkeep.skip_damaged().await?;
+                    return if passed > 0 { Ok(EVENTS_PER_BATCH) } else { Err(error) };
+                }
+                one => one?.into_iter().map(Arc::new).collect(),
+            },
+            read => read?,
+        };
+        // Events after the last pending one have their deliveries already, or belong to the next batch.
+        let events: Vec<_> = events.into_iter().take_while(|event| event.seq <= reach.left()).collect();
+        let Some(first) = events.first() else {
+            // The pending events were removed together with their tenant.
+            self.events.fan_out(FanOut { through: reach.left(), deliveries: Vec::new() }).await?;
+            return Ok(1);
+        };
+        let mut through = first.seq;
+
+        let snapshot = self.registry.snapshot();
+        let now = self.clock.now();
+        let mut wanted = Vec::new();
+        let mut spans = Vec::new();
+        for event in &events {
+            // Bounds the transaction, however many subscriptions there are. The yield below keeps matching from blocking
+            // other tasks.
+            if wanted.len() >= FAN_OUT_DELIVERIES_MAX {
+                break;
             }
-            one => one?.into_iter().map(Arc::new).collect(),
-        },
-        read => read?,
-    };
-    // Events after the last pending one have their deliveries already, or belong to the next batch.
-    let events: Vec<_> = events.into_iter().take_while(|event| event.seq <= reach.left()).collect();
-    let Some(first) = events.first() else {
-        // The pending events were removed together with their tenant.
-        ledger.events.fan_out(FanOut { through: reach.left(), deliveries: Vec::new() }).await?;
-        return Ok(1);
-    };
-    let mut through = first.seq;
-
-    let snapshot = ledger.registry.snapshot();
-    let now = pipeline.clock.now();
-    let mut wanted = Vec::new();
-    let mut spans = Vec::new();
-    for event in &events {
-        // Bounds the transaction, however many subscriptions there are. The yield below keeps matching from blocking
-        // other tasks.
-        if wanted.len() >= FAN_OUT_DELIVERIES_MAX {
-            break;
-        }
-        tokio::task::yield_now().await;
-        through = event.seq;
-        // The tenant was removed after acceptance, and its events are removed with it.
-        let Some(view) = snapshot.tenant(&event.tenant) else { continue };
-        let span = pipeline.spans.fanning_out(&event.tenant, event.id, event.trace.as_ref());
-        let before = wanted.len();
-        let of = OfEvent::from(event.as_ref());
-        let wanting = pipeline.matcher.wanting(view, &event.source, &event.set.types, false).await;
-        let wanting = wanting.map_err(|_| setgate_ledger::Error::Closed)?;
-        wanted.extend(wanting.into_iter().map(|subscription| Wanted { view, subscription, event: of }));
-        if span.is_recorded() {
-            // Kept open until the transaction ends.
-            spans.push((span, wanted.len() - before));
-        }
-    }
-    let deliveries = pipeline.pinned.deliveries(wanted, now).await?;
-    let due = match ledger.events.fan_out(FanOut { through, deliveries }).await {
-        Ok(due) => due,
-        Err(error) => {
-            spans.iter_mut().for_each(|(span, _)| span.failed("not_stored"));
-            if let setgate_ledger::Error::UnknownPlan(plan) = &error {
-                // Retention swept the plan after it was pinned: drop it from the cache and pin it again in the next
-                // batch.
-                pipeline.pinned.forget(plan);
-                return Ok(events.len());
+            tokio::task::yield_now().await;
+            through = event.seq;
+            // The tenant was removed after acceptance, and its events are removed with it.
+            let Some(view) = snapshot.tenant(&event.tenant) else { continue };
+            let span = self.spans.fanning_out(&event.tenant, event.id, event.trace.as_ref());
+            let before = wanted.len();
+            let of = OfEvent::from(event.as_ref());
+            let wanting = self.matcher.wanting(view, &event.source, &event.set.types, false).await;
+            let wanting = wanting.map_err(|_| setgate_ledger::Error::Closed)?;
+            wanted.extend(wanting.into_iter().map(|subscription| Wanted { view, subscription, event: of }));
+            if span.is_recorded() {
+                // Kept open until the transaction ends.
+                spans.push((span, wanted.len() - before));
             }
-            return Err(error);
         }
-    };
-    for (mut span, count) in spans {
-        span.count(attribute::DELIVERIES, count as u64);
+        let deliveries = self.pinned.deliveries(wanted, now).await?;
+        let due = match self.events.fan_out(FanOut { through, deliveries }).await {
+            Ok(due) => due,
+            Err(error) => {
+                spans.iter_mut().for_each(|(span, _)| span.failed("not_stored"));
+                if let setgate_ledger::Error::UnknownPlan(plan) = &error {
+                    // Retention swept the plan after it was pinned: drop it from the cache and pin it again in the next
+                    // batch.
+                    self.pinned.forget(plan);
+                    return Ok(events.len());
+                }
+                return Err(error);
+            }
+        };
+        for (mut span, count) in spans {
+            span.count(attribute::DELIVERIES, count as u64);
+        }
+        self.due.push(due).await;
+        Ok(events.len())
     }
-    dispatcher.due(due).await;
-    Ok(events.len())
-}
 
-impl Pipeline {
     /// Invalidates caches after a change of the registry or of the settings.
     fn has_changed(&self) {
-        self.pinned.keep(&self.ledger.registry.snapshot());
+        self.pinned.keep(&self.registry.snapshot());
         self.idle_instances.evict_outdated();
     }
 }

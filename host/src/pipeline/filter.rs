@@ -4,53 +4,50 @@
 use std::sync::Arc;
 
 use metrics::counter;
+use setgate_base::clock::Clock;
 use setgate_base::telemetry::metric;
 use setgate_domain::chain::{ChainEnd, Chained};
 use setgate_domain::delivery::{DueDelivery, State, Step};
-use setgate_domain::event::Event;
 use setgate_domain::filter::Plan;
 use setgate_domain::reproduction;
-use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, FilterRun};
+use setgate_ledger::{Deliveries, Plans, Registry};
 
-use super::Pipeline;
-use super::chain::Around;
-use super::next::Next;
+use super::canary::Canaries;
+use super::chain::{Around, ChainRunner};
+use super::next::{Filtered, Next};
+use super::plan::Planner;
+use super::requeue::Requeuer;
 use super::reuse::Reusing;
-use super::suspension::Suspensions;
+use super::settle::Settler;
+use super::shadow::Shadows;
+use super::suspension::{Suspender, Suspensions};
+use super::withdrawal::Withdrawals;
 
 /// Longest delay in milliseconds before the fuel budget is checked again, because the quota may be raised in the
 /// meantime.
 const SPENT_MS_MAX: i64 = 1_000;
 
-/// A delivery with a completed chain: the input of `seal`.
-#[derive(Debug)]
-pub struct Filtered {
-    pub(super) delivery: DueDelivery,
-    pub(super) event: Arc<Event>,
-    /// `None` if the chain did not change the normalized SET.
-    pub(super) claims: Option<String>,
-    /// Filter runs that are settled together with the attempt. This is allowed if no filter changed anything and all
-    /// would decide the same again, because the bytes are then those of the journal. Empty if the runs have been
-    /// settled already.
-    pub(super) passed: Vec<FilterRun>,
+/// Runs the chains of due deliveries.
+pub(super) struct FilterStage {
+    pub(super) registry: Registry,
+    pub(super) deliveries: Deliveries,
+    pub(super) plans: Plans,
+    pub(super) planner: Planner,
+    pub(super) chain: Arc<ChainRunner>,
+    pub(super) withdrawals: Withdrawals,
+    pub(super) shadows: Shadows,
+    pub(super) canaries: Arc<Canaries>,
+    pub(super) suspender: Suspender,
+    pub(super) settler: Arc<Settler>,
+    pub(super) requeuer: Requeuer,
+    pub(super) clock: Clock,
 }
 
-impl Filtered {
-    /// The row if no attempt follows. If the runs were to be settled with the attempt, the chain runs again.
-    pub(super) fn row(&self) -> DueDelivery {
-        DueDelivery { filtered: self.passed.is_empty(), ..self.delivery.clone() }
-    }
-
-    pub(super) fn accepted_at(&self) -> Timestamp {
-        self.event.accepted_at
-    }
-}
-
-impl Pipeline {
+impl FilterStage {
     /// Runs the chain of a due delivery, unless it has run before, and settles the result.
-    pub(super) async fn filter(&self, delivery: DueDelivery) -> Result<Next, setgate_ledger::Error> {
-        let Some(content) = self.ledger.deliveries.load(&delivery.tenant, delivery.seq).await? else {
+    pub(super) async fn run(&self, delivery: DueDelivery) -> Result<Next, setgate_ledger::Error> {
+        let Some(content) = self.deliveries.load(&delivery.tenant, delivery.seq).await? else {
             // The delivery was removed together with its tenant.
             return Ok(Next::Rest(None));
         };
@@ -81,17 +78,17 @@ impl Pipeline {
             let (claims, passed) = (content.claims, Vec::new());
             return Ok(Next::Send(Box::new(Filtered { delivery, event, claims, passed })));
         }
-        let Some(plan) = self.ledger.plans.get(&delivery.tenant, &delivery.plan).await? else {
+        let Some(plan) = self.plans.get(&delivery.tenant, &delivery.plan).await? else {
             let reason = format!("the plan {} is not in the ledger", delivery.plan);
-            self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
+            self.settler.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
             return Ok(Next::Rest(None));
         };
         if let Some(reason) = plan.broken.clone() {
-            self.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
+            self.settler.settle(&delivery, Step::Held { runs: Vec::new(), reason }).await?;
             return Ok(Next::Rest(None));
         }
         if !plan.steps.is_empty()
-            && let Some(wait) = self.sandbox.fuel_wait(&event.tenant, &self.quotas.of(&event.tenant))
+            && let Some(wait) = self.chain.fuel_wait(&event.tenant)
         {
             // Waiting here would occupy a slot that other tenants' deliveries need. The delay exists only in memory: on
             // disk the delivery stays due.
@@ -101,7 +98,7 @@ impl Pipeline {
             return Ok(Next::requeue(DueDelivery { due_at, ..delivery }));
         }
         let (plan, delivery) = self.withdrawals.replace(plan, delivery).await?;
-        let view = self.ledger.registry.snapshot().tenant(&event.tenant).cloned();
+        let view = self.registry.snapshot().tenant(&event.tenant).cloned();
         let suspensions = Suspensions::of(view.clone());
         let mut witness = self.shadows.witness(&plan, &event.tenant);
         let reusing = Reusing::of(view, &delivery, &event);
@@ -115,7 +112,7 @@ impl Pipeline {
                 let passed = if may_wait(claims.as_deref(), plan.steps.len(), &runs) {
                     runs
                 } else {
-                    self.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
+                    self.settler.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
                     Vec::new()
                 };
                 let delivery = delivery.weighed(&event, claims.as_deref());
@@ -123,7 +120,7 @@ impl Pipeline {
             }
             ChainEnd::Dropped(reason) => Step::Dropped { runs, reason },
             ChainEnd::Held(reason) => Step::Held { runs, reason },
-            ChainEnd::Again(reason) => self.filter_again(&delivery, runs, reason),
+            ChainEnd::Again(reason) => self.settler.filter_again(&delivery, runs, reason),
         };
         let again = match &step {
             Step::FilterAgain { due_at, .. } => Some(*due_at),
@@ -134,12 +131,12 @@ impl Pipeline {
             Step::Held { runs, .. } => runs.last().map(|run| (run.filter.clone(), run.digest)),
             _ => None,
         };
-        let unblocked = self.settle(&delivery, step).await?.unblocked;
+        let unblocked = self.settler.settle(&delivery, step).await?.unblocked;
         // The version may have been withdrawn after the chain ran, and the release loop may have looked before this
         // delivery was held.
         if let Some((filter, digest)) = holding
             && self.withdrawals.is_withdrawn(&delivery.tenant, &filter, digest)
-            && let Some(row) = self.pin_anew(&delivery.tenant, delivery.id).await?
+            && let Some(row) = self.requeuer.requeue_one(&delivery.tenant, delivery.id).await?
         {
             return Ok(Next::requeue(row));
         }
@@ -163,15 +160,14 @@ impl Pipeline {
         plan: &Plan,
         delivery: &DueDelivery,
     ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
-        let suspensions = Suspensions::of(self.ledger.registry.snapshot().tenant(&delivery.tenant).cloned());
-        let now = match self.subscription(&delivery.tenant, delivery.id.subscription) {
-            Some(subscription) => self.planner.plan_of(&subscription.value),
-            None => None,
-        };
+        let snapshot = self.registry.snapshot();
+        let suspensions = Suspensions::of(snapshot.tenant(&delivery.tenant).cloned());
+        let subscription = snapshot.subscription(&delivery.tenant, delivery.id.subscription);
+        let now = subscription.and_then(|subscription| self.planner.plan_of(&subscription.value));
         if suspensions.concern(now.as_ref().unwrap_or(plan)) {
             return Ok(None);
         }
-        self.pin_anew(&delivery.tenant, delivery.id).await
+        self.requeuer.requeue_one(&delivery.tenant, delivery.id).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! subscription, no event is created.
 
 use serde_json::json;
+use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_domain::event::{Dedupe, NewEvent};
 use setgate_domain::id::{EventId, SourceName, TenantId};
@@ -11,9 +12,10 @@ use setgate_domain::own_event;
 use setgate_domain::set::SetToken;
 use setgate_domain::subscription::{Cause, Subscription};
 use setgate_domain::time::Timestamp;
+use setgate_ledger::{Events, Registry};
 use tracing::error;
 
-use super::Pipeline;
+use super::spans::Spans;
 
 pub(super) enum OperationalEvent<'a> {
     /// The host paused a subscription. `since` is part of the event's name, so that each cause is reported only once.
@@ -51,11 +53,23 @@ impl OperationalEvent<'_> {
     }
 }
 
-impl Pipeline {
+/// Appends operational events.
+pub(super) struct OperationalEvents {
+    registry: Registry,
+    events: Events,
+    clock: Clock,
+    spans: Spans,
+}
+
+impl OperationalEvents {
+    pub(super) fn new(registry: Registry, events: Events, clock: Clock, spans: Spans) -> Self {
+        Self { registry, events, clock, spans }
+    }
+
     /// Appends an operational event to the tenant's journal, once. A failure is only logged, because the reported
     /// action has taken place and is visible in the subscription itself.
-    pub(super) async fn append_operational_event(&self, tenant: &TenantId, notice: OperationalEvent<'_>) {
-        let snapshot = self.ledger.registry.snapshot();
+    pub(super) async fn append(&self, tenant: &TenantId, notice: OperationalEvent<'_>) {
+        let snapshot = self.registry.snapshot();
         let source = SourceName::setgate();
         let wanted = snapshot.tenant(tenant).is_some_and(|view| {
             view.subscriptions.values().any(|subscription| subscription.value.sources.contains(&source))
@@ -103,7 +117,7 @@ impl Pipeline {
         };
         // Bypasses the tenant's append queue, which may be full because of the reported problem. Loop A creates the
         // deliveries.
-        match self.ledger.events.append(event).await {
+        match self.events.append(event).await {
             Ok(_) | Err(setgate_ledger::Error::NoTenant(_)) => Ok(()),
             Err(error) => Err(error.to_string()),
         }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use ::http::HeaderMap;
 use bytes::Bytes;
 use setgate_base::authenticate::{authenticate, bearer_token};
-use setgate_base::crypto;
+use setgate_base::clock::Clock;
+use setgate_base::crypto::{self, MasterKey};
 use setgate_dialects::{MacError, MacRules, Verified, signature_header, verify_mac};
 use setgate_domain::id::{Digest, KeyId, SourceName, TenantId};
 use setgate_domain::secret::source_context;
 use setgate_domain::source::{Proof, Source};
 use setgate_domain::tenant::{ApiKey, Scope};
-use setgate_ledger::Versioned;
+use setgate_ledger::{Registry, Versioned};
 
-use super::Pipeline;
 use super::decode::{Coding, gunzip};
+use crate::config::Settings;
 
 /// A request to a source's ingest path.
 #[derive(Debug, Clone)]
@@ -72,7 +73,7 @@ impl Presented {
 }
 
 /// An authenticated request of an existing source.
-pub struct Proven {
+pub(super) struct Proven {
     pub(super) source: Arc<Versioned<Source>>,
     pub(super) inbound: Inbound,
     /// The delivery id, if the signature covers it. Unsigned id headers are ignored in that case.
@@ -113,7 +114,21 @@ pub enum Unproven {
     SecretUnreadable,
 }
 
-impl Pipeline {
+/// Authenticates ingest requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Prover {
+    registry: Registry,
+    /// Decrypts the secrets of sources.
+    master: Arc<MasterKey>,
+    clock: Clock,
+    settings: Settings,
+}
+
+impl Prover {
+    pub(super) fn new(registry: Registry, master: Arc<MasterKey>, clock: Clock, settings: Settings) -> Self {
+        Self { registry, master, clock, settings }
+    }
+
     /// Looks up the source and checks the proofs that need only the request head. One valid proof is sufficient.
     ///
     /// # Errors
@@ -167,7 +182,7 @@ impl Pipeline {
     /// The source of an ingest request. The host's own source is excluded, because anyone able to send to it could
     /// forge the host's operational events.
     fn source(&self, tenant: &TenantId, name: &SourceName) -> Option<Arc<Versioned<Source>>> {
-        let snapshot = self.ledger.registry.snapshot();
+        let snapshot = self.registry.snapshot();
         snapshot.tenant(tenant)?.sources.get(name).filter(|_| !name.is_setgate()).cloned()
     }
 
@@ -181,7 +196,7 @@ impl Pipeline {
                 if tokens.contains(&digest) { Ok(()) } else { Err(Unproven::Bearer) }
             }
             Proof::Key => {
-                let snapshot = self.ledger.registry.snapshot();
+                let snapshot = self.registry.snapshot();
                 let stored = |id: &KeyId| snapshot.keys.get(id).map(|key| &key.value);
                 let key = authenticate(bearer_token(headers), stored, self.clock.now()).map_err(|_| Unproven::Key)?;
                 if key.tenant.as_ref() != Some(tenant) {

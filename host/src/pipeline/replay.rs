@@ -2,26 +2,29 @@
 //! rate. The new deliveries and the replay's position are written in one transaction, so after a crash or a restart the
 //! replay resumes without creating anything twice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
+use setgate_base::clock::Clock;
 use setgate_base::telemetry::metric;
 use setgate_domain::audit::AuditAction;
 use setgate_domain::event::EventRecord;
-use setgate_domain::id::ReplayId;
+use setgate_domain::id::{ReplayId, TenantId};
 use setgate_domain::replay::{Replay, ReplayPlace, ReplayRecord};
 use setgate_domain::subscription::Subscription;
 use setgate_domain::time::Timestamp;
-use setgate_ledger::ReplayStep;
+use setgate_ledger::{Registry, ReplayStep, Replays, Usage};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::matching::{ON_THE_SPOT_NS_MAX, Types, wants};
-use super::plan::Wanted;
-use super::{Pipeline, dispatcher};
+use super::due_queue::DueQueue;
+use super::matching::{Matcher, ON_THE_SPOT_NS_MAX, Types, wants};
+use super::plan::{PinnedPlans, Wanted};
+use super::quotas::Quotas;
 
 /// Limit for the events read in one step.
-pub const EVENTS_PER_STEP: usize = 500;
+const EVENTS_PER_STEP: usize = 500;
 /// Events read beyond the number of deliveries that a step may create, while most events match.
 const EVENTS_BEYOND: usize = 20;
 /// Estimated matching time in nanoseconds after which a step ends, because all tenants share this loop.
@@ -30,7 +33,7 @@ const STEP_WORK_NS_MAX: u64 = 10_000_000;
 const STEP_MS: i64 = 100;
 /// The part of a tenant's `backlog_deliveries_max` that replays may fill. The rest is reserved for new events, which
 /// would otherwise be refused with 429.
-pub const BACKLOG_PERCENT_MAX: u64 = 80;
+const BACKLOG_PERCENT_MAX: u64 = 80;
 /// Delay before a full backlog is checked again, in milliseconds.
 const BACKLOG_WAIT_MS: i64 = 500;
 /// Delay before a retry after a ledger error, in milliseconds.
@@ -56,88 +59,82 @@ enum Stepped {
     Ended,
 }
 
-/// Runs loop D until `stop` is cancelled.
-pub async fn run(pipeline: Pipeline, dispatcher: dispatcher::Handle, stop: CancellationToken) {
-    let mut changed = pipeline.ledger.replays.changed();
-    let mut running: Vec<Running> = Vec::new();
-    let mut known = false;
-    loop {
-        if !known {
-            match pipeline.ledger.replays.running().await {
-                Ok(records) => {
-                    running = take_over(running, records);
-                    known = true;
-                }
-                Err(error) => error!(%error, "replays cannot be read; retrying"),
-            }
-        }
-        for replay in &mut running {
-            if stop.is_cancelled() {
-                return;
-            }
-            let now = pipeline.clock.now();
-            // If the next step is further away than any regular wait, the clock was set back, and the step runs now.
-            if replay.next > now && replay.next.since(now) <= SLEEP_MS_MAX.max(RETRY_MS) {
-                continue;
-            }
-            match pipeline.step(replay, &dispatcher, now).await {
-                Ok(Stepped::Next(at)) => replay.next = at,
-                Ok(Stepped::Ended) => known = false,
-                Err(error) => {
-                    if let setgate_ledger::Error::UnknownPlan(plan) = &error {
-                        // Retention swept the plan after it was pinned.
-                        pipeline.pinned.forget(plan);
+/// Runs replays.
+pub(crate) struct Replayer {
+    pub(super) registry: Registry,
+    pub(super) replays: Replays,
+    pub(super) usage: Usage,
+    pub(super) quotas: Quotas,
+    pub(super) matcher: Matcher,
+    pub(super) pinned: Arc<PinnedPlans>,
+    pub(super) clock: Clock,
+    pub(super) due: DueQueue,
+}
+
+impl Replayer {
+    /// Runs loop D until `stop` is cancelled.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut changed = self.replays.changed();
+        let mut running: Vec<Running> = Vec::new();
+        let mut known = false;
+        loop {
+            if !known {
+                match self.replays.running().await {
+                    Ok(records) => {
+                        running = take_over(running, records);
+                        known = true;
                     }
-                    error!(replay = %replay.record.replay.id, %error, "replay failed; retrying from its last position");
-                    replay.next = now.plus_millis(RETRY_MS);
-                    known = false;
+                    Err(error) => error!(%error, "replays cannot be read; retrying"),
                 }
             }
-        }
-        let now = pipeline.clock.now();
-        let next = running.iter().map(|replay| replay.next.since(now).clamp(0, SLEEP_MS_MAX)).min();
-        let wait = match next {
-            Some(wait_ms) => Duration::from_millis(wait_ms.unsigned_abs()),
-            None if known => Duration::MAX,
-            None => Duration::from_millis(RETRY_MS.unsigned_abs()),
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = changed.changed() => known = false,
-            () = tokio::time::sleep(wait) => {}
+            for replay in &mut running {
+                if stop.is_cancelled() {
+                    return;
+                }
+                let now = self.clock.now();
+                // If the next step is further away than any regular wait, the clock was set back, and the step runs now.
+                if replay.next > now && replay.next.since(now) <= SLEEP_MS_MAX.max(RETRY_MS) {
+                    continue;
+                }
+                match self.step(replay, now).await {
+                    Ok(Stepped::Next(at)) => replay.next = at,
+                    Ok(Stepped::Ended) => known = false,
+                    Err(error) => {
+                        if let setgate_ledger::Error::UnknownPlan(plan) = &error {
+                            // Retention swept the plan after it was pinned.
+                            self.pinned.forget(plan);
+                        }
+                        error!(replay = %replay.record.replay.id, %error, "replay failed; retrying from its last position");
+                        replay.next = now.plus_millis(RETRY_MS);
+                        known = false;
+                    }
+                }
+            }
+            let now = self.clock.now();
+            let next = running.iter().map(|replay| replay.next.since(now).clamp(0, SLEEP_MS_MAX)).min();
+            let wait = match next {
+                Some(wait_ms) => Duration::from_millis(wait_ms.unsigned_abs()),
+                None if known => Duration::MAX,
+                None => Duration::from_millis(RETRY_MS.unsigned_abs()),
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = changed.changed() => known = false,
+                () = tokio::time::sleep(wait) => {}
+            }
         }
     }
-}
 
-/// The replays that are running now. Those that ran before keep the time of their next step.
-fn take_over(before: Vec<Running>, records: Vec<ReplayRecord>) -> Vec<Running> {
-    let went_on = |id: ReplayId| before.iter().find(|known| known.record.replay.id == id);
-    let begins = Timestamp::from_millis(i64::MIN);
-    records
-        .into_iter()
-        .map(|record| {
-            let next = went_on(record.replay.id).map_or(begins, |known| known.next);
-            Running { pace: Pace { per_second: record.replay.per_second }, record, next, is_sparse: false }
-        })
-        .collect()
-}
-
-impl Pipeline {
-    async fn step(
-        &self,
-        running: &mut Running,
-        dispatcher: &dispatcher::Handle,
-        now: Timestamp,
-    ) -> Result<Stepped, setgate_ledger::Error> {
+    async fn step(&self, running: &mut Running, now: Timestamp) -> Result<Stepped, setgate_ledger::Error> {
         let record = &running.record;
         let replay = &record.replay;
-        let snapshot = self.ledger.registry.snapshot();
+        let snapshot = self.registry.snapshot();
         // The replay was removed together with its tenant.
         let Some(view) = snapshot.tenant(&replay.tenant) else { return Ok(Stepped::Ended) };
         let Some(entry) = view.subscriptions.get(&replay.subscription) else {
             let reason = "its subscription was removed".to_owned();
             let audit = AuditAction::host("replay.cancel").note(&reason);
-            self.ledger.replays.cancel(&replay.tenant, replay.id, reason, audit, now).await?;
+            self.replays.cancel(&replay.tenant, replay.id, reason, audit, now).await?;
             return Ok(Stepped::Ended);
         };
         let subscription = &entry.value;
@@ -148,7 +145,7 @@ impl Pipeline {
         let most = running.pace.at_once().min(usize::try_from(room).unwrap_or(usize::MAX));
         let wanted = if running.is_sparse { EVENTS_PER_STEP } else { most.saturating_add(EVENTS_BEYOND) };
         let limit = wanted.min(EVENTS_PER_STEP);
-        let events = self.ledger.replays.events(record, record.position, limit).await?;
+        let events = self.replays.events(record, record.position, limit).await?;
         let mut step = ReplayStep {
             id: replay.id,
             from: record.position,
@@ -190,9 +187,9 @@ impl Pipeline {
         }
         step.deliveries = self.pinned.deliveries(wanted, now).await?;
         let (to, done, passed_over) = (step.to, step.done, step.passed_over);
-        let Some(advanced) = self.ledger.replays.advance(step).await? else { return Ok(Stepped::Ended) };
+        let Some(advanced) = self.replays.advance(step).await? else { return Ok(Stepped::Ended) };
         counter!(metric::REPLAYED, "tenant" => replay.tenant.to_string()).increment(advanced.made);
-        dispatcher.due(advanced.due).await;
+        self.due.push(advanced.due).await;
         if done {
             let made = record.made + advanced.made;
             info!(tenant = %replay.tenant, replay = %replay.id, made, "replay finished");
@@ -207,18 +204,31 @@ impl Pipeline {
     }
 
     /// The number of deliveries that replays may add to the tenant's backlog at present.
-    fn room_for_replays(&self, tenant: &setgate_domain::id::TenantId) -> u64 {
+    fn room_for_replays(&self, tenant: &TenantId) -> u64 {
         let quota = self.quotas.of(tenant);
-        if self.ledger.usage.shortage_of(tenant).is_some()
-            || (quota.stored_bytes_max > 0 && self.ledger.usage.stored(tenant) >= quota.stored_bytes_max)
+        if self.usage.shortage_of(tenant).is_some()
+            || (quota.stored_bytes_max > 0 && self.usage.stored(tenant) >= quota.stored_bytes_max)
         {
             return 0;
         }
         let quota = quota.backlog_deliveries_max;
         // A very small quota still allows one delivery.
         let share = (quota.saturating_mul(BACKLOG_PERCENT_MAX) / 100).max(1);
-        share.saturating_sub(self.ledger.usage.backlog(tenant))
+        share.saturating_sub(self.usage.backlog(tenant))
     }
+}
+
+/// The replays that are running now. Those that ran before keep the time of their next step.
+fn take_over(before: Vec<Running>, records: Vec<ReplayRecord>) -> Vec<Running> {
+    let went_on = |id: ReplayId| before.iter().find(|known| known.record.replay.id == id);
+    let begins = Timestamp::from_millis(i64::MIN);
+    records
+        .into_iter()
+        .map(|record| {
+            let next = went_on(record.replay.id).map_or(begins, |known| known.next);
+            Running { pace: Pace { per_second: record.replay.per_second }, record, next, is_sparse: false }
+        })
+        .collect()
 }
 
 /// Whether a replay creates a delivery for an event: both the replay's own selection and the subscription must match

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use setgate_dialects::normalize;
+use setgate_base::clock::Clock;
+use setgate_dialects::{Signer, normalize};
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::id::SigningKeyId;
 use setgate_domain::secret::signing_context;
@@ -12,11 +13,11 @@ use setgate_domain::subscription::{Format, Subscription};
 use setgate_domain::trace::TraceContext;
 use setgate_ledger::Versioned;
 
-use super::Pipeline;
-use super::filter::Filtered;
+use super::next::Filtered;
+use super::spans::Spans;
 
 /// A signed delivery that is ready to be sent: the input of `deliver`.
-pub struct Sealed {
+pub(super) struct Sealed {
     pub(super) delivery: DueDelivery,
     pub(super) subscription: Arc<Versioned<Subscription>>,
     pub(super) accepted_at: setgate_domain::time::Timestamp,
@@ -29,7 +30,7 @@ pub struct Sealed {
 
 /// Why a delivery could not be signed: invalid settings of the subscription, or the wrong master key.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The subscription has no valid key, or a key cannot be decrypted.
     #[error(transparent)]
     Signing(#[from] setgate_dialects::Error),
@@ -38,7 +39,18 @@ pub enum Error {
     Original(String),
 }
 
-impl Pipeline {
+/// Builds and signs request bodies.
+pub(super) struct Sealer {
+    signer: Arc<Signer>,
+    clock: Clock,
+    spans: Spans,
+}
+
+impl Sealer {
+    pub(super) fn new(signer: Arc<Signer>, clock: Clock, spans: Spans) -> Self {
+        Self { signer, clock, spans }
+    }
+
     pub(super) fn seal(&self, filtered: Filtered, subscription: Arc<Versioned<Subscription>>) -> Result<Sealed, Error> {
         let Filtered { delivery, event, claims, passed: _ } = filtered;
         let claims = claims.unwrap_or_else(|| event.set.text.clone());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, histogram};
+use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_base::telemetry::metric;
 use setgate_domain::answer::{NextState, PauseReason, failing_too_long};
@@ -13,18 +14,39 @@ use setgate_domain::retry::given_up;
 use setgate_domain::subscription::Pause;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_ledger::{Precondition, SettleOutcome};
+use setgate_ledger::{Deliveries, Precondition, Registry, SettleOutcome};
 use tracing::{debug, warn};
 
-use super::Pipeline;
-use super::deliver::Attempted;
-use super::next::Next;
-use super::operational_event::OperationalEvent;
+use super::metrics::DeliveryCounter;
+use super::next::{Attempted, Next};
+use super::operational_event::{OperationalEvent, OperationalEvents};
+use crate::config::Settings;
 
 /// Longest delay between two tries to write a settlement, in milliseconds.
 const SETTLE_RETRY_MS_MAX: u64 = 5_000;
 
-impl Pipeline {
+/// Settles deliveries.
+pub(super) struct Settler {
+    registry: Registry,
+    deliveries: Deliveries,
+    operational_events: OperationalEvents,
+    clock: Clock,
+    settings: Settings,
+    counter: DeliveryCounter,
+}
+
+impl Settler {
+    pub(super) fn new(
+        registry: Registry,
+        deliveries: Deliveries,
+        operational_events: OperationalEvents,
+        clock: Clock,
+        settings: Settings,
+    ) -> Self {
+        let counter = DeliveryCounter::default();
+        Self { registry, deliveries, operational_events, clock, settings, counter }
+    }
+
     /// Commits the consequences of an attempt for its delivery and its subscription.
     pub(super) async fn settle_attempt(&self, attempted: Attempted) -> Result<Next, setgate_ledger::Error> {
         let Attempted { delivery, subscription, accepted_at, attempt, consequences, passed } = attempted;
@@ -94,7 +116,7 @@ impl Pipeline {
         let settlement = Arc::new(settlement);
         let mut wait_ms = 50;
         let settled = loop {
-            match self.ledger.deliveries.settle(settlement.clone()).await {
+            match self.deliveries.settle(settlement.clone()).await {
                 Ok(settled) => break settled,
                 Err(error) if !error.is_temporary() => return Err(error),
                 Err(error) => {
@@ -107,7 +129,7 @@ impl Pipeline {
             }
         };
         if let Some(state) = rest {
-            self.delivery_counter.add(&delivery.tenant, state);
+            self.counter.add(&delivery.tenant, state);
             match state {
                 State::Held | State::Dead => {
                     // The reason may contain the guest's own text, which belongs to the tenant and therefore stays out
@@ -132,19 +154,20 @@ impl Pipeline {
     ) -> Result<(), setgate_ledger::Error> {
         let PauseReason { cause, since, text: reason } = reason;
         let since = since.unwrap_or(attempt_at);
-        let Some(stored) = self.subscription(&delivery.tenant, delivery.id.subscription) else { return Ok(()) };
+        let snapshot = self.registry.snapshot();
+        let Some(stored) = snapshot.subscription(&delivery.tenant, delivery.id.subscription) else { return Ok(()) };
         if stored.value.paused.is_some() {
             return Ok(());
         }
         // Appended before the pause: if the host is killed in between, the next attempt repeats both, and deduplication
         // drops the second notice.
         let about = OperationalEvent::Disabled { subscription: &stored.value, cause, reason: &reason, since };
-        self.append_operational_event(&delivery.tenant, about).await;
+        self.operational_events.append(&delivery.tenant, about).await;
         let now = self.clock.now();
         let mut subscription = stored.value.clone();
         subscription.paused = Some(Pause { cause, reason: reason.clone(), since: now });
         subscription.updated_at = now;
-        match self.ledger.registry.put_subscription(subscription, Precondition::Version(stored.version)).await {
+        match self.registry.put_subscription(subscription, Precondition::Version(stored.version)).await {
             Err(setgate_ledger::Error::VersionMismatch { .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(_) => {
@@ -160,7 +183,8 @@ impl Pipeline {
     /// A filter asked for another try: schedules it by the subscription's retry schedule, or holds the delivery if the
     /// schedule is used up.
     pub(super) fn filter_again(&self, delivery: &DueDelivery, runs: Vec<FilterRun>, reason: String) -> Step {
-        let schedule = self
+        let snapshot = self.registry.snapshot();
+        let schedule = snapshot
             .subscription(&delivery.tenant, delivery.id.subscription)
             .map(|subscription| subscription.value.retry.clone())
             .unwrap_or_default();

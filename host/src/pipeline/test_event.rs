@@ -2,6 +2,7 @@
 //! loop A skips the event.
 
 use serde_json::json;
+use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_dialects::normalize;
 use setgate_domain::audit::AuditAction;
@@ -12,21 +13,35 @@ use setgate_domain::json::JsonLimits;
 use setgate_domain::own_event;
 use setgate_domain::set::SetToken;
 use setgate_domain::time::Timestamp;
+use setgate_ledger::{Events, Registry};
 
-use super::Pipeline;
-use super::plan::{OfEvent, PinnedPlans, Wanted};
+use super::plan::{OfEvent, PinnedPlans, Planner, Wanted};
+use super::spans::Spans;
 
-impl Pipeline {
+/// Creates test events.
+pub(super) struct TestEvents {
+    registry: Registry,
+    events: Events,
+    planner: Planner,
+    clock: Clock,
+    spans: Spans,
+}
+
+impl TestEvents {
+    pub(super) fn new(registry: Registry, events: Events, planner: Planner, clock: Clock, spans: Spans) -> Self {
+        Self { registry, events, planner, clock, spans }
+    }
+
     /// Appends a test event with its delivery to this subscription, regardless of the subscription's event types and
     /// sources. It runs through the current chain and is signed like any other delivery. `None` if the subscription
     /// does not exist.
-    pub(super) async fn append_test_event(
+    pub(super) async fn append(
         &self,
         tenant: &TenantId,
         id: SubscriptionId,
         audit: AuditAction,
     ) -> Result<Option<DueDelivery>, setgate_ledger::Error> {
-        let snapshot = self.ledger.registry.snapshot();
+        let snapshot = self.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return Ok(None) };
         let Some(subscription) = view.subscriptions.get(&id).map(|stored| &stored.value) else { return Ok(None) };
         let now = self.clock.now();
@@ -36,7 +51,7 @@ impl Pipeline {
         let wanted = Wanted { view, subscription, event: OfEvent::from(&event) };
         let deliveries = PinnedPlans::new(self.planner.clone()).deliveries(vec![wanted], now).await?;
         let Some(delivery) = deliveries.into_iter().next() else { return Ok(None) };
-        self.ledger.events.append_for(event, delivery, audit).await.map(Some)
+        self.events.append_for(event, delivery, audit).await.map(Some)
     }
 }
 

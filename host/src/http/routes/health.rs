@@ -35,7 +35,7 @@ pub(super) async fn ready(State(app): State<SharedState>) -> Result<&'static str
     if app.stopping.is_cancelled() {
         return Err(not_ready("the host is stopping"));
     }
-    match app.pipeline.why_not_ready().await {
+    match app.readiness.why_not_ready().await {
         None => Ok("ready\n"),
         Some(why) => Err(not_ready(&why)),
     }

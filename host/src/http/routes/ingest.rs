@@ -110,17 +110,17 @@ pub(super) async fn event(
     request: Request,
 ) -> Result<Response, Problem> {
     let (tenant, source) = named.map_err(|why| {
-        app.pipeline.counted(None, "unknown_source");
+        app.acceptor.counted(None, "unknown_source");
         Problem::new(Code::UnknownSource, why)
     })?;
     let presented = Presented::of(request.headers());
     let coding = coding::of_event(request.headers()).inspect_err(|problem| {
         // The path names no valid source, so the refusal is counted without one.
-        app.pipeline.counted(None, problem.code().as_str());
+        app.acceptor.counted(None, problem.code().as_str());
     })?;
-    let head = app.pipeline.prove_head(&tenant, &source, request.headers());
+    let head = app.prover.prove_head(&tenant, &source, request.headers());
     let head = head.map_err(|why| {
-        let refused = app.pipeline.refuse_unproven(&tenant, &source, why);
+        let refused = app.acceptor.refuse_unproven(&tenant, &source, why);
         Problem::refused(&refused, presented)
     })?;
     let bytes_max = app.settings.now().ingest.body_bytes_max;
@@ -128,7 +128,7 @@ pub(super) async fn event(
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     check_media_type(media_type).map_err(|refusal| {
         // The same answer for a source that does not exist.
-        app.pipeline.counted(known.then_some((&tenant, &source)), refusal.code());
+        app.acceptor.counted(known.then_some((&tenant, &source)), refusal.code());
         Problem::refused(&refusal.into(), presented)
     })?;
     let read = if known {
@@ -142,7 +142,7 @@ pub(super) async fn event(
     let (headers, body, _budget) = match read {
         Ok(read) => read,
         Err(problem) => {
-            app.pipeline.counted(known.then_some((&tenant, &source)), problem.code().as_str());
+            app.acceptor.counted(known.then_some((&tenant, &source)), problem.code().as_str());
             return Err(problem);
         }
     };
@@ -150,7 +150,7 @@ pub(super) async fn event(
         Coding::Gzip if known => Some(app.events.take(Some(&tenant), decoded_bytes_max(body.len(), bytes_max))?),
         Coding::Gzip | Coding::Identity => None,
     };
-    let taken = app.pipeline.ingest(Inbound { tenant, source, head, headers, body, coding }).await;
+    let taken = app.acceptor.ingest(Inbound { tenant, source, head, headers, body, coding }).await;
     let receipt = taken.map_err(|refused| Problem::refused(&refused, presented))?;
     let accepted = Accepted { event: receipt.event, duplicate: receipt.duplicate };
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())

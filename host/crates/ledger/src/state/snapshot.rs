@@ -70,6 +70,11 @@ impl Snapshot {
         self.tenants.get(tenant)
     }
 
+    /// A subscription of a tenant.
+    pub fn subscription(&self, tenant: &TenantId, id: SubscriptionId) -> Option<&Arc<Versioned<Subscription>>> {
+        self.tenant(tenant)?.subscriptions.get(&id)
+    }
+
     pub(crate) fn load(conn: &Connection, revision: u64) -> Result<Self, Error> {
         let mut snapshot = Snapshot { revision, ..Snapshot::default() };
         // Tenants first, because the other documents belong to them. Each query follows the primary key, which avoids

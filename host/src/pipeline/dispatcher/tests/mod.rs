@@ -15,7 +15,7 @@ use setgate_domain::id::{Digest, SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::FilterRun;
 
-use super::{Dispatcher, Handle, Next, Pipeline, Tasks};
+use super::{Next, Tasks};
 use crate::config;
 use receivers::Trouble;
 use world::World;
@@ -165,11 +165,11 @@ async fn a_delivery_paused_while_its_filters_ran_is_due_with_what_they_did_unset
     world.pause(0, true).await;
     let passed = FilterRun::not_called("f".parse().unwrap(), Digest([1; 32]));
     for unsettled in [vec![], vec![passed]] {
-        let pipeline = world.pipeline();
-        let Ok(Next::Send(mut filtered)) = pipeline.filter(due.clone()).await else { panic!("it is due") };
+        let attempter = &world.stages().dispatcher.attempter;
+        let Ok(Next::Send(mut filtered)) = attempter.filter.run(due.clone()).await else { panic!("it is due") };
         let is_settled = unsettled.is_empty();
         filtered.passed = unsettled;
-        let Ok(Next::Requeue(again)) = pipeline.send(*filtered).await else { panic!("it stays due") };
+        let Ok(Next::Requeue(again)) = attempter.send(*filtered).await else { panic!("it stays due") };
         assert_eq!((again.seq, again.attempts, again.filtered), (due.seq, 0, is_settled));
     }
 }

@@ -23,7 +23,7 @@ use setgate_sandbox::Sandbox;
 
 use super::receivers::Receiver;
 use super::*;
-use crate::pipeline::{Parts, fanout};
+use crate::pipeline::{Components, Stages, compose};
 use crate::traces::Traces;
 
 /// The indexes of the subscriptions.
@@ -49,7 +49,7 @@ pub(super) struct World {
     master: Arc<MasterKey>,
     sandbox: Sandbox,
     pub(super) ledger: Ledger,
-    dispatcher: Option<(Dispatcher, Handle)>,
+    stages: Option<Stages>,
     pub(super) tenant: TenantId,
     pub(super) subscriptions: Vec<SubscriptionId>,
     pub(super) receivers: Vec<Receiver>,
@@ -72,7 +72,7 @@ impl World {
         let sandbox = Sandbox::new(options).unwrap();
         let ledger = open(&folder, &clock);
         let mut world = Self {
-            dispatcher: None,
+            stages: None,
             tenant: "acme".parse().unwrap(),
             subscriptions: Vec::new(),
             receivers: Vec::new(),
@@ -157,25 +157,23 @@ impl World {
         };
         let egress = Egress::new(options, self.clock.clone(), vec![]).unwrap();
         let signer = Arc::new(Signer::new(self.master.clone()));
-        let (ledger, sandbox) = (self.ledger.clone(), self.sandbox.clone());
-        let parts = Parts::new(
-            ledger,
-            sandbox,
+        let mut stages = compose(Components {
+            ledger: self.ledger.clone(),
+            sandbox: self.sandbox.clone(),
             signer,
-            self.master.clone(),
+            master: self.master.clone(),
             egress,
-            self.clock.clone(),
+            clock: self.clock.clone(),
             settings,
-            Traces::default(),
-        );
-        let (mut dispatcher, tell) = Dispatcher::new(Pipeline::new(parts));
-        dispatcher.find_what_is_due().await.unwrap();
-        self.dispatcher = Some((dispatcher, tell));
+            traces: Traces::default(),
+        });
+        stages.dispatcher.find_what_is_due().await.unwrap();
+        self.stages = Some(stages);
     }
 
     pub(super) async fn restart(&mut self) {
         self.restarts.push(self.clock.now());
-        self.dispatcher = None;
+        self.stages = None;
         self.ledger.shutdown().await;
         self.ledger = open(&self.folder, &self.clock);
         self.start().await;
@@ -183,12 +181,12 @@ impl World {
 
     /// Completes all work that is due at this instant.
     pub(super) async fn settle(&mut self) {
-        let (dispatcher, tell) = self.dispatcher.as_mut().expect("it runs");
+        let Stages { fanout, dispatcher, .. } = self.stages.as_mut().expect("it runs");
         loop {
-            while fanout::one_batch(&dispatcher.pipeline, tell).await.unwrap() > 0 {}
+            while fanout.one_batch().await.unwrap() > 0 {}
             dispatcher.take_made();
             dispatcher.open_lanes();
-            while let Ok(deliveries) = dispatcher.told.try_recv() {
+            while let Ok(deliveries) = dispatcher.new_due.try_recv() {
                 dispatcher.take_in(deliveries);
             }
             dispatcher.query(&mut self.tasks);
@@ -205,9 +203,8 @@ impl World {
     pub(super) async fn until(&mut self, end: Timestamp) {
         loop {
             self.settle().await;
-            let (dispatcher, _) = self.dispatcher.as_ref().expect("it runs");
             // A due delivery that cannot start yet waits for a time that the lanes report.
-            let next = dispatcher.lanes.next_due().filter(|at| *at < end);
+            let next = self.stages().dispatcher.lanes.next_due().filter(|at| *at < end);
             match next {
                 Some(at) => self.clock.set(at.max(self.clock.now().plus_millis(1))),
                 None => break,
@@ -243,8 +240,7 @@ impl World {
             };
             // Most events are appended with their deliveries, and some without, for loop A.
             if !self.accepted.len().is_multiple_of(3) {
-                let (dispatcher, _) = self.dispatcher.as_ref().expect("it runs");
-                dispatcher.pipeline.append(event, now).await.unwrap();
+                self.stages().acceptor.appender.append(event, now).await.unwrap();
             } else {
                 self.ledger.events.append(event).await.unwrap();
             }
@@ -252,15 +248,13 @@ impl World {
         }
     }
 
-    pub(super) fn pipeline(&self) -> &Pipeline {
-        let (dispatcher, _) = self.dispatcher.as_ref().expect("it runs");
-        &dispatcher.pipeline
+    pub(super) fn stages(&self) -> &Stages {
+        self.stages.as_ref().expect("it runs")
     }
 
     /// Fans out the accepted events, and returns the first delivery of a subscription.
     pub(super) async fn first_due(&self, number: usize) -> DueDelivery {
-        let (dispatcher, tell) = self.dispatcher.as_ref().expect("it runs");
-        while fanout::one_batch(&dispatcher.pipeline, tell).await.unwrap() > 0 {}
+        while self.stages().fanout.one_batch().await.unwrap() > 0 {}
         let due = self
             .ledger
             .deliveries

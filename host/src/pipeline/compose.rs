@@ -1,0 +1,224 @@
+//! Builds the stages. The only place that knows which handles each of them gets.
+
+use std::sync::Arc;
+
+use setgate_base::clock::Clock;
+use setgate_base::crypto::MasterKey;
+use setgate_dialects::Signer;
+use setgate_egress::Egress;
+use setgate_ledger::Ledger;
+use setgate_sandbox::Sandbox;
+
+use super::accept::Acceptor;
+use super::append::Appender;
+use super::apply::Applier;
+use super::attempt::Attempter;
+use super::backtest::Backtester;
+use super::canary::Canaries;
+use super::chain::ChainRunner;
+use super::data_plane::DataPlane;
+use super::deliver::Sender;
+use super::dispatcher::Dispatcher;
+use super::due_queue::DueQueue;
+use super::endpoint_verification::EndpointVerifier;
+use super::endpoints::EndpointCache;
+use super::fanout::Fanout;
+use super::filter::FilterStage;
+use super::matching::Matcher;
+use super::operational_event::OperationalEvents;
+use super::plan::{PinnedPlans, Planner};
+use super::prove::Prover;
+use super::quotas::Quotas;
+use super::readiness::Readiness;
+use super::replay::Replayer;
+use super::requeue::Requeuer;
+use super::resume_held::ResumeHeld;
+use super::reuse::IdleInstances;
+use super::rollout_report::{RolloutReports, Rollouts};
+use super::seal::Sealer;
+use super::settle::Settler;
+use super::shadow::Shadows;
+use super::spans::Spans;
+use super::suspension::{FaultCounters, Suspender};
+use super::tables::TableCache;
+use super::test_event::TestEvents;
+use super::withdrawal::Withdrawals;
+use crate::config::Settings;
+use crate::traces::Traces;
+
+/// The components that the stages are built from.
+pub(crate) struct Components {
+    pub(crate) ledger: Ledger,
+    pub(crate) sandbox: Sandbox,
+    /// Signs requests to receivers.
+    pub(crate) signer: Arc<Signer>,
+    /// Decrypts the secrets of sources, endpoints and bindings.
+    pub(crate) master: Arc<MasterKey>,
+    pub(crate) egress: Egress,
+    pub(crate) clock: Clock,
+    pub(crate) settings: Settings,
+    pub(crate) traces: Traces,
+}
+
+/// The stages that are used from outside.
+pub(crate) struct Stages {
+    /// For ingest.
+    pub(crate) prover: Prover,
+    /// For ingest.
+    pub(crate) acceptor: Acceptor,
+    /// For health checks.
+    pub(crate) readiness: Readiness,
+    /// For the control plane.
+    pub(crate) data_plane: DataPlane,
+    /// Notifies the dispatcher.
+    pub(crate) due: DueQueue,
+    /// Loop A.
+    pub(crate) fanout: Fanout,
+    /// Loop B.
+    pub(crate) dispatcher: Dispatcher,
+    /// Loop C.
+    pub(crate) resume_held: ResumeHeld,
+    /// Loop D.
+    pub(crate) replayer: Replayer,
+    /// Ends canaries.
+    pub(crate) canaries: Arc<Canaries>,
+}
+
+/// Builds the stages.
+pub(crate) fn compose(components: Components) -> Stages {
+    let Components { ledger, sandbox, signer, master, egress, clock, settings, traces } = components;
+    let Ledger { events, deliveries, replays, plans, registry, blobs, history, usage, upkeep, .. } = ledger;
+    let (due, new_due) = DueQueue::new();
+
+    // Shared by several stages.
+    let spans = Spans::new(traces);
+    let quotas = Quotas::new(registry.clone(), settings.clone());
+    let planner = Planner::new(registry.clone(), plans.clone(), sandbox.clone(), settings.clone());
+    let pinned = Arc::new(PinnedPlans::new(planner.clone()));
+    let matcher = Matcher::new(settings.now().ingest.appends_queued_per_tenant_max());
+    let (tables, applier) = (Arc::new(TableCache::new(blobs)), Applier::new());
+    let chain = Arc::new(ChainRunner::new(
+        sandbox.clone(),
+        master.clone(),
+        quotas.clone(),
+        tables.clone(),
+        applier.clone(),
+        spans.clone(),
+    ));
+    let reports = Arc::new(RolloutReports::default());
+    let canaries = Arc::new(Canaries::new(registry.clone(), clock.clone(), reports.clone()));
+    let fault_counters = Arc::new(FaultCounters::default());
+    let requeuer = Requeuer::new(registry.clone(), history.clone(), deliveries.clone(), planner.clone(), clock.clone());
+
+    // Ingest and loop A.
+    let prover = Prover::new(registry.clone(), master.clone(), clock.clone(), settings.clone());
+    let appender = Appender::new(
+        registry.clone(),
+        events.clone(),
+        matcher.clone(),
+        pinned.clone(),
+        spans.clone(),
+        &settings.now().ingest,
+    );
+    let acceptor = Acceptor::new(
+        prover.clone(),
+        appender,
+        usage.clone(),
+        quotas.clone(),
+        clock.clone(),
+        settings.clone(),
+        spans.clone(),
+    );
+    let fanout = Fanout {
+        registry: registry.clone(),
+        events: events.clone(),
+        upkeep: upkeep.clone(),
+        matcher: matcher.clone(),
+        pinned: pinned.clone(),
+        idle_instances: IdleInstances::new(registry.clone(), sandbox.clone(), planner.clone()),
+        clock: clock.clone(),
+        settings: settings.clone(),
+        spans: spans.clone(),
+        due: due.clone(),
+    };
+
+    // Loop B.
+    let settler = Arc::new(Settler::new(
+        registry.clone(),
+        deliveries.clone(),
+        OperationalEvents::new(registry.clone(), events.clone(), clock.clone(), spans.clone()),
+        clock.clone(),
+        settings.clone(),
+    ));
+    let filter = FilterStage {
+        registry: registry.clone(),
+        deliveries: deliveries.clone(),
+        plans: plans.clone(),
+        planner: planner.clone(),
+        chain: chain.clone(),
+        withdrawals: Withdrawals::new(registry.clone(), plans, deliveries.clone()),
+        shadows: Shadows::new(
+            (registry.clone(), clock.clone()),
+            reports.clone(),
+            chain.clone(),
+            tables,
+            applier,
+            quotas.clone(),
+        ),
+        canaries: canaries.clone(),
+        suspender: Suspender::new(registry.clone(), clock.clone(), quotas.clone(), fault_counters.clone()),
+        settler: settler.clone(),
+        requeuer: requeuer.clone(),
+        clock: clock.clone(),
+    };
+    let endpoints = EndpointCache::new(master.clone(), signer.clone());
+    let attempter = Attempter::new(
+        registry.clone(),
+        filter,
+        Sealer::new(signer.clone(), clock.clone(), spans.clone()),
+        Sender::new(egress.clone(), endpoints, clock.clone(), spans.clone()),
+        settler,
+    );
+    let dispatcher = Dispatcher::new(
+        registry.clone(),
+        deliveries,
+        usage.clone(),
+        Arc::new(attempter),
+        clock.clone(),
+        settings.clone(),
+        new_due,
+    );
+
+    // Loops C and D.
+    let resume_held = ResumeHeld::new(
+        registry.clone(),
+        history.clone(),
+        usage.clone(),
+        requeuer.clone(),
+        fault_counters,
+        due.clone(),
+    );
+    let replayer = Replayer {
+        registry: registry.clone(),
+        replays,
+        usage: usage.clone(),
+        quotas,
+        matcher: matcher.clone(),
+        pinned,
+        clock: clock.clone(),
+        due: due.clone(),
+    };
+
+    // Operations on request.
+    let data_plane = DataPlane {
+        requeuer,
+        test_events: Arc::new(TestEvents::new(registry.clone(), events.clone(), planner.clone(), clock.clone(), spans)),
+        verifier: Arc::new(EndpointVerifier::new(master, signer, egress, clock.clone())),
+        chain: chain.clone(),
+        backtester: Arc::new(Backtester::new((registry.clone(), history, events), settings, planner, matcher, chain)),
+        rollouts: Rollouts::new(registry, clock, reports),
+        due: due.clone(),
+    };
+    let readiness = Readiness::new(usage, upkeep);
+    Stages { prover, acceptor, readiness, data_plane, due, fanout, dispatcher, resume_held, replayer, canaries }
+}
