@@ -110,7 +110,7 @@ pub async fn start_with(
     });
 
     let wasm = ledger.blobs.clone();
-    let components: setgate_sandbox::Components = Arc::new(move |tenant, digest| {
+    let components: setgate_sandbox::ComponentSource = Arc::new(move |tenant, digest| {
         let (blobs, tenant) = (wasm.clone(), tenant.clone());
         async move { blobs.get(&tenant, &digest).await.ok().flatten() }.boxed()
     });

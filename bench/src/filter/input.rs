@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use setgate_dialects::normalize::{Inbound, normalize};
+use setgate_dialects::normalize::{NormalizeInput, normalize};
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId};
 use setgate_domain::json::JsonLimits;
 use setgate_domain::set::SetToken;
@@ -43,7 +43,7 @@ impl Input {
         };
         let (id, subscription) = (EventId::new(AT, 1), SubscriptionId::new(AT, 2));
         let body = Bytes::from(Template::of(bytes).event(1));
-        let inbound = Inbound { body: &body, content_type: None, delivery_id: None };
+        let inbound = NormalizeInput { body: &body, content_type: None, delivery_id: None };
         let event = normalize(&source, inbound, AT, id, JsonLimits::default()).context("an event of the bench")?;
         let set = event.set;
         let view = EventView {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use metrics_util::MetricKindMask;
 use setgate_domain::id::Digest;
-use setgate_sandbox::{BUCKETS, bare_config};
+use setgate_sandbox::{BUCKETS, engine_config};
 
 use crate::report::{Bound, Sheet, median};
 use crate::{Mode, place};
@@ -69,7 +69,7 @@ pub(crate) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
         let folder = place::folder().join("compiled");
         let wasm = built("bench-guest.wasm")?;
         // Compiled once, on all cores, and called from every measurement.
-        let bare = on_all(|| Ok(Bare::new(&bare_config(&ours::options(&folder)), &wasm)?))?;
+        let bare = on_all(|| Ok(Bare::new(&engine_config(&ours::options(&folder)), &wasm)?))?;
         let contest = |cores| Contest::new(&folder, &wasm, &bare, cores, turns, peer.as_deref());
         let one = on_one(|| contest(1)?.measure())?;
         one.note(sheet, "one core");

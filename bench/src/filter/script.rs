@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use bench_guest::acts::ACTS;
 use bytes::Bytes;
 use setgate_domain::id::Digest;
-use setgate_sandbox::bare_config;
+use setgate_sandbox::engine_config;
 
 use super::bare::{self, Bare};
 use super::cores::{on_all, on_one, repeat};
@@ -31,7 +31,7 @@ pub(super) fn measure(sheet: &mut Sheet, turns: Turns, folder: &Path, wasm: &Byt
     // Compiled on all cores and cached, so that the pinned threads only load it.
     let bare = on_all(|| {
         Ours::new(ours::options(folder), 1)?.take_in(wasm.clone())?;
-        Ok(Bare::new(&bare_config(&ours::options(folder)), wasm)?)
+        Ok(Bare::new(&engine_config(&ours::options(folder)), wasm)?)
     })?;
     on_one(|| {
         let ours = Arc::new(Ours::new(ours::options(folder), 1)?);

@@ -78,7 +78,7 @@ impl List {
 /// program's version with the host's settings.
 pub(super) fn folder(wasm: &[u8]) -> anyhow::Result<PathBuf> {
     let nowhere = tempfile::tempdir()?;
-    let none: setgate_sandbox::Components = Arc::new(|_, _| Box::pin(std::future::ready(None)));
+    let none: setgate_sandbox::ComponentSource = Arc::new(|_, _| Box::pin(std::future::ready(None)));
     let sandbox = Sandbox::new(Options::new(nowhere.path().to_owned(), [0; 32], none))?;
     let engine = sandbox.engine_id().replace(' ', "-");
     sandbox.shutdown();

@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
 use http::Method;
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
-use setgate_dialects::{Scheme, check_text, schemes, sign_as_sender};
+use setgate_dialects::{Scheme, check_pasted_text, schemes, sign_as_sender};
 use setgate_domain::id::{SourceName, TenantId};
 use setgate_domain::secret::Secret;
 use setgate_domain::text::without_mark;
@@ -79,7 +79,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (client, path) = args.target()?;
     let secret = args.secret()?;
     if let Some(secret) = &secret {
-        check_text(secret).map_err(|why| anyhow!("the secret is not valid: {why}"))?;
+        check_pasted_text(secret).map_err(|why| anyhow!("the secret is not valid: {why}"))?;
     }
     let mut refused = 0;
     for file in &args.files {

@@ -15,7 +15,7 @@ use setgate_domain::id::{Digest, FilterName, TenantId};
 use setgate_domain::rollout::{EndReason, Ended, Rollout};
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Blobs, Plans, Registry, TenantView, Usage};
-use setgate_sandbox::{Compiled, Sandbox};
+use setgate_sandbox::{CompiledFilter, Sandbox};
 
 use super::checks::{
     check_quota, check_space, check_version, expect_any, expect_version, find_tenant, quota_of, retried,
@@ -75,7 +75,7 @@ pub struct VersionView {
 /// An upload that was compiled.
 struct Upload<'a> {
     wasm: &'a Bytes,
-    compiled: &'a Compiled,
+    compiled: &'a CompiledFilter,
     activate: bool,
 }
 

@@ -145,7 +145,7 @@ impl Reproductions {
     /// The limits pinned with a delivery, or the current limits for deliveries from before limits were pinned.
     fn limits_of(&self, tenant: &TenantId, plan: &Plan) -> Result<CallLimits, Error> {
         let view = find_tenant(&self.registry, tenant)?;
-        let now = || self.sandbox.within_pool(CallLimits::from(&quota_of(&self.settings, &view)));
+        let now = || self.sandbox.clamp_to_pool(CallLimits::from(&quota_of(&self.settings, &view)));
         Ok(plan.limits.unwrap_or_else(now))
     }
 }

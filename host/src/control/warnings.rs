@@ -67,7 +67,7 @@ pub(super) fn of_events(
 ) -> Vec<Warning> {
     let is_open = registry.snapshot().tenant(tenant).is_some_and(|view| {
         let mut counted = view.sources.iter().filter(|(name, _)| sources.is_empty() || sources.contains(name));
-        counted.any(|(_, source)| form_of(source.value.form).is_open_ended)
+        counted.any(|(_, source)| form_of(source.value.form).accepts_any_event_type)
     });
     of_patterns(events, is_open)
 }
@@ -99,7 +99,7 @@ fn of_patterns(patterns: &[Pattern], is_open: bool) -> Vec<Warning> {
 /// URI and short name of each known type, from the catalogue and from Setgate itself.
 static KNOWN: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
     let own = [PING, SUBSCRIPTION_DISABLED];
-    let uris = catalogue::all().map(|entry| entry.uri.as_str()).chain(own);
+    let uris = catalogue::event_types().map(|entry| entry.uri.as_str()).chain(own);
     uris.map(|uri| (uri, catalogue::short_name(uri).unwrap_or_default().into_owned())).collect()
 });
 

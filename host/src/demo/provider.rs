@@ -21,7 +21,8 @@ pub(super) struct Sent {
 
 /// Sends one sample to the source of its product.
 pub(super) async fn send(stage: &Stage, sample: &Sample) -> anyhow::Result<Sent> {
-    let source = stage.source_of(sample.seed).with_context(|| format!("no source for the seed {}", sample.seed))?;
+    let source =
+        stage.source_of(sample.product).with_context(|| format!("no source for the seed {}", sample.product))?;
     let at = Instant::now();
     let body = sample.body.clone().into();
     let answer = emit::event(&stage.sender, &source.path, source.proof, Some(&source.secret), body).await?;
@@ -32,5 +33,5 @@ pub(super) async fn send(stage: &Stage, sample: &Sample) -> anyhow::Result<Sent>
     } else {
         (None, Some(format!("{} {text}", answer.status)))
     };
-    Ok(Sent { seed: sample.seed, name: sample.name.clone(), event, at, refusal })
+    Ok(Sent { seed: sample.product, name: sample.name.clone(), event, at, refusal })
 }

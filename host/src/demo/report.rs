@@ -288,7 +288,7 @@ impl Report {
 
 /// Number of different products among the samples.
 pub(super) fn seeds(events: &[Sample]) -> usize {
-    events.iter().map(|sample| sample.seed).collect::<BTreeSet<_>>().len()
+    events.iter().map(|sample| sample.product).collect::<BTreeSet<_>>().len()
 }
 
 fn short_name(uri: &str) -> String {

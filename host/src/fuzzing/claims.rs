@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use setgate_dialects::normalize::{Inbound, Refusal, normalize, original_body};
+use setgate_dialects::normalize::{NormalizeError, NormalizeInput, normalize, original_body};
 use setgate_domain::event::{Event, EventSeq, NewEvent};
 use setgate_domain::id::EventId;
 use setgate_domain::json::{JsonFault, JsonLimits, Object, check, reference};
@@ -88,7 +88,7 @@ pub fn ingest(bytes: &[u8]) {
     let limits = JsonLimits { depth_max: 16, bytes_max: 64 << 10 };
     let body = Bytes::copy_from_slice(body);
     let taken = |now| {
-        let request = Inbound { body: &body, content_type: None, delivery_id };
+        let request = NormalizeInput { body: &body, content_type: None, delivery_id };
         normalize(&source, request, now, EventId::new(NOW, 1), limits)
     };
     let event = match taken(NOW) {
@@ -116,7 +116,7 @@ pub fn ingest(bytes: &[u8]) {
     assert_eq!(back, sent, "the way back gives the body as it came");
 }
 
-fn refused(refusal: &Refusal) {
+fn refused(refusal: &NormalizeError) {
     short(&refusal.to_string());
     assert_eq!(crate::http::problem::Code::from(refusal).as_str(), refusal.code());
 }

@@ -1,7 +1,7 @@
 //! Fuzzing of uploads, up to the start of the compiler.
 
 use setgate_domain::tenant::Quota;
-use setgate_sandbox::{StructureLimits, UploadError, before_compile};
+use setgate_sandbox::{StructureLimits, UploadError, check_before_compile};
 use wasmparser::Validator;
 
 /// Above this size the validator is not run: it parses types recursively, and the caps protect it from deep nesting.
@@ -9,20 +9,20 @@ const VALIDATED_BYTES_MAX: usize = 16 << 10;
 
 /// One inspection of an upload; the target measures its memory use.
 pub fn look(bytes: &[u8]) -> bool {
-    before_compile(bytes, &StructureLimits::default(), &Quota::default()).is_ok()
+    check_before_compile(bytes, &StructureLimits::default(), &Quota::default()).is_ok()
 }
 
 /// Any upload is accepted or refused with a message, and each refusal names a limit that is exceeded.
 pub fn upload(bytes: &[u8]) {
     let quota = Quota::default();
-    let checked = before_compile(bytes, &StructureLimits::default(), &quota);
-    assert_eq!(checked, before_compile(bytes, &StructureLimits::default(), &quota), "the same twice");
+    let checked = check_before_compile(bytes, &StructureLimits::default(), &quota);
+    assert_eq!(checked, check_before_compile(bytes, &StructureLimits::default(), &quota), "the same twice");
     match &checked {
         Ok(()) => {
-            assert_eq!(before_compile(bytes, &unlimited(), &limitless()), Ok(()), "taken with more room");
+            assert_eq!(check_before_compile(bytes, &unlimited(), &limitless()), Ok(()), "taken with more room");
             let mut tighter = quota.clone();
             tighter.filter_bytes_max = bytes.len() as u64 - 1;
-            assert!(matches!(before_compile(bytes, &unlimited(), &tighter), Err(UploadError::TooLarge { .. })));
+            assert!(matches!(check_before_compile(bytes, &unlimited(), &tighter), Err(UploadError::TooLarge { .. })));
             // An upload that reaches the compiler does not overflow the stack of its validator.
             if bytes.len() <= VALIDATED_BYTES_MAX {
                 let _either = Validator::new().validate_all(bytes);
@@ -30,7 +30,7 @@ pub fn upload(bytes: &[u8]) {
         }
         Err(UploadError::Structure { what, found, limit_name, limit }) => {
             assert!(found > limit, "{what}: {found} is within {limit_name}, {limit}");
-            let again = before_compile(bytes, &unlimited(), &limitless());
+            let again = check_before_compile(bytes, &unlimited(), &limitless());
             if let Err(UploadError::Structure { limit_name, .. }) = again {
                 assert_eq!(limit_name, "filter_nesting_max", "the one that has a ceiling of its own");
             }

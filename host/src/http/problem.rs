@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Serialize;
-use setgate_dialects::normalize::Refusal;
+use setgate_dialects::normalize::NormalizeError;
 use setgate_domain::json::JsonFault;
 use setgate_ledger::Shortage;
 use setgate_sandbox::UploadError;
@@ -160,11 +160,11 @@ impl Problem {
     }
 }
 
-impl From<&Refusal> for Code {
-    fn from(refusal: &Refusal) -> Self {
+impl From<&NormalizeError> for Code {
+    fn from(refusal: &NormalizeError) -> Self {
         match refusal {
-            Refusal::UnsupportedMediaType { .. } => Self::UnsupportedMediaType,
-            Refusal::Json(fault) => match fault {
+            NormalizeError::UnsupportedMediaType { .. } => Self::UnsupportedMediaType,
+            NormalizeError::Json(fault) => match fault {
                 JsonFault::NotUtf8 { .. } => Self::NotUtf8,
                 JsonFault::Malformed { .. } => Self::MalformedJson,
                 JsonFault::LoneSurrogate { .. } => Self::LoneSurrogate,
@@ -173,10 +173,10 @@ impl From<&Refusal> for Code {
                 JsonFault::TooLarge { .. } => Self::TooLarge,
                 JsonFault::NotAnObject => Self::NotAnObject,
             },
-            Refusal::MissingClaim { .. } => Self::MissingClaim,
-            Refusal::BadClaim { .. } => Self::BadClaim,
-            Refusal::WrongForm { .. } => Self::WrongForm,
-            Refusal::IssuerNotAllowed { .. } => Self::IssuerNotAllowed,
+            NormalizeError::MissingClaim { .. } => Self::MissingClaim,
+            NormalizeError::BadClaim { .. } => Self::BadClaim,
+            NormalizeError::WrongForm { .. } => Self::WrongForm,
+            NormalizeError::IssuerNotAllowed { .. } => Self::IssuerNotAllowed,
         }
     }
 }
@@ -205,7 +205,7 @@ impl From<&UploadError> for Code {
             UploadError::Import { .. } => Self::FilterImport,
             UploadError::CompileLimit { .. } => Self::FilterCompileLimit,
             UploadError::Invalid { .. } => Self::FilterInvalid,
-            UploadError::Start(_) if rejected.is_hosts_fault() => Self::FilterNotCompiled,
+            UploadError::Start(_) if rejected.is_host_error() => Self::FilterNotCompiled,
             UploadError::Start(_) => Self::FilterStart,
             UploadError::Host { .. } => Self::FilterNotCompiled,
         }
@@ -253,11 +253,11 @@ mod tests {
     fn refusals_have_the_same_code_in_metrics_and_responses() {
         let text = String::new;
         let refusals = [
-            Refusal::UnsupportedMediaType { given: text(), hint: text() },
-            Refusal::Json(JsonFault::NotAnObject),
-            Refusal::MissingClaim { claim: text(), hint: "" },
-            Refusal::BadClaim { claim: text(), why: text() },
-            Refusal::IssuerNotAllowed { issuer: text(), source_name: text() },
+            NormalizeError::UnsupportedMediaType { given: text(), hint: text() },
+            NormalizeError::Json(JsonFault::NotAnObject),
+            NormalizeError::MissingClaim { claim: text(), hint: "" },
+            NormalizeError::BadClaim { claim: text(), why: text() },
+            NormalizeError::IssuerNotAllowed { issuer: text(), source_name: text() },
         ];
         for refusal in refusals {
             assert_eq!(Code::from(&refusal).as_str(), refusal.code());

@@ -128,7 +128,7 @@ impl Acceptor {
             Coding::Identity => inbound.body.clone(),
             Coding::Gzip => gunzip(&inbound.body, limits.bytes_max)?,
         };
-        let request = normalize::Inbound {
+        let request = normalize::NormalizeInput {
             body: &body,
             content_type: text("content-type"),
             delivery_id: signed_id.as_deref().or_else(|| setgate_dialects::delivery_id(&inbound.headers)),

@@ -62,7 +62,7 @@ impl Planner {
     fn limits_of(&self, view: &TenantView) -> CallLimits {
         let settings = self.settings.now();
         let quota = view.tenant.value.quota_or(&settings.quota);
-        self.sandbox.within_pool(CallLimits::from(quota))
+        self.sandbox.clamp_to_pool(CallLimits::from(quota))
     }
 
     /// The current chain as a plan. `None` if the tenant was removed.

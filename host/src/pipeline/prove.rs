@@ -7,7 +7,7 @@ use bytes::Bytes;
 use setgate_base::authenticate::{authenticate, bearer_token};
 use setgate_base::clock::Clock;
 use setgate_base::crypto::{self, MasterKey};
-use setgate_dialects::{MacError, MacRules, Verified, signature_header, verify_mac};
+use setgate_dialects::{MacError, MacOptions, Verified, signature_header, verify_mac};
 use setgate_domain::id::{Digest, KeyId, SourceName, TenantId};
 use setgate_domain::secret::source_context;
 use setgate_domain::source::{Proof, Source};
@@ -238,7 +238,7 @@ impl Prover {
         let Ok(secrets) = secrets.iter().map(open).collect::<Result<Vec<_>, _>>() else {
             return Some(Err(Unproven::SecretUnreadable));
         };
-        let rules = MacRules {
+        let rules = MacOptions {
             header: *header,
             encoding: *encoding,
             tolerance_s: source.timestamp_tolerance_s,

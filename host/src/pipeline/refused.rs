@@ -1,6 +1,6 @@
 //! Why an event was refused.
 
-use setgate_dialects::normalize::Refusal;
+use setgate_dialects::normalize::NormalizeError;
 use setgate_domain::id::{EventId, TenantId};
 
 use super::decode::CodingFault;
@@ -14,7 +14,7 @@ pub enum Refused {
     Unproven(#[from] Unproven),
     /// The body is not an event in the source's form.
     #[error(transparent)]
-    NotAnEvent(#[from] Refusal),
+    NotAnEvent(#[from] NormalizeError),
     /// The body cannot be decompressed.
     #[error(transparent)]
     Coding(#[from] CodingFault),

@@ -34,7 +34,7 @@ pub struct Product {
 
 /// An event type.
 #[derive(Debug)]
-pub struct Entry {
+pub struct EventType {
     /// The product that defines it.
     pub product: &'static Product,
     /// Category or channel in the product's documentation.
@@ -49,9 +49,9 @@ pub struct Entry {
     pub short_name: String,
 }
 
-static CATALOGUE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+static CATALOGUE: LazyLock<Vec<EventType>> = LazyLock::new(|| {
     let of_product = |product: &'static Product| {
-        product.events.iter().map(move |&(category, name, about)| Entry {
+        product.events.iter().map(move |&(category, name, about)| EventType {
             product,
             category,
             name,
@@ -63,13 +63,13 @@ static CATALOGUE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     products().flat_map(of_product).collect()
 });
 
-static BY_URI: LazyLock<HashMap<&'static str, &'static Entry>> =
-    LazyLock::new(|| all().map(|entry| (entry.uri.as_str(), entry)).collect());
+static BY_URI: LazyLock<HashMap<&'static str, &'static EventType>> =
+    LazyLock::new(|| event_types().map(|entry| (entry.uri.as_str(), entry)).collect());
 
 /// By name of the product, and [`key`] of the event's name.
-static BY_NAME: LazyLock<HashMap<(&'static str, String), &'static Entry>> = LazyLock::new(|| {
-    let mut names: HashMap<(&'static str, String), &'static Entry> =
-        all().map(|entry| ((entry.product.name, key(entry.product, entry.name)), entry)).collect();
+static BY_NAME: LazyLock<HashMap<(&'static str, String), &'static EventType>> = LazyLock::new(|| {
+    let mut names: HashMap<(&'static str, String), &'static EventType> =
+        event_types().map(|entry| ((entry.product.name, key(entry.product, entry.name)), entry)).collect();
     for product in products() {
         for (alias, name) in product.aliases {
             if let Some(entry) = names.get(&(product.name, key(product, name))).copied() {
@@ -85,22 +85,22 @@ fn products() -> impl Iterator<Item = &'static Product> {
 }
 
 /// All event types, ordered by product and category.
-pub fn all() -> impl Iterator<Item = &'static Entry> {
+pub fn event_types() -> impl Iterator<Item = &'static EventType> {
     CATALOGUE.iter()
 }
 
 /// Looks up an event type by URI.
-pub fn by_uri(uri: &str) -> Option<&'static Entry> {
+pub fn by_uri(uri: &str) -> Option<&'static EventType> {
     BY_URI.get(uri).copied()
 }
 
 /// Looks up an event type by the product's name for it, or by a synonym.
-pub fn by_name(product: &Product, name: &str) -> Option<&'static Entry> {
+pub fn by_name(product: &Product, name: &str) -> Option<&'static EventType> {
     BY_NAME.get(&(product.name, key(product, name))).copied()
 }
 
 /// Looks up an event type by any product's name for it, or by a synonym.
-pub fn by_any_name(name: &str) -> Option<&'static Entry> {
+pub fn by_any_name(name: &str) -> Option<&'static EventType> {
     products().find_map(|product| by_name(product, name))
 }
 
@@ -135,7 +135,7 @@ pub fn short_name(uri: &str) -> Option<Cow<'static, str>> {
 }
 
 /// Generates the Markdown page `docs/reference/events.md`.
-pub fn page() -> String {
+pub fn to_markdown() -> String {
     let mut page = String::from(
         "# Event types\n\n\
         Every event type that Setgate knows by name. A subscription's event pattern is matched against the short name, or\n\
@@ -145,7 +145,7 @@ pub fn page() -> String {
     for product in products() {
         let _ = write!(page, "\n## {}\n\n", product.title);
         page.push_str("| short name | meaning | URI |\n|---|---|---|\n");
-        for entry in all().filter(|entry| entry.product.name == product.name) {
+        for entry in event_types().filter(|entry| entry.product.name == product.name) {
             let _ = writeln!(page, "| `{}` | {} | `{}` |", entry.short_name, entry.about, entry.uri);
         }
     }
@@ -179,9 +179,10 @@ mod tests {
 
     #[test]
     fn every_name_and_uri_is_there_once() {
-        let count = all().count();
+        let count = event_types().count();
         assert_eq!(BY_URI.len(), count);
-        let names: std::collections::BTreeSet<_> = all().map(|e| (e.product.name, key(e.product, e.name))).collect();
+        let names: std::collections::BTreeSet<_> =
+            event_types().map(|e| (e.product.name, key(e.product, e.name))).collect();
         assert_eq!(names.len(), count);
         let aliases: Vec<_> = products().flat_map(|p| p.aliases.iter().map(move |alias| (p, alias))).collect();
         assert_eq!(BY_NAME.len(), count + aliases.len(), "no alias repeats a name, or another alias");
@@ -189,7 +190,7 @@ mod tests {
             let entry = by_name(product, alias).unwrap_or_else(|| panic!("{alias} leads nowhere"));
             assert_eq!(entry.name, *name, "{alias}");
         }
-        for entry in all() {
+        for entry in event_types() {
             assert!(setgate_domain::set::is_absolute_uri(&entry.uri));
             assert!(!entry.short_name.contains([':', ' ', '*']));
             assert_eq!(short_name(&entry.uri).as_deref(), Some(entry.short_name.as_str()));
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_page_shows_the_catalogue() {
-        let (committed, page) = (include_str!("../../../../docs/reference/events.md"), page());
+        let (committed, page) = (include_str!("../../../../docs/reference/events.md"), to_markdown());
         for (number, (there, here)) in committed.lines().zip(page.lines()).enumerate() {
             assert_eq!(there, here, "docs/reference/events.md, line {}: it differs from the catalogue", number + 1);
         }

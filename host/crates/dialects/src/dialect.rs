@@ -56,18 +56,18 @@ pub fn scheme_of_signing(scheme: SigningScheme) -> &'static Scheme {
 
 /// The sender's delivery id, which stays the same across retries.
 pub fn delivery_id(headers: &HeaderMap) -> Option<&str> {
-    let of_schemes = schemes().flat_map(|scheme| scheme.delivery_ids);
+    let of_schemes = schemes().flat_map(|scheme| scheme.delivery_id_headers);
     let names = of_schemes.chain(&["x-delivery-id", "idempotency-key"]);
     names.filter_map(|name| headers.get(*name)).find_map(|value| value.to_str().ok())
 }
 
 /// Whether a header, in lower case, is set by a signature scheme. Subscriptions cannot set such a header themselves.
 pub fn is_set_by_scheme(header: &str) -> bool {
-    let matches = |forbidden: &&str| match forbidden.strip_suffix('*') {
+    let matches = |reserved: &&str| match reserved.strip_suffix('*') {
         Some(prefix) => header.starts_with(prefix),
-        None => header == *forbidden,
+        None => header == *reserved,
     };
-    schemes().any(|scheme| scheme.forbidden.iter().any(&matches))
+    schemes().any(|scheme| scheme.reserved_headers.iter().any(&matches))
 }
 
 #[cfg(test)]
@@ -76,7 +76,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::signing::{Kind, generate};
+    use crate::signing::{KeyKind, generate};
     use crate::testing::BODY;
 
     /// All variants of an enum of the domain, from its schema.
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_subscription_cannot_set_the_header_of_any_scheme() {
         for scheme in schemes() {
-            let key = generate(scheme.signing, Kind::Symmetric).unwrap();
+            let key = generate(scheme.signing, KeyKind::Symmetric).unwrap();
             let now = setgate_domain::time::Timestamp::from_millis(0);
             let secret = match scheme.signing {
                 SigningScheme::Standard => key.secret,
@@ -134,7 +134,10 @@ mod tests {
         }
         for scheme in schemes() {
             assert!(sources.contains(&format!("`\"header\": \"{}\"`", scheme.name())), "{}", scheme.name());
-            scheme.reads.iter().for_each(|header| assert!(sources.contains(header), "{header} in sources.md"));
+            scheme
+                .signature_headers
+                .iter()
+                .for_each(|header| assert!(sources.contains(header), "{header} in sources.md"));
             assert!(deliveries.contains(&format!("| `{}` |", scheme.name())), "{} in delivery.md", scheme.name());
             assert!(deliveries.contains(scheme.header()), "{} in delivery.md", scheme.header());
         }

@@ -5,8 +5,8 @@ use setgate_domain::set::SetToken;
 use setgate_domain::source::{Form, Source};
 use setgate_domain::time::Timestamp;
 
-use crate::identities::Identity;
-use crate::normalize::{Inbound, Refusal};
+use crate::claim_mapping::ClaimMapping;
+use crate::normalize::{NormalizeError, NormalizeInput};
 use crate::samples::SampleFile;
 use crate::subject::Subject;
 
@@ -27,7 +27,7 @@ pub struct BodyForm {
     /// The bodies of this form, for errors about bodies of another form.
     pub(crate) expected: &'static str,
     /// Whether its sources send event types that others define, so that any event type may occur.
-    pub is_open_ended: bool,
+    pub accepts_any_event_type: bool,
     /// Whether a body has the characteristic members of this form.
     pub(crate) has_marks: fn(&Object<'_>) -> bool,
     /// Describes an event of this form in errors about bodies of another form.
@@ -37,20 +37,20 @@ pub struct BodyForm {
     /// Describes a body of the same product that is not an event, such as a request of its API.
     pub(crate) not_an_event: fn(&Object<'_>) -> Option<&'static str>,
     /// Its rows in the documentation.
-    pub(crate) identity: Identity,
+    pub(crate) claim_mapping: ClaimMapping,
     /// Sample events of the products that send this form.
     pub(crate) samples: &'static [SampleFile],
     /// Makes the SET and finds its subject.
-    pub(crate) normalize: fn(&Request<'_>) -> Result<Made, Refusal>,
+    pub(crate) normalize: fn(&Request<'_>) -> Result<Made, NormalizeError>,
 }
 
 /// A request from an authenticated source, with everything that its SET depends on.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) source: &'a Source,
-    /// The body as text: see [`Inbound::body`] for the bytes.
+    /// The body as text: see [`NormalizeInput::body`] for the bytes.
     pub(crate) text: &'a [u8],
-    pub(crate) inbound: Inbound<'a>,
+    pub(crate) input: NormalizeInput<'a>,
     /// SHA-256 of the body.
     pub(crate) digest: &'a [u8; 32],
     pub(crate) now: Timestamp,

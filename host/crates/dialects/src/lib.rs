@@ -8,10 +8,10 @@
 //! Nothing here does I/O: bodies, headers, keys and the time are arguments.
 
 pub mod catalogue;
+pub mod claim_mapping;
 mod dialect;
 mod form;
 mod hub;
-pub mod identities;
 mod logto;
 pub mod normalize;
 mod platform;
@@ -32,12 +32,12 @@ pub use dialect::{
 };
 pub use form::BodyForm;
 pub use proof::{
-    MacError, MacRules, SOURCE_KEY_BYTES_MIN, Verified, check_source_secret, check_text, sign_as_sender,
+    MacError, MacOptions, SOURCE_KEY_BYTES_MIN, Verified, check_pasted_text, check_source_secret, sign_as_sender,
     signature_header, verify_mac,
 };
 pub use scheme::{Headers, Scheme};
 pub use signing::{
-    Error, HMAC_KEY_BYTES_MAX, HMAC_KEY_BYTES_MIN, KEYS_ACTIVE_MAX, Kind, NewKey, Signed, Signer, TEXT_BYTES_MAX,
-    TEXT_BYTES_MIN, active_keys, generate, public_of, staged_key,
+    Error, HMAC_KEY_BYTES_MAX, HMAC_KEY_BYTES_MIN, KEYS_ACTIVE_MAX, KeyKind, NewKey, SignedHeaders, Signer,
+    TEXT_BYTES_MAX, TEXT_BYTES_MIN, active_keys, generate, public_key_of, staged_key,
 };
 pub use subject::SUBJECT_CHARS_MAX;

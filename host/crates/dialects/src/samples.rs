@@ -14,7 +14,7 @@ use crate::form::BodyForm;
 #[derive(Debug)]
 pub(crate) struct SampleFile {
     /// The product: also the name of its source in the demo.
-    pub(crate) seed: &'static str,
+    pub(crate) product: &'static str,
     /// One JSON object of sample names and bodies.
     pub(crate) json: &'static str,
 }
@@ -23,7 +23,7 @@ pub(crate) struct SampleFile {
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// The product: `wso2`, `asgardeo`, `logto`, `platform` or `set`. The demo's sources have the same names.
-    pub seed: &'static str,
+    pub product: &'static str,
     /// The form of the product's event bodies.
     pub form: &'static BodyForm,
     /// Describes the sample; unique within its product.
@@ -35,10 +35,10 @@ pub struct Sample {
 /// All samples by product, ordered by time within each.
 pub fn samples() -> Vec<Sample> {
     let mut samples = Vec::new();
-    for (form, SampleFile { seed, json }) in files() {
+    for (form, SampleFile { product: seed, json }) in files() {
         let file = Object::parse(json).expect("the files are part of the program, and a test reads them all");
         for (name, body) in file.iter() {
-            samples.push(Sample { seed, form, name: name.to_owned(), body: compact(body) });
+            samples.push(Sample { product: seed, form, name: name.to_owned(), body: compact(body) });
         }
     }
     samples
@@ -76,10 +76,10 @@ mod tests {
     #[test]
     fn every_seed_has_its_samples_under_names_of_their_own() {
         let all = samples();
-        let names: BTreeSet<_> = all.iter().map(|sample| (sample.seed, sample.name.as_str())).collect();
+        let names: BTreeSet<_> = all.iter().map(|sample| (sample.product, sample.name.as_str())).collect();
         assert_eq!(names.len(), all.len());
-        for (_, SampleFile { seed, .. }) in files() {
-            assert!(all.iter().filter(|sample| sample.seed == *seed).count() >= 8, "{seed}");
+        for (_, SampleFile { product: seed, .. }) in files() {
+            assert!(all.iter().filter(|sample| sample.product == *seed).count() >= 8, "{seed}");
         }
     }
 

@@ -24,13 +24,13 @@ pub struct Scheme {
     /// The scheme as the signature of deliveries, in OpenAPI.
     pub about_signing: &'static str,
     /// The headers of requests that carry the sender's delivery id.
-    pub(crate) delivery_ids: &'static [&'static str],
+    pub(crate) delivery_id_headers: &'static [&'static str],
     /// The headers that may carry the signature of a request, in lower case. The first one is the header of deliveries.
-    pub reads: &'static [&'static str],
+    pub signature_headers: &'static [&'static str],
     /// The headers that subscriptions cannot set, because the scheme sets them. `*` at the end matches any rest.
-    pub forbidden: &'static [&'static str],
+    pub reserved_headers: &'static [&'static str],
     /// Whether the header carries several signatures, so that two keys can sign at the same time.
-    pub carries_several: bool,
+    pub supports_multiple_signatures: bool,
     /// The notation of the secrets.
     pub(crate) notation: Notation,
     /// Verifies the signature of a request to a source.
@@ -82,7 +82,7 @@ impl Scheme {
 
     /// The header of the signature.
     pub fn header(&self) -> &'static str {
-        self.reads[0]
+        self.signature_headers[0]
     }
 
     /// How the secrets of a source are encoded by default.

@@ -8,7 +8,7 @@ use setgate_domain::source::MacHeader;
 use setgate_domain::time::Timestamp;
 
 use crate::dialect::Dialect;
-use crate::proof::{MacError, MacRules, verify_mac};
+use crate::proof::{MacError, MacOptions, verify_mac};
 use crate::scheme::Message;
 use crate::signing::{Key, headers as delivery_headers};
 
@@ -29,8 +29,8 @@ pub(crate) fn secrets(texts: &[&str]) -> Vec<Secret> {
 }
 
 /// The rules of a source that was stored before these options existed.
-pub(crate) fn rules(header: MacHeader) -> MacRules {
-    MacRules { header, encoding: None, tolerance_s: 300, allow_sha1: false }
+pub(crate) fn rules(header: MacHeader) -> MacOptions {
+    MacOptions { header, encoding: None, tolerance_s: 300, allow_sha1: false }
 }
 
 /// Verifies a request with [`GITHUB_BODY`].

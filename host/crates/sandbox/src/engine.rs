@@ -70,12 +70,12 @@ pub(super) fn compile_only() -> wasmtime::Result<Engine> {
 }
 
 pub(super) fn pooled(options: &Options) -> wasmtime::Result<Engine> {
-    Engine::new(&bare_config(options))
+    Engine::new(&engine_config(options))
 }
 
 /// The configuration of the sandbox's engine without the sandbox: the only limits in force are the pool's sizes. For
 /// benchmarks of the sandbox's overhead. To run untrusted filters, use a [`Sandbox`](super::Sandbox).
-pub fn bare_config(options: &Options) -> Config {
+pub fn engine_config(options: &Options) -> Config {
     let slots = options.instances_max;
     // A slot has room for everything that the structure limits allow, so that an upload is refused by those limits and
     // never by the pool. The number of warm memory and table slots is bounded by the number of concurrent calls,
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_pool_does_not_decide_the_machine_code() {
-        let components: super::super::Components = std::sync::Arc::new(|_, _| Box::pin(std::future::ready(None)));
+        let components: super::super::ComponentSource = std::sync::Arc::new(|_, _| Box::pin(std::future::ready(None)));
         let options = |memory_bytes_max| Options {
             memory_bytes_max,
             instances_max: 1,

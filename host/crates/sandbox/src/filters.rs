@@ -19,7 +19,7 @@ use super::metrics::{GaugeGuard, LOADS};
 use super::placement::ShortCallHistory;
 use super::state::State;
 use super::wit_v0_1::FilterPre;
-use super::{Components, Error, Options, UploadError, engine, fault, linker, validate};
+use super::{ComponentSource, Error, Options, UploadError, engine, fault, linker, validate};
 
 /// Maximum concurrent reads from disk. Each holds several copies of its machine code while it is authenticated and
 /// mapped.
@@ -30,7 +30,7 @@ const LOADS_PER_TENANT_MAX: usize = 2;
 /// The in-memory cache of loaded filters, with the disk cache and the compiler behind it.
 pub(super) struct Filters {
     engine: Engine,
-    components: Components,
+    components: ComponentSource,
     compiler: Compiler,
     /// Concurrent compiles, scheduled fairly between tenants.
     pub(super) compiles: FairSemaphore,
@@ -71,7 +71,7 @@ impl Filters {
             .map_err(|source| Error::CacheDir { path: dir, source })?;
         Ok(Self {
             engine,
-            components: options.components.clone(),
+            components: options.component_source.clone(),
             compiler: Compiler::new(options),
             compiles: FairSemaphore::new(FairLimits {
                 permits: options.compiles_max.max(1),

@@ -80,10 +80,10 @@ use setgate_domain::verdict::{Fault, FilterRun, Verdict};
 use tokio::runtime::{Handle, Runtime};
 
 pub use compile::{COMPILER_ARGUMENT, compiler_main};
-pub use engine::bare_config;
+pub use engine::engine_config;
 pub use idle_pool::{BindingKey, UsedInstance};
 pub use metrics::{BUCKETS, METRICS};
-pub use options::{Components, Error, IdlePoolLimits, Options, TABLE_ELEMENTS_MAX};
+pub use options::{ComponentSource, Error, IdlePoolLimits, Options, TABLE_ELEMENTS_MAX};
 pub use settings::Settings;
 pub use upload_error::UploadError;
 pub use upload_limits::StructureLimits;
@@ -103,7 +103,7 @@ const GUEST_NICENESS: i32 = 5;
 
 /// An uploaded filter that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compiled {
+pub struct CompiledFilter {
     /// SHA-256 of the wasm.
     pub digest: Digest,
     /// The host interfaces that it imports. Each binding has to grant them.
@@ -251,7 +251,7 @@ impl Sandbox {
             .enable_time()
             .build()
             .map_err(Error::Threads)?;
-        let turns = Scheduler::new(options.turns_max, options.guest_threads);
+        let turns = Scheduler::new(options.concurrent_slices_max, options.guest_threads);
         runtime.spawn(turns.clone().lend_overdue());
         let slots = usize::try_from(options.instances_max).unwrap_or(usize::MAX);
         let instances_per_tenant_max = usize::try_from(options.instances_per_tenant_max).unwrap_or(usize::MAX);
@@ -298,7 +298,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// See [`UploadError`]; its messages are written for the filter's author.
-    pub async fn compile(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, UploadError> {
+    pub async fn compile(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<CompiledFilter, UploadError> {
         let result = self.0.accept_upload(tenant, wasm, quota).await;
         ::metrics::counter!(UPLOADS, "result" => result.as_ref().map_or_else(UploadError::kind, |_| "taken"))
             .increment(1);
@@ -325,7 +325,7 @@ impl Sandbox {
     }
 
     /// Caps `limits` at the sizes of a pool slot, which may be smaller than a tenant's quota.
-    pub fn within_pool(&self, limits: CallLimits) -> CallLimits {
+    pub fn clamp_to_pool(&self, limits: CallLimits) -> CallLimits {
         CallLimits {
             memory_bytes_max: limits.memory_bytes_max.min(self.0.host.engine.memory_bytes_max),
             table_elements_max: limits.table_elements_max.min(self.0.host.engine.table_elements_max),
@@ -357,7 +357,12 @@ impl Sandbox {
 }
 
 impl Shared {
-    async fn accept_upload(&self, tenant: &TenantId, wasm: Bytes, quota: &Quota) -> Result<Compiled, UploadError> {
+    async fn accept_upload(
+        &self,
+        tenant: &TenantId,
+        wasm: Bytes,
+        quota: &Quota,
+    ) -> Result<CompiledFilter, UploadError> {
         validate::bytes(&wasm, quota.filter_bytes_max)?;
         let began = Instant::now();
         self.check_structure(wasm.clone(), quota).await?;
@@ -369,7 +374,7 @@ impl Shared {
         };
         let compile_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.start(tenant, &loaded, quota).await?;
-        Ok(Compiled { digest, needs: loaded.needs.clone(), size_bytes, compile_ms })
+        Ok(CompiledFilter { digest, needs: loaded.needs.clone(), size_bytes, compile_ms })
     }
 
     /// Runs on a blocking thread, because it reads every byte of the upload.
@@ -396,7 +401,7 @@ impl Shared {
         let starting = Box::pin(async move {
             let slice = host.engine.fuel_slice;
             let starting = pin!(call::start(&host, &loaded.pre, &quota));
-            let (started, _) = turns.run_in_turns(&tenant, starting, || charges.charge(slice)).await;
+            let (started, _) = turns.run_in_slices(&tenant, starting, || charges.charge(slice)).await;
             drop(place);
             let (started, fuel) = started.map_err(|_| stopping())?;
             charges.settle(fuel);
@@ -431,7 +436,7 @@ impl Shared {
                 sliced.store(true, Ordering::Relaxed);
                 charges.charge(slice);
             };
-            let (ran, stats) = turns.run_in_turns(&tenant, calling, ended).await;
+            let (ran, stats) = turns.run_in_slices(&tenant, calling, ended).await;
             if let Ok(ran) = &ran {
                 charges.settle(ran.run.fuel);
             }
@@ -521,7 +526,7 @@ fn stopping() -> Fault {
 
 /// The checks of an upload before it is compiled, for fuzz targets.
 #[doc(hidden)]
-pub fn before_compile(wasm: &[u8], limits: &StructureLimits, quota: &Quota) -> Result<(), UploadError> {
+pub fn check_before_compile(wasm: &[u8], limits: &StructureLimits, quota: &Quota) -> Result<(), UploadError> {
     validate::bytes(wasm, quota.filter_bytes_max)?;
     let Quota { memory_bytes_max, table_elements_max, .. } = *quota;
     upload_limits::check(wasm, limits, upload_limits::CallMemoryLimits { memory_bytes_max, table_elements_max })

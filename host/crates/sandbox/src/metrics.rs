@@ -8,7 +8,7 @@ use setgate_base::telemetry::MetricHandleCache;
 use setgate_domain::id::{FilterName, TenantId};
 use setgate_domain::verdict::{Fault, FilterRun};
 
-use super::scheduler::TurnStats;
+use super::scheduler::SliceStats;
 
 /// All metrics of this module: name, kind and description.
 pub const METRICS: &[(&str, &str, &str)] = &[
@@ -69,7 +69,7 @@ pub(super) struct WaitTimes {
     /// For a pool slot.
     pub(super) slot: Duration,
     /// For turns on the CPU.
-    pub(super) turns: TurnStats,
+    pub(super) turns: SliceStats,
 }
 
 /// The series of recently called filters, and the gauges.

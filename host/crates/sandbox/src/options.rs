@@ -11,7 +11,7 @@ use super::limits::STACK_BYTES_MAX;
 use super::{Settings, StructureLimits};
 
 /// Loads the wasm of a filter by its digest, if neither memory nor the disk cache has its machine code.
-pub type Components = Arc<dyn Fn(&TenantId, Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
+pub type ComponentSource = Arc<dyn Fn(&TenantId, Digest) -> BoxFuture<'static, Option<Bytes>> + Send + Sync>;
 
 /// Configuration of a [`Sandbox`](super::Sandbox).
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub struct Options {
     /// Key of the MAC over compiled filters. A holder of this key can run machine code in this process.
     pub cache_key: [u8; 32],
     /// Loads stored wasm.
-    pub components: Components,
+    pub component_source: ComponentSource,
     /// Path of the program to run with [`COMPILER_ARGUMENT`](super::COMPILER_ARGUMENT), normally the host's own. If
     /// `None`, filters are compiled in this process without limits: for tests, and for authors who run their own filter
     /// on their own machine.
@@ -33,8 +33,8 @@ pub struct Options {
     pub instances_per_tenant_max: u32,
     /// Maximum calls that compute at the same time. Should be the number of cores: with more, the operating system
     /// schedules guests instead of the host.
-    pub turns_max: usize,
-    /// Threads reserved for guests. Those in excess of [`Self::turns_max`] are used while a slice is overdue.
+    pub concurrent_slices_max: usize,
+    /// Threads reserved for guests. Those in excess of [`Self::concurrent_slices_max`] are used while a slice is overdue.
     pub guest_threads: usize,
     /// Fuel of one slice, after which a call yields. About a tenth of a millisecond.
     pub fuel_slice: u64,
@@ -114,22 +114,22 @@ pub(crate) const REUSE_MEMORY_BYTES_MAX: u64 = 256 << 20;
 pub(crate) const REUSE_IDLE_MS_MAX: u64 = 60_000;
 /// Guest threads for each turn. Threads without a turn sleep. A tenant whose slices take far too long
 /// can block as many threads as there are turns, so this suffices for three such tenants and one more.
-pub(crate) const GUEST_THREADS_PER_TURN: usize = 4;
+pub(crate) const GUEST_THREADS_PER_CORE: usize = 4;
 
 impl Options {
     /// The options that follow from the settings; limits that are not settings have their constants.
-    pub fn of(settings: &Settings, cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
+    pub fn of(settings: &Settings, cache_dir: PathBuf, cache_key: [u8; 32], components: ComponentSource) -> Self {
         // Respects the CPU affinity and the cgroup quota of the process.
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
         Self {
             cache_dir,
             cache_key,
-            components,
+            component_source: components,
             compiler: None,
             instances_max: settings.instances_max,
             instances_per_tenant_max: settings.instances_per_tenant_max,
-            turns_max: cores,
-            guest_threads: GUEST_THREADS_PER_TURN * cores,
+            concurrent_slices_max: cores,
+            guest_threads: GUEST_THREADS_PER_CORE * cores,
             fuel_slice: FUEL_SLICE,
             memory_bytes_max: settings.memory_bytes_max,
             stack_bytes_max: STACK_BYTES_MAX,
@@ -148,7 +148,7 @@ impl Options {
     }
 
     /// The options with default settings.
-    pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], components: Components) -> Self {
+    pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], components: ComponentSource) -> Self {
         Self::of(&Settings::default(), cache_dir, cache_key, components)
     }
 }

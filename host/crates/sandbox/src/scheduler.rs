@@ -1,6 +1,6 @@
 //! Schedules guests on the CPU.
 //!
-//! A guest yields after each slice of fuel by returning from its poll. [`Scheduler::run_in_turns`] polls it only while
+//! A guest yields after each slice of fuel by returning from its poll. [`Scheduler::run_in_slices`] polls it only while
 //! it holds a place of a [`FairSemaphore`], so that the order is not decided by the runtime's queue, but by the CPU
 //! time in nanoseconds that each tenant has used (start-time fair queueing). There are as many turns as cores, and more
 //! threads than turns. A slice that takes much longer than usual (one instruction that fills 30 MB cannot be
@@ -25,7 +25,7 @@ const SLICE: Duration = Duration::from_micros(100);
 pub(super) struct Scheduler {
     gate: FairSemaphore,
     /// Number of turns, without lent ones.
-    turns_max: usize,
+    concurrent_slices_max: usize,
     running: Mutex<Running>,
     /// Notified when a call has to wait.
     contended: Notify,
@@ -45,7 +45,7 @@ struct Slice {
 
 /// Statistics of a call's turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct TurnStats {
+pub(super) struct SliceStats {
     pub(super) slices: u64,
     /// Total time spent waiting for turns.
     pub(super) waited: Duration,
@@ -54,12 +54,12 @@ pub(super) struct TurnStats {
 }
 
 impl Scheduler {
-    /// A scheduler for `turns_max` concurrent guests on `threads` threads.
-    pub(super) fn new(turns_max: usize, threads: usize) -> Arc<Self> {
-        let turns_max = turns_max.clamp(1, threads.max(1));
+    /// A scheduler for `concurrent_slices_max` concurrent guests on `threads` threads.
+    pub(super) fn new(concurrent_slices_max: usize, threads: usize) -> Arc<Self> {
+        let concurrent_slices_max = concurrent_slices_max.clamp(1, threads.max(1));
         let bounds = FairLimits {
-            permits: turns_max,
-            per_tenant_max: turns_max,
+            permits: concurrent_slices_max,
+            per_tenant_max: concurrent_slices_max,
             reserve_for_idle_tenants: false,
             queued_per_tenant_max: usize::MAX,
             estimated_cost: nanoseconds(SLICE),
@@ -68,7 +68,7 @@ impl Scheduler {
         let running = Running { slices: Vec::with_capacity(threads) };
         Arc::new(Self {
             gate: FairSemaphore::new(bounds),
-            turns_max,
+            concurrent_slices_max,
             running: Mutex::new(running),
             contended: Notify::new(),
         })
@@ -82,14 +82,14 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`AcquireError::Closed`] if the host is stopping. The call is not polled again.
-    pub(super) async fn run_in_turns<T>(
+    pub(super) async fn run_in_slices<T>(
         &self,
         tenant: &TenantId,
         mut call: Pin<&mut impl Future<Output = T>>,
         mut sliced: impl FnMut(),
-    ) -> (Result<T, AcquireError>, TurnStats) {
+    ) -> (Result<T, AcquireError>, SliceStats) {
         let mut turn_state = TurnState::Idle;
-        let mut stats = TurnStats::default();
+        let mut stats = SliceStats::default();
         let mut waiting_since: Option<Instant> = None;
         let ended = std::future::poll_fn(|cx| {
             let place = match std::mem::replace(&mut turn_state, TurnState::Idle) {
@@ -158,7 +158,7 @@ impl Scheduler {
                 tokio::time::sleep(OVERDUE).await;
                 let mut running = self.lock();
                 let overdue = running.find_overdue(Instant::now());
-                self.gate.set_permits(self.turns_max + overdue);
+                self.gate.set_permits(self.concurrent_slices_max + overdue);
             }
         }
     }
@@ -206,7 +206,7 @@ impl Drop for SliceGuard<'_> {
         let mut running = self.turns.lock();
         if running.end(self.slot) {
             // The lent turn has to be returned: the next place that is released is not given to another call.
-            self.turns.gate.set_permits(self.turns.turns_max + running.overdue());
+            self.turns.gate.set_permits(self.turns.concurrent_slices_max + running.overdue());
         }
     }
 }
@@ -290,7 +290,7 @@ mod tests {
             .map(|tenant| {
                 let name = tenant.as_str().chars().next().unwrap();
                 let (turns, log) = (&turns, &log);
-                Box::pin(async move { turns.run_in_turns(tenant, pin!(call(name, 100, log)), || {}).await })
+                Box::pin(async move { turns.run_in_slices(tenant, pin!(call(name, 100, log)), || {}).await })
             })
             .collect::<Vec<_>>();
         for _ in 0..10 {
@@ -300,7 +300,7 @@ mod tests {
         }
         let before = log.lock().unwrap().len();
         let mut calling = pin!(call('c', 1, &log));
-        let mut short = pin!(turns.run_in_turns(&c, calling.as_mut(), || {}));
+        let mut short = pin!(turns.run_in_slices(&c, calling.as_mut(), || {}));
         let mut rounds = 0;
         while futures_util::poll!(short.as_mut()).is_pending() {
             rounds += 1;
@@ -323,10 +323,10 @@ mod tests {
         let log = Mutex::new(String::new());
         let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
         let mut endless = pin!(call('a', 100, &log));
-        let mut left = Box::pin(turns.run_in_turns(&a, endless.as_mut(), || {}));
+        let mut left = Box::pin(turns.run_in_slices(&a, endless.as_mut(), || {}));
         assert!(futures_util::poll!(left.as_mut()).is_pending(), "it has the next turn as well");
         let mut calling = pin!(call('b', 1, &log));
-        let mut waits = pin!(turns.run_in_turns(&b, calling.as_mut(), || {}));
+        let mut waits = pin!(turns.run_in_slices(&b, calling.as_mut(), || {}));
         assert!(futures_util::poll!(waits.as_mut()).is_pending());
         drop(left);
         let (ended, stats) = waits.await;
@@ -341,7 +341,7 @@ mod tests {
         let Ok(AcquireOutcome::Granted(_held)) = turns.gate.request(&a, false) else { panic!("a free turn") };
         let slot = turns.lock().begin(Instant::now());
         let lending = tokio::spawn(turns.clone().lend_overdue());
-        let (ended, _) = turns.run_in_turns(&b, pin!(std::future::ready(())), || {}).await;
+        let (ended, _) = turns.run_in_slices(&b, pin!(std::future::ready(())), || {}).await;
         assert!(ended.is_ok());
         drop(SliceGuard { turns: &turns, slot });
         assert!(matches!(turns.gate.request(&b, false), Ok(AcquireOutcome::Queued(_))), "what was lent is owed back");

@@ -125,7 +125,7 @@ impl UploadError {
     }
 
     /// Whether the host is at fault, so that the same upload may succeed later.
-    pub fn is_hosts_fault(&self) -> bool {
+    pub fn is_host_error(&self) -> bool {
         match self {
             Self::Host { .. } => true,
             Self::Start(fault) => matches!(fault, Fault::Unavailable { .. }),

@@ -10,7 +10,7 @@ use setgate_base::crypto;
 use setgate_domain::id::Digest;
 use setgate_domain::limits::CallLimits;
 use setgate_domain::tenant::Quota;
-use setgate_sandbox::{Compiled, Components, Options, Sandbox, UploadError};
+use setgate_sandbox::{CompiledFilter, ComponentSource, Options, Sandbox, UploadError};
 
 use super::cache::{self, OwnCache};
 use super::outcome;
@@ -47,7 +47,7 @@ impl Bench {
                 (dir.clone(), crypto::random_bytes(), Some(dir))
             }
         };
-        let components: Components = Arc::new(move |_, digest| {
+        let components: ComponentSource = Arc::new(move |_, digest| {
             let found = wasm.get(&digest).cloned();
             Box::pin(async { found })
         });
@@ -64,7 +64,7 @@ impl Bench {
 
     /// Validates and compiles the filter as a host would. The inner error is the reason for which a host would reject
     /// it.
-    pub(super) async fn take_in(&self, file: &Path) -> anyhow::Result<Result<Compiled, UploadError>> {
+    pub(super) async fn take_in(&self, file: &Path) -> anyhow::Result<Result<CompiledFilter, UploadError>> {
         let wasm = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         Ok(self.sandbox.compile(&"local".parse()?, wasm.into(), &self.quota).await)
     }

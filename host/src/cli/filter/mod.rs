@@ -17,7 +17,7 @@ use bytes::Bytes;
 use clap::builder::PossibleValue;
 use clap::{Parser, ValueEnum};
 use setgate_base::clock::Clock;
-use setgate_dialects::normalize::{Inbound, normalize};
+use setgate_dialects::normalize::{NormalizeInput, normalize};
 use setgate_dialects::{BodyForm, forms};
 use setgate_domain::event::NewEvent;
 use setgate_domain::filter::Grant;
@@ -28,7 +28,7 @@ use setgate_domain::source::{Form, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT}
 use setgate_domain::table::{self, Delimiter};
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
-use setgate_sandbox::{Call, CallResult, Compiled, EventView, MemoryTables};
+use setgate_sandbox::{Call, CallResult, CompiledFilter, EventView, MemoryTables};
 
 use crate::cli::out::say;
 
@@ -155,10 +155,16 @@ struct Desk {
 
 impl Desk {
     /// Ingests an event as a host does and calls the filter with it. `number` makes the event's id unique.
-    async fn try_out(&self, bench: &Bench, compiled: &Compiled, file: &Path, number: u128) -> anyhow::Result<Outcome> {
+    async fn try_out(
+        &self,
+        bench: &Bench,
+        compiled: &CompiledFilter,
+        file: &Path,
+        number: u128,
+    ) -> anyhow::Result<Outcome> {
         let body = Bytes::from(std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?);
         let taken_at = self.accepted_at.unwrap_or_else(|| Clock::system().now());
-        let inbound = Inbound { body: &body, content_type: None, delivery_id: None };
+        let inbound = NormalizeInput { body: &body, content_type: None, delivery_id: None };
         let id = |at| EventId::new(at, number);
         let normalized = normalize(&self.source, inbound, taken_at, id(taken_at), JsonLimits::default());
         let mut event = match normalized {

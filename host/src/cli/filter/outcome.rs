@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use setgate_dialects::normalize::Refusal;
+use setgate_dialects::normalize::NormalizeError;
 use setgate_domain::chain;
 use setgate_domain::event::NewEvent;
 use setgate_domain::redact::Redactor;
@@ -12,7 +12,7 @@ use setgate_domain::set::Applied;
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, FilterRun, Verdict};
-use setgate_sandbox::{Compiled, UploadError};
+use setgate_sandbox::{CompiledFilter, UploadError};
 
 use super::show::{difference, say_cost, say_effect};
 use crate::cli::out::{self, CONTINUED, say};
@@ -20,7 +20,7 @@ use crate::cli::out::{self, CONTINUED, say};
 /// The outcome for one event.
 pub(super) enum Outcome {
     /// A host would refuse the event.
-    Refused(Refusal),
+    Refused(NormalizeError),
     /// The filter was called.
     Called(Box<Called>),
 }
@@ -66,7 +66,7 @@ impl Outcome {
     }
 
     /// Prints the outcome as text.
-    pub(super) fn say(&self, compiled: &Compiled, quota: &Quota) -> anyhow::Result<()> {
+    pub(super) fn say(&self, compiled: &CompiledFilter, quota: &Quota) -> anyhow::Result<()> {
         let Called { event, run, applied } = match self {
             Self::Refused(why) => {
                 say!("refused   {}: a host would not accept this event", why.code());

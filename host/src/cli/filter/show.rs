@@ -4,12 +4,12 @@ use serde_json::Value;
 use setgate_domain::set::{Applied, SetToken};
 use setgate_domain::tenant::Quota;
 use setgate_domain::verdict::{Fault, FilterRun};
-use setgate_sandbox::Compiled;
+use setgate_sandbox::CompiledFilter;
 
 use crate::cli::out::say;
 
 /// Prints the cost of a call.
-pub(super) fn say_cost(run: &FilterRun, compiled: &Compiled, quota: &Quota, subject: Option<&str>) {
+pub(super) fn say_cost(run: &FilterRun, compiled: &CompiledFilter, quota: &Quota, subject: Option<&str>) {
     say!("subject   {}", subject.unwrap_or("none"));
     say!("fuel      {} of {}", grouped(run.fuel), grouped(quota.fuel_per_call));
     say!("memory    {} KiB of {}", grouped(run.memory_bytes >> 10), grouped(quota.memory_bytes_max >> 10));
@@ -59,7 +59,7 @@ pub(super) fn difference(before: &Value, after: &Value) -> Vec<String> {
     lines
 }
 
-pub(super) fn needs(compiled: &Compiled) -> String {
+pub(super) fn needs(compiled: &CompiledFilter) -> String {
     let names: Vec<_> = compiled.needs.iter().map(|grant| format!("\"{}\"", grant.as_str())).collect();
     if names.is_empty() { "no grants".to_owned() } else { format!("\"grants\": [{}] in its binding", names.join(", ")) }
 }

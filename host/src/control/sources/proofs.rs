@@ -229,7 +229,7 @@ fn encoding_of(header: MacHeader) -> KeyEncoding {
 
 /// Checks that a token is long enough and can be sent as `Authorization: Bearer <token>`.
 fn check_token(token: &str) -> Result<(), String> {
-    setgate_dialects::check_text(token)?;
+    setgate_dialects::check_pasted_text(token)?;
     if token.len() < SECRET_BYTES_MIN {
         return Err(format!("each has at least {SECRET_BYTES_MIN} bytes"));
     }

@@ -193,11 +193,12 @@ impl SigningKeys {
         let new = match given {
             Some(secret) => {
                 let public =
-                    setgate_dialects::public_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
+                    setgate_dialects::public_key_of(scheme, secret).map_err(|e| Error::invalid("signing/secret", e))?;
                 setgate_dialects::NewKey { secret: secret.clone(), public }
             }
             None => {
-                let kind = if ed25519 { setgate_dialects::Kind::Ed25519 } else { setgate_dialects::Kind::Symmetric };
+                let kind =
+                    if ed25519 { setgate_dialects::KeyKind::Ed25519 } else { setgate_dialects::KeyKind::Symmetric };
                 setgate_dialects::generate(scheme, kind).map_err(|e| Error::invalid("signing/ed25519", e))?
             }
         };
@@ -235,7 +236,7 @@ impl SigningKeys {
         id: SubscriptionId,
         key: SigningKeyId,
     ) -> Result<(setgate_domain::secret::Sealed, String), Error> {
-        let new = setgate_dialects::generate(SigningScheme::Standard, setgate_dialects::Kind::Symmetric);
+        let new = setgate_dialects::generate(SigningScheme::Standard, setgate_dialects::KeyKind::Symmetric);
         let secret = new.map_err(|error| Error::invalid("signing/with_v1", error))?.secret;
         let sealed = self.signer.seal_v1(&signing_context(tenant, &id), key, &secret);
         Ok((sealed, secret.expose().to_owned()))
@@ -276,7 +277,7 @@ fn put_in_front(signing: &mut Signing, mut key: SigningKey, ends: Timestamp, now
     for old in &mut signing.keys {
         old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
     }
-    if !setgate_dialects::scheme_of_signing(signing.scheme).carries_several && now < ends {
+    if !setgate_dialects::scheme_of_signing(signing.scheme).supports_multiple_signatures && now < ends {
         key.activates_at = Some(ends);
     }
     signing.keys.retain(|key| key.is_alive(now));

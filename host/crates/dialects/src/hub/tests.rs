@@ -5,7 +5,7 @@ use setgate_domain::time::Timestamp;
 
 use super::verify::{EXPECTED, EXPECTED_256};
 use super::*;
-use crate::proof::{MacError, MacRules, verify_mac};
+use crate::proof::{MacError, MacOptions, verify_mac};
 use crate::testing::{GITHUB_BODY, GITHUB_MAC, GITHUB_SECRET, body_mac, headers, rules, secrets, signed};
 
 /// GitHub documentation, "Validating webhook deliveries".
@@ -54,7 +54,7 @@ fn of_several_algorithms_the_strongest_decides() {
     let sha256 = format!("sha256={GITHUB_MAC}");
     let sha512 = format!("sha512={}", hex::encode(hmac_sha512(key, &[GITHUB_BODY])));
     let hub = |pairs: &[(&'static str, &str)], allow_sha1| {
-        let rules = MacRules { allow_sha1, ..rules(MacHeader::Hub) };
+        let rules = MacOptions { allow_sha1, ..rules(MacHeader::Hub) };
         verify_mac(rules, &headers(pairs), GITHUB_BODY, &secrets(&[GITHUB_SECRET]), Timestamp::from_millis(0)).map(drop)
     };
     // As sent by GitHub, and as lists.

@@ -1,7 +1,7 @@
 //! Logto: webhooks with `{event, createdAt, ...}`.
 
+mod claim_mapping;
 mod events;
-mod identity;
 pub(crate) mod subject;
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use setgate_domain::subscription::SigningScheme;
 use crate::catalogue::uri_for;
 use crate::dialect::Dialect;
 use crate::form::{BodyForm, Made, Request};
-use crate::normalize::{Refusal, wrapped};
+use crate::normalize::{NormalizeError, wrapped};
 use crate::proof::{MacError, Verified, any_sha256, entries};
 use crate::samples::SampleFile;
 use crate::scheme::{Headers, Message, Notation, Received, Scheme};
@@ -31,10 +31,10 @@ pub(crate) const DIALECT: Dialect = Dialect {
         about: "`<hex>`: HMAC of the body.",
         about_proof: "`logto-signature-sha-256: <hex>`.",
         about_signing: "`logto-signature-sha-256: <hex>`.",
-        delivery_ids: &[],
-        reads: &[SIGNATURE],
-        forbidden: &[SIGNATURE],
-        carries_several: false,
+        delivery_id_headers: &[],
+        signature_headers: &[SIGNATURE],
+        reserved_headers: &[SIGNATURE],
+        supports_multiple_signatures: false,
         notation: Notation::Text,
         verify,
         sign,
@@ -44,22 +44,22 @@ pub(crate) const DIALECT: Dialect = Dialect {
         name: "logto",
         about: "Logto hooks: `{event, createdAt, ...}`.",
         expected: "a Logto webhook body with `event` and `createdAt`",
-        is_open_ended: false,
+        accepts_any_event_type: false,
         has_marks: |body| body.get("event").is_some(),
         event: "a Logto event",
         is_event: |body| {
             body.string("event").is_some() && (body.get("hookId").is_some() || body.get("createdAt").is_some())
         },
         not_an_event: |_| None,
-        identity: identity::IDENTITY,
-        samples: &[SampleFile { seed: "logto", json: include_str!("samples/logto.json") }],
+        claim_mapping: claim_mapping::CLAIM_MAPPING,
+        samples: &[SampleFile { product: "logto", json: include_str!("samples/logto.json") }],
         normalize,
     }),
     products: &[events::PRODUCT],
     unlisted: None,
 };
 
-fn normalize(request: &Request<'_>) -> Result<Made, Refusal> {
+fn normalize(request: &Request<'_>) -> Result<Made, NormalizeError> {
     let body = wrapped::body(request)?;
     let event = wrapped::event_name(&body, "event")?;
     let issued_at = match body.get("createdAt") {

@@ -2,19 +2,19 @@
 
 use setgate_domain::text::check_charset;
 
-use super::Refusal;
+use super::NormalizeError;
 
 /// The JSON media type without its parameters, in lower case: `application/json` or `application/*+json` (RFC 6839
 /// section 3.1), in UTF-8. If the header is absent, JSON is assumed.
 ///
 /// # Errors
 /// If the type is not JSON or not in UTF-8.
-pub(super) fn json(content_type: Option<&str>) -> Result<String, Refusal> {
+pub(super) fn json(content_type: Option<&str>) -> Result<String, NormalizeError> {
     let Some(given) = content_type.map(str::trim).filter(|given| !given.is_empty()) else {
         return Ok("application/json".to_owned());
     };
     let refuse =
-        |hint: &str| Refusal::UnsupportedMediaType { given: super::refusal::cut(given), hint: hint.to_owned() };
+        |hint: &str| NormalizeError::UnsupportedMediaType { given: super::error::cut(given), hint: hint.to_owned() };
     let media_type = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let subtype = media_type.strip_prefix("application/").unwrap_or_default();
     if subtype == "secevent+jwt" || subtype == "jwt" {
@@ -58,9 +58,9 @@ mod tests {
             ("application/secevent+jwt", "signed SETs"),
             ("\u{e9}", "send JSON"),
         ] {
-            let refusal = json(Some(given)).unwrap_err();
-            assert_eq!(refusal.code(), "unsupported_media_type");
-            assert!(refusal.to_string().contains(part), "{refusal}");
+            let error = json(Some(given)).unwrap_err();
+            assert_eq!(error.code(), "unsupported_media_type");
+            assert!(error.to_string().contains(part), "{error}");
         }
     }
 }

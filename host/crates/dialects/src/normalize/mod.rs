@@ -7,10 +7,10 @@
 //! `docs/reference/identities.md` lists for every form the origin of `iss`, `jti`, `iat`, `sub_id`, `txn` and the event
 //! type.
 
+pub(crate) mod error;
 mod media;
 mod original;
 pub(crate) mod recognise;
-pub(crate) mod refusal;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wrapped;
@@ -29,8 +29,8 @@ use setgate_domain::time::Timestamp;
 use crate::dialect::form_of;
 use crate::form::Request;
 
+pub use error::NormalizeError;
 pub use original::original_body;
-pub use refusal::Refusal;
 
 /// Deduplication window in milliseconds for a body that has neither an id of its own nor a delivery id. It covers a
 /// sender's retries (Logto: up to 3) and still allows the same event to occur again for the same user.
@@ -41,7 +41,7 @@ pub const EVENT_NAME_CHARS_MAX: usize = 255;
 
 /// A request from an authenticated source.
 #[derive(Debug, Clone, Copy)]
-pub struct Inbound<'a> {
+pub struct NormalizeInput<'a> {
     /// The request body, decompressed.
     pub body: &'a Bytes,
     /// `Content-Type`. If absent, JSON is assumed.
@@ -54,25 +54,25 @@ pub struct Inbound<'a> {
 /// Turns a request into an event.
 ///
 /// # Errors
-/// A [`Refusal`] with the cause, the place and the remedy. Nothing is stored in that case.
+/// A [`NormalizeError`] with the cause, the place and the remedy. Nothing is stored in that case.
 pub fn normalize(
     source: &Source,
-    inbound: Inbound<'_>,
+    input: NormalizeInput<'_>,
     now: Timestamp,
     id: EventId,
     limits: JsonLimits,
-) -> Result<NewEvent, Refusal> {
-    let content_type = media::json(inbound.content_type)?;
-    let digest = sha256(inbound.body);
-    let text = text_of(source, inbound.body);
-    let request = Request { source, text: &text, inbound, digest: &digest, now, limits };
+) -> Result<NewEvent, NormalizeError> {
+    let content_type = media::json(input.content_type)?;
+    let digest = sha256(input.body);
+    let text = text_of(source, input.body);
+    let request = Request { source, text: &text, input, digest: &digest, now, limits };
     let made = (form_of(source.form).normalize)(&request)?;
     Ok(NewEvent {
         id,
         tenant: source.tenant.clone(),
         source: source.name.clone(),
         subject: made.subject.map(|subject| subject.as_str().to_owned()),
-        original: inbound.body.clone(),
+        original: input.body.clone(),
         content_type,
         accepted_at: now,
         dedupe: Dedupe {
@@ -88,8 +88,8 @@ pub fn normalize(
 /// Checks the `Content-Type` before the body is read.
 ///
 /// # Errors
-/// The [`Refusal`] that [`normalize`] would return.
-pub fn check_media_type(content_type: Option<&str>) -> Result<(), Refusal> {
+/// The [`NormalizeError`] that [`normalize`] would return.
+pub fn check_media_type(content_type: Option<&str>) -> Result<(), NormalizeError> {
     media::json(content_type).map(drop)
 }
 

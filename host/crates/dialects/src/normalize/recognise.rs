@@ -4,19 +4,19 @@
 use setgate_domain::json::Object;
 use setgate_domain::source::Source;
 
-use super::Refusal;
+use super::NormalizeError;
 use crate::dialect::{form_of, forms};
 
 /// Refuses a body that lacks the characteristic members of its source's form and looks like another form. An
 /// unrecognised body passes, and its error then names the missing claims.
-pub(crate) fn expect(source: &Source, body: &Object<'_>) -> Result<(), Refusal> {
+pub(crate) fn expect(source: &Source, body: &Object<'_>) -> Result<(), NormalizeError> {
     let form = form_of(source.form);
     if (form.has_marks)(body) {
         return Ok(());
     }
     let Some((looks_like, advice)) = looks_like(body) else { return Ok(()) };
     let (source_name, configured, expected) = (source.name.to_string(), form.name, form.expected);
-    Err(Refusal::WrongForm { source_name, configured, expected, looks_like, advice })
+    Err(NormalizeError::WrongForm { source_name, configured, expected, looks_like, advice })
 }
 
 const OTHER_SOURCE: &str = "send it to a source of its own form, or change the form of this one";

@@ -41,19 +41,19 @@ fn source(form: Form) -> Source {
     }
 }
 
-fn take_with(source: &Source, body: impl Into<Bytes>, delivery_id: Option<&str>) -> Result<NewEvent, Refusal> {
+fn take_with(source: &Source, body: impl Into<Bytes>, delivery_id: Option<&str>) -> Result<NewEvent, NormalizeError> {
     let body = body.into();
-    let request = Inbound { body: &body, content_type: None, delivery_id };
+    let request = NormalizeInput { body: &body, content_type: None, delivery_id };
     normalize(source, request, NOW, EventId::new(NOW, 1), JsonLimits::default())
 }
 
-fn take(form: Form, body: &str) -> Result<NewEvent, Refusal> {
+fn take(form: Form, body: &str) -> Result<NewEvent, NormalizeError> {
     take_with(&source(form), body.to_owned(), None)
 }
 
 fn refused(form: Form, body: &str) -> (&'static str, String) {
-    let refusal = take(form, body).unwrap_err();
-    (refusal.code(), refusal.to_string())
+    let error = take(form, body).unwrap_err();
+    (error.code(), error.to_string())
 }
 
 fn original(taken: NewEvent, claims: &str) -> String {
@@ -158,7 +158,7 @@ fn times_are_read_as_products_write_them() {
         let body = PLATFORM.replace("1787314569750", at);
         match (take(Form::Platform, &body), seconds) {
             (Ok(event), Some(seconds)) => assert_eq!(event.set.issued_at, seconds, "{at}"),
-            (Err(Refusal::BadClaim { claim, .. }), None) => assert_eq!(claim, "timestamp", "{at}"),
+            (Err(NormalizeError::BadClaim { claim, .. }), None) => assert_eq!(claim, "timestamp", "{at}"),
             (other, _) => panic!("{at}: {other:?}"),
         }
     }
@@ -219,8 +219,8 @@ fn only_listed_issuers_are_taken_where_some_are_listed() {
     source.issuers_allowed = vec!["https://idp.example.com/".to_owned()];
     assert!(take_with(&source, SET, None).is_ok());
     source.issuers_allowed = vec!["https://idp.example.com".to_owned()];
-    let refusal = take_with(&source, SET, None).unwrap_err();
-    assert_eq!(refusal.code(), "issuer_not_allowed");
+    let error = take_with(&source, SET, None).unwrap_err();
+    assert_eq!(error.code(), "issuer_not_allowed");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn documented_samples_become_valid_sets() {
                 continue;
             }
         };
-        let event = take(form, &body).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        let event = take(form, &body).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(event.subject.is_none(), nobody(&name), "{name}: {:?}", event.subject);
         if form != Form::Set {
             assert!(event.set.types.iter().all(|uri| catalogue::by_uri(uri).is_some()), "{name}");
@@ -298,7 +298,7 @@ fn every_sample_of_the_demo_becomes_a_valid_set() {
     let mut types = std::collections::BTreeSet::new();
     let mut jtis = std::collections::BTreeSet::new();
     for sample in crate::samples::samples() {
-        let event = take(sample.form.form, &sample.body).unwrap_or_else(|refusal| panic!("{}: {refusal}", sample.name));
+        let event = take(sample.form.form, &sample.body).unwrap_or_else(|error| panic!("{}: {error}", sample.name));
         for uri in &event.set.types {
             assert!(catalogue::by_uri(uri).is_some(), "{}: {uri} is not in the catalogue", sample.name);
             types.insert(uri.clone());

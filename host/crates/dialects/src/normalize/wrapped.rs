@@ -6,7 +6,7 @@ use setgate_domain::source::Source;
 use setgate_domain::time::Timestamp;
 
 use super::{
-    BODY_DIGEST_WINDOW_MS, EVENT_NAME_CHARS_MAX, Refusal, default_issuer, digest_of, iss_sub, recognise, refusal,
+    BODY_DIGEST_WINDOW_MS, EVENT_NAME_CHARS_MAX, NormalizeError, default_issuer, digest_of, error, iss_sub, recognise,
 };
 use crate::form::{Made, Request};
 use crate::subject::Subject;
@@ -15,7 +15,7 @@ use crate::subject::Subject;
 const WRAPPING_DEPTH: usize = 2;
 
 /// Validates a body that will be wrapped in a SET, with limits reduced so that the SET stays within them too.
-pub(crate) fn body<'b>(request: &Request<'b>) -> Result<Object<'b>, Refusal> {
+pub(crate) fn body<'b>(request: &Request<'b>) -> Result<Object<'b>, NormalizeError> {
     let depth_max = request.limits.depth_max.saturating_sub(WRAPPING_DEPTH);
     let body = check_object(request.text, JsonLimits { depth_max, ..request.limits })?;
     recognise::expect(request.source, &body)?;
@@ -31,7 +31,7 @@ pub(crate) struct Wrapping {
 }
 
 /// Wraps a body in a SET with `iss`, `jti`, `iat`, `events`, and `sub_id` if the user is known.
-pub(crate) fn wrap(source: &Source, uri: &str, body: &str, wrapping: Wrapping) -> Result<Made, Refusal> {
+pub(crate) fn wrap(source: &Source, uri: &str, body: &str, wrapping: Wrapping) -> Result<Made, NormalizeError> {
     let Wrapping { jti, window_ms, issued_at, subject } = wrapping;
     let issuer = issuer_of(source);
     let sub_id = subject.as_ref().and_then(Subject::user).map(|user| iss_sub(&quote(&issuer), user));
@@ -55,7 +55,7 @@ fn issuer_of(source: &Source) -> String {
 /// the digest of the body with a window of [`BODY_DIGEST_WINDOW_MS`] if there is no delivery id.
 pub(crate) fn derived_jti(request: &Request<'_>) -> (String, Option<i64>) {
     let short = |digest: &[u8; 32]| hex::encode(&digest[..16]);
-    match request.inbound.delivery_id.map(str::trim).filter(|id| !id.is_empty()) {
+    match request.input.delivery_id.map(str::trim).filter(|id| !id.is_empty()) {
         Some(id) => {
             let digest = digest_of([request.source.tenant.as_str(), request.source.name.as_str(), id]);
             (format!("d-{}", short(&digest)), None)
@@ -65,10 +65,13 @@ pub(crate) fn derived_jti(request: &Request<'_>) -> (String, Option<i64>) {
 }
 
 /// The event's name in the member `claim`.
-pub(crate) fn event_name(body: &Object<'_>, claim: &str) -> Result<String, Refusal> {
-    let bad = |why: &str| Refusal::BadClaim { claim: claim.to_owned(), why: format!("`{claim}` {why}") };
+pub(crate) fn event_name(body: &Object<'_>, claim: &str) -> Result<String, NormalizeError> {
+    let bad = |why: &str| NormalizeError::BadClaim { claim: claim.to_owned(), why: format!("`{claim}` {why}") };
     if body.get(claim).is_none() {
-        return Err(Refusal::MissingClaim { claim: claim.to_owned(), hint: "the name of the event, as a string" });
+        return Err(NormalizeError::MissingClaim {
+            claim: claim.to_owned(),
+            hint: "the name of the event, as a string",
+        });
     }
     let name = body.string(claim).ok_or_else(|| bad("has to be a string: the name of the event"))?;
     if name.is_empty() || name.chars().count() > EVENT_NAME_CHARS_MAX || name.contains(char::is_control) {
@@ -78,7 +81,7 @@ pub(crate) fn event_name(body: &Object<'_>, claim: &str) -> Result<String, Refus
 }
 
 /// Parses a product's timestamp, RFC 3339 text or a number in seconds or milliseconds, into whole seconds.
-pub(crate) fn seconds(claim: &str, text: &str) -> Result<i64, Refusal> {
+pub(crate) fn seconds(claim: &str, text: &str) -> Result<i64, NormalizeError> {
     let read = match whole_number(text) {
         Some(number) if number >= MILLIS_FROM => Some(number / 1000),
         Some(number) => Some(number),
@@ -86,12 +89,12 @@ pub(crate) fn seconds(claim: &str, text: &str) -> Result<i64, Refusal> {
             serde_json::from_str::<String>(text).ok().and_then(|at| Timestamp::parse(&at)).map(Timestamp::as_seconds)
         }
     };
-    read.filter(|at| (0..MILLIS_FROM).contains(at)).ok_or_else(|| Refusal::BadClaim {
+    read.filter(|at| (0..MILLIS_FROM).contains(at)).ok_or_else(|| NormalizeError::BadClaim {
         claim: claim.to_owned(),
         why: format!(
             "`{claim}` is {}: write RFC 3339 text with an offset (2026-08-21T12:16:09Z), or a number of seconds or \
              milliseconds since 1970",
-            refusal::cut(text)
+            error::cut(text)
         ),
     })
 }

@@ -1,7 +1,7 @@
 //! The webhooks and event subscriptions platform: events of the form `{type, timestamp, data, organization}`.
 
+mod claim_mapping;
 mod events;
-mod identity;
 pub(crate) mod subject;
 
 use setgate_domain::set::check_jti;
@@ -10,7 +10,7 @@ use setgate_domain::source::Form;
 use crate::catalogue::{by_name, uri_for};
 use crate::dialect::Dialect;
 use crate::form::{BodyForm, Made, Request};
-use crate::normalize::{Refusal, wrapped};
+use crate::normalize::{NormalizeError, wrapped};
 use crate::samples::SampleFile;
 
 pub(crate) const DIALECT: Dialect = Dialect {
@@ -21,23 +21,23 @@ pub(crate) const DIALECT: Dialect = Dialect {
         name: "platform",
         about: "Webhooks and event subscriptions platform: `{type, timestamp, data, organization}`.",
         expected: "an event with `type`, `timestamp` and `data`",
-        is_open_ended: false,
+        accepts_any_event_type: false,
         has_marks: |body| body.get("type").is_some() && (body.get("timestamp").is_some() || body.get("data").is_some()),
         event: "an event of the platform form",
         is_event: |body| body.string("type").is_some() && body.get("timestamp").is_some(),
         not_an_event: |_| None,
-        identity: identity::IDENTITY,
-        samples: &[SampleFile { seed: "platform", json: include_str!("samples/platform.json") }],
+        claim_mapping: claim_mapping::CLAIM_MAPPING,
+        samples: &[SampleFile { product: "platform", json: include_str!("samples/platform.json") }],
         normalize,
     }),
     products: &[events::PRODUCT],
     unlisted: None,
 };
 
-fn normalize(request: &Request<'_>) -> Result<Made, Refusal> {
+fn normalize(request: &Request<'_>) -> Result<Made, NormalizeError> {
     let body = wrapped::body(request)?;
     let event = wrapped::event_name(&body, "type")?;
-    let at = body.get("timestamp").ok_or(Refusal::MissingClaim {
+    let at = body.get("timestamp").ok_or(NormalizeError::MissingClaim {
         claim: "timestamp".to_owned(),
         hint: "the instant of the event, as RFC 3339 text or as a number of seconds or milliseconds since 1970",
     })?;
@@ -47,7 +47,7 @@ fn normalize(request: &Request<'_>) -> Result<Made, Refusal> {
     let subject = subject::of(category, name, &body);
     let (jti, window_ms) = match body.string("id") {
         Some(id) => {
-            check_jti(&id).map_err(|fault| Refusal::BadClaim {
+            check_jti(&id).map_err(|fault| NormalizeError::BadClaim {
                 claim: "id".to_owned(),
                 why: format!("`id` becomes the `jti`, but as such {fault}"),
             })?;

@@ -61,7 +61,7 @@ pub fn check_source_secret(
 ) -> Result<KeyEncoding, String> {
     let scheme = scheme_of_proof(header);
     let text = secret.expose();
-    check_text(text)?;
+    check_pasted_text(text)?;
     if text.len() > TEXT_BYTES_MAX {
         return Err(format!("it has {} bytes: at most {TEXT_BYTES_MAX} are allowed", text.len()));
     }
@@ -98,7 +98,7 @@ pub fn check_source_secret(
 ///
 /// # Errors
 /// The character and its position, starting at 1.
-pub fn check_text(text: &str) -> Result<(), String> {
+pub fn check_pasted_text(text: &str) -> Result<(), String> {
     let count = text.chars().count();
     for (index, c) in text.chars().enumerate() {
         let at_end = index == 0 || index + 1 == count;

@@ -17,14 +17,14 @@ use crate::dialect::{scheme_of_proof, schemes};
 use crate::scheme::{Headers, Message, Notation, Received, Scheme};
 use crate::signing::{Key, SYMMETRIC};
 
-pub use key::{SOURCE_KEY_BYTES_MIN, check_source_secret, check_text};
+pub use key::{SOURCE_KEY_BYTES_MIN, check_pasted_text, check_source_secret};
 
 /// Limit for the signatures of one request that are checked, because each costs one MAC per secret.
 pub(crate) const ENTRIES_MAX: usize = 32;
 
 /// A source's requirements for signatures.
 #[derive(Debug, Clone, Copy)]
-pub struct MacRules {
+pub struct MacOptions {
     /// The header, which also determines the format.
     pub header: MacHeader,
     /// The encoding of the secrets. `None` for a source that was stored before the encoding was configurable.
@@ -89,7 +89,7 @@ pub struct Verified {
 
 /// The header with a signature, if the request has one.
 pub fn signature_header(headers: &HeaderMap) -> Option<&'static str> {
-    schemes().flat_map(|scheme| scheme.reads).copied().find(|name| headers.contains_key(*name))
+    schemes().flat_map(|scheme| scheme.signature_headers).copied().find(|name| headers.contains_key(*name))
 }
 
 /// Verifies a request's MAC over the exact bytes of `body`. One matching secret is sufficient; there are several during
@@ -98,19 +98,19 @@ pub fn signature_header(headers: &HeaderMap) -> Option<&'static str> {
 /// # Errors
 /// The reason. Only [`MacError::NoMatch`] depends on the body.
 pub fn verify_mac(
-    rules: MacRules,
+    options: MacOptions,
     headers: &HeaderMap,
     body: &[u8],
     secrets: &[Secret],
     now: Timestamp,
 ) -> Result<Verified, MacError> {
-    let scheme = scheme_of_proof(rules.header);
+    let scheme = scheme_of_proof(options.header);
     // Unusable secrets are dropped. In particular, anybody could sign with an empty secret.
-    let keys: Vec<_> = secrets.iter().filter_map(|secret| key::of(scheme, rules.encoding, secret)).collect();
+    let keys: Vec<_> = secrets.iter().filter_map(|secret| key::of(scheme, options.encoding, secret)).collect();
     if keys.is_empty() {
         return Err(MacError::NoSecret);
     }
-    let MacRules { tolerance_s, allow_sha1, .. } = rules;
+    let MacOptions { tolerance_s, allow_sha1, .. } = options;
     (scheme.verify)(&Received { headers, body, keys: &keys, now, tolerance_s, allow_sha1 })
 }
 

@@ -42,7 +42,7 @@ fn a_secret_is_what_its_encoding_says_and_nothing_is_guessed() {
     let (text, base64) = ("c2VjcmV0LXNlY3JldA", "YzJWamNtVjBMWE5sWTNKbGRB");
     let mac = |key: &[u8]| format!("sha256={}", hex::encode(hmac_sha256(key, &[GITHUB_BODY])));
     let hub = |encoding, secret: &str, signed_under: &[u8]| {
-        let rules = MacRules { encoding, ..rules(MacHeader::Hub) };
+        let rules = MacOptions { encoding, ..rules(MacHeader::Hub) };
         let given = headers(&[("x-hub-signature", &mac(signed_under))]);
         verify_mac(rules, &given, GITHUB_BODY, &secrets(&[secret]), Timestamp::from_millis(0)).is_ok()
     };

@@ -1,7 +1,7 @@
 //! SETs as plain JSON (RFC 8417), with the event types of CAEP, RISC and SSF.
 
+mod claim_mapping;
 mod events;
-mod identity;
 mod normalize;
 mod original;
 mod plain_names;
@@ -25,13 +25,13 @@ pub(crate) const DIALECT: Dialect = Dialect {
         name: "set",
         about: "A SET as plain JSON (RFC 8417), including CAEP, RISC and SSF events.",
         expected: "a SET as JSON with iss, jti, iat and events (RFC 8417)",
-        is_open_ended: true,
+        accepts_any_event_type: true,
         has_marks: is_set,
         event: "a SET (RFC 8417)",
         is_event: |body| body.object("events").is_some() && (body.get("iss").is_some() || body.get("jti").is_some()),
         not_an_event,
-        identity: identity::IDENTITY,
-        samples: &[SampleFile { seed: "set", json: include_str!("samples/set.json") }],
+        claim_mapping: claim_mapping::CLAIM_MAPPING,
+        samples: &[SampleFile { product: "set", json: include_str!("samples/set.json") }],
         normalize: |request| {
             own_set(request, |claims, events| Derived { added: Vec::new(), subject: subject::of(claims, events) })
         },

@@ -5,7 +5,7 @@ use setgate_domain::set::{MILLIS_FROM, SetToken, whole_number};
 
 use super::plain_names;
 use crate::form::{Made, Request};
-use crate::normalize::{Refusal, recognise, refusal};
+use crate::normalize::{NormalizeError, error, recognise};
 use crate::subject::Subject;
 
 /// The part of a product: its subject, and the claims that it adds to the SET.
@@ -19,7 +19,7 @@ pub(crate) struct Derived {
 type Derive = fn(&Object<'_>, Option<&Object<'_>>) -> Derived;
 
 /// A SET from any product.
-pub(crate) fn own_set(request: &Request<'_>, derive: Derive) -> Result<Made, Refusal> {
+pub(crate) fn own_set(request: &Request<'_>, derive: Derive) -> Result<Made, NormalizeError> {
     let &Request { source, text, limits, .. } = request;
     let (claims, events) = check_object_and("events", text, limits)?;
     recognise::expect(source, &claims)?;
@@ -40,7 +40,7 @@ fn of_claims(
     claims: &Object<'_>,
     events: Option<&Object<'_>>,
     derive: Derive,
-) -> Result<Made, Refusal> {
+) -> Result<Made, NormalizeError> {
     let mut edits: Vec<(&str, Option<String>)> = Vec::new();
     if let Some(iat) = claims.get("iat").and_then(whole_number).filter(|iat| *iat >= MILLIS_FROM) {
         edits.push(("iat", Some((iat / 1000).to_string())));
@@ -55,8 +55,8 @@ fn of_claims(
     let set = SetToken::edited(claims, events, &edits)?;
     let source = request.source;
     if !source.issuers_allowed.is_empty() && !source.issuers_allowed.contains(&set.issuer) {
-        return Err(Refusal::IssuerNotAllowed {
-            issuer: refusal::cut(&set.issuer),
+        return Err(NormalizeError::IssuerNotAllowed {
+            issuer: error::cut(&set.issuer),
             source_name: source.name.to_string(),
         });
     }

@@ -16,7 +16,7 @@ use crate::scheme::Notation;
 /// Symmetric or asymmetric signatures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum KeyKind {
     /// HMAC-SHA256 with a shared secret.
     #[default]
     Symmetric,
@@ -35,19 +35,19 @@ pub struct NewKey {
 
 /// Generates a key from 32 random bytes. For Standard Webhooks it is `whsec_...` or `whsk_...` (seed and public key, 64
 /// bytes), for the other schemes 43 characters of base64url.
-pub fn generate(scheme: SigningScheme, kind: Kind) -> Result<NewKey, Error> {
+pub fn generate(scheme: SigningScheme, kind: KeyKind) -> Result<NewKey, Error> {
     let seed = Zeroizing::new(random_bytes::<32>());
     let text = match (scheme_of_signing(scheme).notation, kind) {
-        (Notation::Prefixed, Kind::Symmetric) => format!("{SYMMETRIC}{}", BASE64_STANDARD.encode(*seed)),
-        (Notation::Prefixed, Kind::Ed25519) => {
+        (Notation::Prefixed, KeyKind::Symmetric) => format!("{SYMMETRIC}{}", BASE64_STANDARD.encode(*seed)),
+        (Notation::Prefixed, KeyKind::Ed25519) => {
             let pair = Zeroizing::new(SigningKey::from_bytes(&seed).to_keypair_bytes());
             format!("{PRIVATE}{}", BASE64_STANDARD.encode(*pair))
         }
-        (Notation::Text, Kind::Symmetric) => BASE64_URL_SAFE_NO_PAD.encode(*seed),
-        (Notation::Text, Kind::Ed25519) => return Err(Error::KindOfScheme),
+        (Notation::Text, KeyKind::Symmetric) => BASE64_URL_SAFE_NO_PAD.encode(*seed),
+        (Notation::Text, KeyKind::Ed25519) => return Err(Error::KindOfScheme),
     };
     let secret = Secret::new(text);
-    let public = public_of(scheme, &secret)?;
+    let public = public_key_of(scheme, &secret)?;
     Ok(NewKey { secret, public })
 }
 
@@ -55,7 +55,7 @@ pub fn generate(scheme: SigningScheme, kind: Kind) -> Result<NewKey, Error> {
 ///
 /// # Errors
 /// The [`Error`] that describes the invalid part.
-pub fn public_of(scheme: SigningScheme, secret: &Secret) -> Result<Option<String>, Error> {
+pub fn public_key_of(scheme: SigningScheme, secret: &Secret) -> Result<Option<String>, Error> {
     Ok(Key::parse(scheme_of_signing(scheme).notation, secret)?.public())
 }
 
@@ -67,30 +67,30 @@ mod tests {
     fn new_keys_are_taken_back() {
         use SigningScheme::{Hub, Logto, Standard, Wso2};
         for (scheme, kind, prefix) in [
-            (Standard, Kind::Symmetric, "whsec_"),
-            (Standard, Kind::Ed25519, "whsk_"),
-            (Hub, Kind::Symmetric, ""),
-            (Wso2, Kind::Symmetric, ""),
-            (Logto, Kind::Symmetric, ""),
+            (Standard, KeyKind::Symmetric, "whsec_"),
+            (Standard, KeyKind::Ed25519, "whsk_"),
+            (Hub, KeyKind::Symmetric, ""),
+            (Wso2, KeyKind::Symmetric, ""),
+            (Logto, KeyKind::Symmetric, ""),
         ] {
             let key = generate(scheme, kind).unwrap();
             assert!(key.secret.expose().starts_with(prefix));
-            assert_eq!(public_of(scheme, &key.secret).unwrap(), key.public);
-            assert_eq!(key.public.is_some(), kind == Kind::Ed25519);
+            assert_eq!(public_key_of(scheme, &key.secret).unwrap(), key.public);
+            assert_eq!(key.public.is_some(), kind == KeyKind::Ed25519);
             assert_ne!(key.secret.expose(), generate(scheme, kind).unwrap().secret.expose());
             assert!(!format!("{key:?}").contains(key.secret.expose()));
         }
-        assert!(matches!(generate(Hub, Kind::Ed25519), Err(Error::KindOfScheme)));
+        assert!(matches!(generate(Hub, KeyKind::Ed25519), Err(Error::KindOfScheme)));
     }
 
     #[test]
     fn the_published_pair_belongs_together() {
         const PUBLISHED: &str = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
         let pair = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
-        let public = public_of(SigningScheme::Standard, &Secret::new(pair.to_owned())).unwrap();
+        let public = public_key_of(SigningScheme::Standard, &Secret::new(pair.to_owned())).unwrap();
         assert_eq!(public.as_deref(), Some(PUBLISHED));
         let bytes = super::super::key::decode(&pair[5..]).unwrap();
         let seed = Secret::new(format!("whsk_{}", BASE64_STANDARD.encode(&bytes[..32])));
-        assert_eq!(public_of(SigningScheme::Standard, &seed).unwrap().as_deref(), Some(PUBLISHED));
+        assert_eq!(public_key_of(SigningScheme::Standard, &seed).unwrap().as_deref(), Some(PUBLISHED));
     }
 }

@@ -18,7 +18,7 @@ pub fn active_keys(signing: &Signing, now: Timestamp) -> Vec<&SigningKey> {
     let mut alive = signing.keys.iter().filter(|key| key.is_alive(now));
     let Some(current) = alive.next() else { return Vec::new() };
     let mut keys = vec![current];
-    if scheme_of_signing(signing.scheme).carries_several {
+    if scheme_of_signing(signing.scheme).supports_multiple_signatures {
         keys.extend(alive.filter(|key| key.expires_at.is_some()).take(KEYS_ACTIVE_MAX - 1));
     }
     keys

@@ -39,7 +39,7 @@ enum Part {
 
 /// The signature of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
+pub struct SignedHeaders {
     /// Headers, with names in lower case.
     pub headers: Headers,
     /// The keys that signed, with the current one first.
@@ -74,7 +74,7 @@ impl Signer {
         delivery_id: &str,
         now: Timestamp,
         body: &[u8],
-    ) -> Result<Signed, Error> {
+    ) -> Result<SignedHeaders, Error> {
         let active = active_keys(signing, now);
         if active.is_empty() {
             return Err(Error::NoKey);
@@ -88,7 +88,7 @@ impl Signer {
         }
         let message = Message { id: delivery_id, now, body };
         let headers = headers(scheme_of_signing(signing.scheme), &keys, &message)?;
-        Ok(Signed { headers, keys: active.iter().map(|key| key.id).collect() })
+        Ok(SignedHeaders { headers, keys: active.iter().map(|key| key.id).collect() })
     }
 
     /// Encrypts a key's secret for the owner in `context`.
@@ -179,7 +179,7 @@ fn place(context: &str, id: SigningKeyId, part: Part) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kind, generate};
+    use crate::{KeyKind, generate};
     use setgate_base::crypto::random_u128;
 
     const CONTEXT: &str = "acme/sub_1";
@@ -193,7 +193,7 @@ mod tests {
     }
 
     /// A key for each given kind and expiry time, newest first.
-    fn ring(scheme: SigningScheme, keys: &[(Kind, Option<Timestamp>)]) -> Ring {
+    fn ring(scheme: SigningScheme, keys: &[(KeyKind, Option<Timestamp>)]) -> Ring {
         let signer = Signer::new(Arc::new(MasterKey::generate()));
         let mut signing = Signing { scheme, keys: Vec::new() };
         let mut secrets = Vec::new();
@@ -214,7 +214,7 @@ mod tests {
         Ring { signer, signing, secrets }
     }
 
-    fn header_map(signed: &Signed) -> http::HeaderMap {
+    fn header_map(signed: &SignedHeaders) -> http::HeaderMap {
         let pair =
             |(name, value): &(&'static str, String)| (http::HeaderName::from_static(name), value.parse().unwrap());
         signed.headers.iter().map(pair).collect()
@@ -225,8 +225,10 @@ mod tests {
     fn the_official_library_takes_it_with_the_new_key_and_the_old() {
         let now = setgate_base::clock::Clock::system().now();
         let later = Some(now.plus_millis(1000));
-        let ring =
-            ring(SigningScheme::Standard, &[(Kind::Symmetric, None), (Kind::Ed25519, later), (Kind::Symmetric, later)]);
+        let ring = ring(
+            SigningScheme::Standard,
+            &[(KeyKind::Symmetric, None), (KeyKind::Ed25519, later), (KeyKind::Symmetric, later)],
+        );
         let signed = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", now, BODY).unwrap();
         assert_eq!(signed.keys, ring.signing.keys.iter().map(|k| k.id).collect::<Vec<_>>());
         for at in [0, 2] {
@@ -234,7 +236,7 @@ mod tests {
             library.verify(BODY, &header_map(&signed)).unwrap();
             library.verify(b"{}", &header_map(&signed)).unwrap_err();
         }
-        let other = generate(SigningScheme::Standard, Kind::Symmetric).unwrap();
+        let other = generate(SigningScheme::Standard, KeyKind::Symmetric).unwrap();
         let library = standardwebhooks::Webhook::new(other.secret.expose()).unwrap();
         library.verify(BODY, &header_map(&signed)).unwrap_err();
     }
@@ -242,7 +244,7 @@ mod tests {
     #[test]
     fn a_public_key_verifies_v1a() {
         use ed25519_dalek::{Signature, VerifyingKey};
-        let ring = ring(SigningScheme::Standard, &[(Kind::Ed25519, None)]);
+        let ring = ring(SigningScheme::Standard, &[(KeyKind::Ed25519, None)]);
         let signed = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
         let public = ring.signing.keys[0].public.as_deref().unwrap().strip_prefix("whpk_").unwrap();
         let public: [u8; 32] = super::super::decode(public).unwrap().as_slice().try_into().unwrap();
@@ -257,8 +259,8 @@ mod tests {
     fn an_ed25519_key_signs_v1_as_well_under_a_secret_of_its_own() {
         use ed25519_dalek::{Signature, VerifyingKey};
         let now = setgate_base::clock::Clock::system().now();
-        let mut ring = ring(SigningScheme::Standard, &[(Kind::Ed25519, None)]);
-        let v1 = generate(SigningScheme::Standard, Kind::Symmetric).unwrap().secret;
+        let mut ring = ring(SigningScheme::Standard, &[(KeyKind::Ed25519, None)]);
+        let v1 = generate(SigningScheme::Standard, KeyKind::Symmetric).unwrap().secret;
         let id = ring.signing.keys[0].id;
         ring.signing.keys[0].v1 = Some(ring.signer.seal_v1(CONTEXT, id, &v1));
         let signed = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", now, BODY).unwrap();
@@ -293,7 +295,7 @@ mod tests {
     #[test]
     fn an_expired_key_signs_no_more() {
         let soon = Some(NOW.plus_millis(1));
-        let ring = ring(SigningScheme::Standard, &[(Kind::Symmetric, None), (Kind::Symmetric, soon)]);
+        let ring = ring(SigningScheme::Standard, &[(KeyKind::Symmetric, None), (KeyKind::Symmetric, soon)]);
         let during = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
         let after = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW.plus_millis(1), BODY).unwrap();
         assert_eq!((during.keys.len(), after.keys.len()), (2, 1));
@@ -304,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_key_known_to_one_owner_stays_shut_for_another() {
-        let ring = ring(SigningScheme::Logto, &[(Kind::Symmetric, None)]);
+        let ring = ring(SigningScheme::Logto, &[(KeyKind::Symmetric, None)]);
         ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
         let stolen = ring.signer.sign(&ring.signing, "evil/sub_2", "dlv_1", NOW, BODY);
         assert!(matches!(stolen, Err(Error::Sealed { .. })));
@@ -321,7 +323,7 @@ mod tests {
 
     #[test]
     fn nothing_is_printed() {
-        let ring = ring(SigningScheme::Wso2, &[(Kind::Symmetric, None)]);
+        let ring = ring(SigningScheme::Wso2, &[(KeyKind::Symmetric, None)]);
         ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
         let printed = format!("{:?} {:?}", ring.signer, ring.signing);
         assert!(!printed.contains(ring.secrets[0].expose()), "{printed}");

@@ -5,7 +5,7 @@ use setgate_domain::time::Timestamp;
 
 use super::verify::EXPECTED;
 use super::*;
-use crate::proof::{ENTRIES_MAX, MacError, MacRules, verify_mac};
+use crate::proof::{ENTRIES_MAX, MacError, MacOptions, verify_mac};
 use crate::signing::{decode, headers as delivery_headers};
 use crate::testing::{BODY, headers, rules, secrets};
 
@@ -186,7 +186,7 @@ fn svix_headers_are_taken_as_a_whole_family() {
 fn the_tolerance_is_the_sources_own() {
     let pairs = headers(&[(ID, ID_VALUE), (TIMESTAMP, "1614265330"), (SIGNATURE, RIGHT)]);
     for (tolerance_s, late_s, taken) in [(10, 10, true), (10, 11, false), (3_600, 3_600, true), (3_600, 3_601, false)] {
-        let rules = MacRules { tolerance_s, ..rules(MacHeader::Standard) };
+        let rules = MacOptions { tolerance_s, ..rules(MacHeader::Standard) };
         let now = Timestamp::from_millis((SIGNED_S + late_s) * 1000);
         assert_eq!(verify_mac(rules, &pairs, BODY, &secrets(&[SECRET]), now).is_ok(), taken, "{tolerance_s}, {late_s}");
     }

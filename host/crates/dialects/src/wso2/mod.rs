@@ -1,7 +1,7 @@
 //! WSO2 Identity Server and Asgardeo: SETs with `iat` in milliseconds and a transaction id `rci`.
 
+mod claim_mapping;
 mod events;
-mod identity;
 pub(crate) mod subject;
 
 use std::sync::Arc;
@@ -32,10 +32,10 @@ pub(crate) const DIALECT: Dialect = Dialect {
         about: "`sha256=<hex>`: HMAC of the body.",
         about_proof: "`x-wso2-event-signature: sha256=<hex>`.",
         about_signing: "`x-wso2-event-signature: sha256=<hex>`.",
-        delivery_ids: &[],
-        reads: &[SIGNATURE],
-        forbidden: &[SIGNATURE],
-        carries_several: false,
+        delivery_id_headers: &[],
+        signature_headers: &[SIGNATURE],
+        reserved_headers: &[SIGNATURE],
+        supports_multiple_signatures: false,
         notation: Notation::Text,
         verify,
         sign,
@@ -45,7 +45,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
         name: "wso2",
         about: "WSO2 Identity Server and Asgardeo: a JSON SET with `iat` in milliseconds and `rci`.",
         expected: "a SET as JSON with iss, jti, iat and events",
-        is_open_ended: false,
+        accepts_any_event_type: false,
         has_marks: set::is_set,
         event: "a WSO2 or Asgardeo event",
         is_event: |body| body.object("events").is_some() && body.get("rci").is_some(),
@@ -53,10 +53,10 @@ pub(crate) const DIALECT: Dialect = Dialect {
             let is_webhook = body.get("channelsSubscribed").is_some() || body.get("eventProfile").is_some();
             is_webhook.then_some("a request to create a WSO2 webhook")
         },
-        identity: identity::IDENTITY,
+        claim_mapping: claim_mapping::CLAIM_MAPPING,
         samples: &[
-            SampleFile { seed: "wso2", json: include_str!("samples/wso2.json") },
-            SampleFile { seed: "asgardeo", json: include_str!("samples/asgardeo.json") },
+            SampleFile { product: "wso2", json: include_str!("samples/wso2.json") },
+            SampleFile { product: "asgardeo", json: include_str!("samples/asgardeo.json") },
         ],
         normalize: |request| set::own_set(request, derive),
     }),

@@ -22,7 +22,7 @@ impl Restarts {
         let cache = self.dir.path().to_owned();
         Fixture::with(|options| {
             options.cache_dir = cache;
-            options.components = Arc::new(move |_, _| {
+            options.component_source = Arc::new(move |_, _| {
                 fetched.fetch_add(1, Ordering::SeqCst);
                 Box::pin(std::future::ready(Some(wasm.clone())))
             });
@@ -131,7 +131,7 @@ async fn what_is_nowhere_to_be_found_is_unavailable_and_so_tried_again() {
     let fault = fixture.sandbox.run(fixture.call(Digest([1; 32]))).await.verdict.unwrap_err();
     assert!(fault.is_transient(), "{fault}");
     let wrong = Fixture::with(|options| {
-        options.components = Arc::new(|_, _| Box::pin(std::future::ready(Some(guests::pass()))));
+        options.component_source = Arc::new(|_, _| Box::pin(std::future::ready(Some(guests::pass()))));
     });
     let fault = wrong.sandbox.run(wrong.call(Digest([1; 32]))).await.verdict.unwrap_err();
     assert_eq!(fault.kind(), "unavailable");

@@ -60,11 +60,11 @@ async fn words_about_the_component_are_the_authors_and_all_else_is_the_hosts() {
     // The sender of SIGKILL is unknown: it may be the kernel's OOM killer.
     for script in ["exit 1", "cat >/dev/null; kill -KILL $$"] {
         let why = rejected(script).await;
-        assert!(why.is_hosts_fault(), "{why}");
+        assert!(why.is_host_error(), "{why}");
     }
     let (fixture, dir, _one) = compiler("").await;
     drop(dir);
-    assert!(fixture.upload(guests::pass()).await.unwrap_err().is_hosts_fault(), "no compiler");
+    assert!(fixture.upload(guests::pass()).await.unwrap_err().is_host_error(), "no compiler");
 }
 
 #[tokio::test]

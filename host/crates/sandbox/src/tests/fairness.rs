@@ -13,7 +13,7 @@ fn call_of(fixture: &Fixture, tenant: &str, digest: Digest) -> Call {
 
 #[tokio::test]
 async fn a_short_call_has_its_turn_after_one_of_each_tenant_with_endless_loops() {
-    let mut fixture = Fixture::with(|options| options.turns_max = 1);
+    let mut fixture = Fixture::with(|options| options.concurrent_slices_max = 1);
     let pass = fixture.upload(guests::pass()).await.unwrap().digest;
     let endless = fixture.upload(guests::endless()).await.unwrap().digest;
     fixture.quota.fuel_per_call = u64::MAX / 2;
@@ -140,7 +140,7 @@ impl SlowCompiler {
             options.compiler = Some(program);
             options.compiles_max = 1;
             options.compiles_queued_per_tenant_max = 1;
-            options.components = Arc::new(move |_, _| {
+            options.component_source = Arc::new(move |_, _| {
                 told.store(true, Ordering::SeqCst);
                 Box::pin(std::future::ready(Some(guests::pass())))
             });
@@ -148,7 +148,7 @@ impl SlowCompiler {
         Self { fixture, dir, fetched }
     }
 
-    fn uploads(&self, tenant: &str, wasm: Bytes) -> tokio::task::JoinHandle<Result<Compiled, UploadError>> {
+    fn uploads(&self, tenant: &str, wasm: Bytes) -> tokio::task::JoinHandle<Result<CompiledFilter, UploadError>> {
         let (sandbox, tenant, quota) =
             (self.fixture.sandbox.clone(), tenant.parse().unwrap(), self.fixture.quota.clone());
         tokio::spawn(async move { sandbox.compile(&tenant, wasm, &quota).await })

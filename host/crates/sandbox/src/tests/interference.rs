@@ -31,8 +31,8 @@ async fn latencies(fixture: &Fixture, digest: Digest) -> (u128, u128) {
 }
 
 fn of_this_machine(options: &mut Options) {
-    let defaults = Options::new(PathBuf::new(), [0; 32], options.components.clone());
-    options.turns_max = defaults.turns_max;
+    let defaults = Options::new(PathBuf::new(), [0; 32], options.component_source.clone());
+    options.concurrent_slices_max = defaults.concurrent_slices_max;
     options.guest_threads = defaults.guest_threads;
     options.instances_max = defaults.instances_max;
     options.instances_per_tenant_max = defaults.instances_per_tenant_max;

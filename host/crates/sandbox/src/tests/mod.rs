@@ -37,13 +37,13 @@ impl Fixture {
             Options::new(dir.path().join("cache"), [7; 32], Arc::new(|_, _| Box::pin(std::future::ready(None))));
         options.instances_max = 8;
         options.instances_per_tenant_max = 8;
-        options.turns_max = 2;
+        options.concurrent_slices_max = 2;
         options.guest_threads = 2;
         set(&mut options);
         Self { sandbox: Sandbox::new(options).unwrap(), quota: Quota::default(), dir }
     }
 
-    async fn upload(&self, wasm: Bytes) -> Result<Compiled, UploadError> {
+    async fn upload(&self, wasm: Bytes) -> Result<CompiledFilter, UploadError> {
         self.sandbox.compile(&"acme".parse().unwrap(), wasm, &self.quota).await
     }
 

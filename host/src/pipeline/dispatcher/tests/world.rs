@@ -66,9 +66,9 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::manual(START);
         let master = Arc::new(MasterKey::generate());
-        let nothing: setgate_sandbox::Components = Arc::new(|_, _| Box::pin(std::future::ready(None)));
+        let nothing: setgate_sandbox::ComponentSource = Arc::new(|_, _| Box::pin(std::future::ready(None)));
         let mut options = setgate_sandbox::Options::new(folder.path().join("compiled"), [7; 32], nothing);
-        (options.instances_max, options.turns_max, options.guest_threads) = (1, 1, 1);
+        (options.instances_max, options.concurrent_slices_max, options.guest_threads) = (1, 1, 1);
         let sandbox = Sandbox::new(options).unwrap();
         let ledger = open(&folder, &clock);
         let mut world = Self {
@@ -138,7 +138,7 @@ impl World {
 
     fn key(&self, subscription: SubscriptionId) -> (SigningKey, String) {
         let now = self.clock.now();
-        let made = setgate_dialects::generate(SigningScheme::Standard, setgate_dialects::Kind::Symmetric).unwrap();
+        let made = setgate_dialects::generate(SigningScheme::Standard, setgate_dialects::KeyKind::Symmetric).unwrap();
         let id = SigningKeyId::new(now, setgate_base::crypto::random_u128());
         let context = signing_context(&self.tenant, &subscription);
         let sealed = Signer::new(self.master.clone()).seal_key(&context, id, &made.secret);

@@ -6,7 +6,7 @@ use crate::dialect::forms;
 
 /// The rows of a form: the origin of each claim of its SETs, and of the subject.
 #[derive(Debug)]
-pub(crate) struct Identity {
+pub(crate) struct ClaimMapping {
     pub(crate) body: &'static str,
     pub(crate) set: &'static str,
     pub(crate) event_uri: &'static str,
@@ -23,21 +23,21 @@ pub(crate) struct Identity {
 }
 
 /// A label, and the cell of a form.
-type Row = (&'static str, fn(&Identity) -> &'static str);
+type Row = (&'static str, fn(&ClaimMapping) -> &'static str);
 
 /// The table of claims, with a column for each form.
-pub fn claims() -> String {
+pub fn claims_table() -> String {
     let rows: [Row; 10] = [
-        ("body", |identity| identity.body),
-        ("the SET", |identity| identity.set),
-        ("event URI", |identity| identity.event_uri),
-        ("event's value", |identity| identity.event_value),
-        ("`iss`", |identity| identity.iss),
-        ("`jti`", |identity| identity.jti),
-        ("`iat`", |identity| identity.iat),
-        ("`txn`", |identity| identity.txn),
-        ("`sub_id`", |identity| identity.sub_id),
-        ("`aud`, `sub`, `toe`", |identity| identity.others),
+        ("body", |mapping| mapping.body),
+        ("the SET", |mapping| mapping.set),
+        ("event URI", |mapping| mapping.event_uri),
+        ("event's value", |mapping| mapping.event_value),
+        ("`iss`", |mapping| mapping.iss),
+        ("`jti`", |mapping| mapping.jti),
+        ("`iat`", |mapping| mapping.iat),
+        ("`txn`", |mapping| mapping.txn),
+        ("`sub_id`", |mapping| mapping.sub_id),
+        ("`aud`, `sub`, `toe`", |mapping| mapping.others),
     ];
     let mut table = String::from("| |");
     forms().for_each(|form| table += &format!(" `{}` |", form.name));
@@ -46,17 +46,17 @@ pub fn claims() -> String {
     table.push('\n');
     for (label, cell) in rows {
         let _ = write!(table, "| {label} |");
-        forms().for_each(|form| table += &format!(" {} |", cell(&form.identity)));
+        forms().for_each(|form| table += &format!(" {} |", cell(&form.claim_mapping)));
         table.push('\n');
     }
     table
 }
 
 /// The table of subjects, with rows for each form.
-pub fn subjects() -> String {
+pub fn subjects_table() -> String {
     let mut table = String::from("| form | events | values, in this order |\n|---|---|---|\n");
     for form in forms() {
-        for (number, (events, values)) in form.identity.subjects.iter().enumerate() {
+        for (number, (events, values)) in form.claim_mapping.subjects.iter().enumerate() {
             let name = if number == 0 { format!(" `{}`", form.name) } else { String::new() };
             let _ = writeln!(table, "|{name} | {events} | {values} |");
         }
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn the_page_has_the_tables() {
         let page = include_str!("../../../../docs/reference/identities.md");
-        for table in [claims(), subjects()] {
+        for table in [claims_table(), subjects_table()] {
             assert!(page.contains(&table), "docs/reference/identities.md has to contain this table:\n{table}");
         }
     }

@@ -6,7 +6,7 @@ use setgate_domain::set::SetFault;
 /// Why a body is refused, with the place and the remedy. All of these are permanent: a retry of the same body fails
 /// again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum NormalizeError {
     /// The media type is not supported.
     #[error("the content type `{given}` is not read here: {hint} (application/json, or application/*+json, in UTF-8)")]
     UnsupportedMediaType {
@@ -62,7 +62,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl NormalizeError {
     /// A stable code for each kind, for problem details and metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -93,7 +93,7 @@ impl Refusal {
     }
 }
 
-impl From<SetFault> for Refusal {
+impl From<SetFault> for NormalizeError {
     fn from(fault: SetFault) -> Self {
         match fault {
             SetFault::Json(fault) => Self::Json(fault),

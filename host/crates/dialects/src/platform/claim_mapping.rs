@@ -1,8 +1,8 @@
 //! The rows of this form in `docs/reference/identities.md`.
 
-use crate::identities::Identity;
+use crate::claim_mapping::ClaimMapping;
 
-pub(super) const IDENTITY: Identity = Identity {
+pub(super) const CLAIM_MAPPING: ClaimMapping = ClaimMapping {
     body: "`{type, timestamp, data, organization}`",
     set: "as for `logto`",
     event_uri: "`https://schemas.setgate.dev/events/platform/<category>/event-type/<type>`",

@@ -1,8 +1,8 @@
 //! The rows of this form in `docs/reference/identities.md`.
 
-use crate::identities::Identity;
+use crate::claim_mapping::ClaimMapping;
 
-pub(super) const IDENTITY: Identity = Identity {
+pub(super) const CLAIM_MAPPING: ClaimMapping = ClaimMapping {
     body: "`{event, createdAt, ...}`",
     set: "built around the body: iss, jti, iat, sub_id, events",
     event_uri: "`https://schemas.setgate.dev/events/logto/<category>/event-type/<event>`",

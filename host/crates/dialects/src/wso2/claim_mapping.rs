@@ -1,8 +1,8 @@
 //! The rows of this form in `docs/reference/identities.md`.
 
-use crate::identities::Identity;
+use crate::claim_mapping::ClaimMapping;
 
-pub(super) const IDENTITY: Identity = Identity {
+pub(super) const CLAIM_MAPPING: ClaimMapping = ClaimMapping {
     body: "a JSON SET",
     set: "the body's text; added claims are at the end",
     event_uri: "own",
