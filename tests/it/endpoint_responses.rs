@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use setgate_tests::frames::code;
-use setgate_tests::{Authority, Ends, Frames, Manner, Rude, Source, Subscription, Tenant, Treats, event, until};
+use setgate_tests::{
+    Authority, Ends, Frames, Ingest, Manner, Rude, Source, Subscription, Tenant, Treats, World, event, until,
+};
 
-use crate::receivers::{SHORT_WAITS, assert_failed, set_up};
+use crate::receivers::{SHORT_WAITS, assert_failed};
 
 /// An event id that has not been used before.
 fn another() -> String {
@@ -25,7 +27,7 @@ async fn tried_once(acme: &Tenant, source: &Source, subscription: &Subscription,
 
 #[tokio::test]
 async fn status_decides_if_the_body_is_cut_short() {
-    let (_host, acme, source) = set_up(SHORT_WAITS).await;
+    let Ingest { acme, source, .. } = &World::with().config(SHORT_WAITS).start_ingest().await;
     let cut = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf.";
     let chunked = "HTTP/1.1 202 X\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
     for (manner, status) in [
@@ -42,7 +44,7 @@ async fn status_decides_if_the_body_is_cut_short() {
     ] {
         let receiver = Rude::start([manner]).await;
         let subscription = acme.subscribe_url(&receiver.url()).retry(&[]).create().await;
-        let outcome = tried_once(&acme, &source, &subscription, "delivered").await;
+        let outcome = tried_once(acme, source, &subscription, "delivered").await;
         assert_eq!(outcome["status"], status, "{manner:?}: {outcome}");
         let why = outcome["body_incomplete"].as_str().unwrap_or_default();
         assert!(!why.is_empty(), "that the body was incomplete is recorded: {manner:?}: {outcome}");
@@ -56,7 +58,7 @@ async fn status_decides_if_the_body_is_cut_short() {
 
 #[tokio::test]
 async fn complete_body_is_not_marked_incomplete() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     for (answer, ends) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", Ends::Not),
         ("HTTP/1.0 200 OK\r\n\r\nok", Ends::Close),
@@ -65,7 +67,7 @@ async fn complete_body_is_not_marked_incomplete() {
     ] {
         let receiver = Rude::start([Manner::Says(answer, ends)]).await;
         let subscription = acme.subscribe_url(&receiver.url()).retry(&[]).create().await;
-        let outcome = tried_once(&acme, &source, &subscription, "delivered").await;
+        let outcome = tried_once(acme, source, &subscription, "delivered").await;
         assert_eq!((&outcome["body_incomplete"], &outcome["body_head"]), (&Value::Null, &json!("ok")), "{outcome}");
         acme.client.delete(&subscription.path("")).await.expect(204);
     }
@@ -73,7 +75,7 @@ async fn complete_body_is_not_marked_incomplete() {
 
 #[tokio::test]
 async fn tls_close_without_close_notify_is_an_answer() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let authority = Authority::new();
     // As sent by Python's `http.server`.
     let answer = "HTTP/1.0 200 OK\r\nServer: BaseHTTP/0.6 Python/3.11.2\r\nContent-type: text/plain\r\n\r\nok";
@@ -81,7 +83,7 @@ async fn tls_close_without_close_notify_is_an_answer() {
     let endpoint = json!({"url": receiver.url(), "tls": {"ca_pem": authority.pem()}});
     let subscription = acme.subscribe_url(&receiver.url()).with("endpoint", endpoint).retry(&[]).create().await;
     for _ in 0..3 {
-        let outcome = tried_once(&acme, &source, &subscription, "delivered").await;
+        let outcome = tried_once(acme, source, &subscription, "delivered").await;
         assert!(outcome["body_incomplete"].as_str().unwrap_or_default().contains("close_notify"), "{outcome}");
     }
     assert_eq!(receiver.requests(), 3);
@@ -89,7 +91,7 @@ async fn tls_close_without_close_notify_is_an_answer() {
 
 #[tokio::test]
 async fn head_is_honoured_without_the_body() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let gone = "HTTP/1.1 410 Gone\r\ncontent-length: 10\r\n\r\nhalf.";
     let abort = "HTTP/1.1 400 No\r\nwebhook-delivery: abort\r\ntransfer-encoding: chunked\r\n\r\n4\r\nha";
     for (answer, reason) in [(gone, "410 Gone"), (abort, "abort")] {
@@ -122,14 +124,14 @@ async fn head_is_honoured_without_the_body() {
 
 #[tokio::test]
 async fn early_response_counts() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     for (answer, status, state) in [
         ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", 200, "delivered"),
         ("HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno", 413, "dead"),
     ] {
         let receiver = Rude::start([Manner::Interrupts(answer)]).await;
         let subscription = acme.subscribe_url(&receiver.url()).retry(&[]).create().await;
-        let outcome = tried_once(&acme, &source, &subscription, state).await;
+        let outcome = tried_once(acme, source, &subscription, state).await;
         assert_eq!(outcome["status"], status, "{outcome}");
         acme.client.delete(&subscription.path("")).await.expect(204);
     }
@@ -137,7 +139,7 @@ async fn early_response_counts() {
 
 #[tokio::test]
 async fn challenge_needs_a_complete_response() {
-    let (_host, acme, _source) = set_up("").await;
+    let Ingest { acme, .. } = &Ingest::start().await;
     let receiver = Rude::start([Manner::Says("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nhalf", Ends::Close)]).await;
     let subscription = acme.subscribe_url(&receiver.url()).create().await;
     let answer = acme.client.post(&subscription.path("/verify"), &json!({})).await;
@@ -147,7 +149,7 @@ async fn challenge_needs_a_complete_response() {
 
 #[tokio::test]
 async fn lenient_heads_are_accepted() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let many: String = (0..2_000).map(|nth| format!("x-{nth}: y\r\n")).collect();
     let many = format!("HTTP/1.1 200 OK\r\n{many}content-length: 0\r\n\r\n");
     for answer in [
@@ -165,7 +167,7 @@ async fn lenient_heads_are_accepted() {
     ] {
         let receiver = Rude::start([Manner::Says(answer, Ends::Close)]).await;
         let subscription = acme.subscribe_url(&receiver.url()).retry(&[]).create().await;
-        let outcome = tried_once(&acme, &source, &subscription, "delivered").await;
+        let outcome = tried_once(acme, source, &subscription, "delivered").await;
         assert_eq!(outcome["status"], 200, "{answer:?}");
         acme.client.delete(&subscription.path("")).await.expect(204);
     }
@@ -173,7 +175,7 @@ async fn lenient_heads_are_accepted() {
 
 #[tokio::test]
 async fn unreadable_head_names_the_field_only() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let long = format!("HTTP/1.1 200 OK\r\nx-long: hush{}\r\n\r\n", "x".repeat(40_000));
     for (answer, words) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: hush\r\n\r\n", "`content-length`"),
@@ -184,7 +186,7 @@ async fn unreadable_head_names_the_field_only() {
     ] {
         let receiver = Rude::start([Manner::Says(answer, Ends::Close)]).await;
         let subscription = acme.subscribe_url(&receiver.url()).retry(&[]).create().await;
-        let outcome = tried_once(&acme, &source, &subscription, "dead").await;
+        let outcome = tried_once(acme, source, &subscription, "dead").await;
         assert_failed(&outcome, "broken", words);
         assert!(!outcome.to_string().contains("hush"), "{outcome}");
         acme.client.delete(&subscription.path("")).await.expect(204);
@@ -202,7 +204,7 @@ async fn to_frames(acme: &Tenant, script: &[Treats]) -> (Frames, Subscription) {
 
 #[tokio::test]
 async fn unprocessed_http2_stream_is_resent_at_once() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let refused = Treats::Resets(code::REFUSED_STREAM);
     for script in [
         vec![refused],
@@ -214,11 +216,11 @@ async fn unprocessed_http2_stream_is_resent_at_once() {
         vec![Treats::Well, refused],
         vec![Treats::Well, Treats::GoesAwayBefore(code::NO_ERROR)],
     ] {
-        let (receiver, subscription) = to_frames(&acme, &script).await;
+        let (receiver, subscription) = to_frames(acme, &script).await;
         for _ in script.iter().take_while(|treats| **treats == Treats::Well) {
-            tried_once(&acme, &source, &subscription, "delivered").await;
+            tried_once(acme, source, &subscription, "delivered").await;
         }
-        let outcome = tried_once(&acme, &source, &subscription, "delivered").await;
+        let outcome = tried_once(acme, source, &subscription, "delivered").await;
         assert_eq!(outcome["status"], 204, "{script:?}");
         let failures = script.iter().filter(|treats| **treats != Treats::Well).count();
         assert_eq!(receiver.treated().len(), script.len() + 1, "{script:?}");
@@ -229,7 +231,7 @@ async fn unprocessed_http2_stream_is_resent_at_once() {
 
 #[tokio::test]
 async fn possibly_processed_request_is_not_resent() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     for treats in [
         Treats::Resets(code::CANCEL),
         Treats::Resets(code::INTERNAL_ERROR),
@@ -237,8 +239,8 @@ async fn possibly_processed_request_is_not_resent() {
         Treats::GoesAwayAfter(code::NO_ERROR),
         Treats::GoesAwayAfter(code::INTERNAL_ERROR),
     ] {
-        let (receiver, subscription) = to_frames(&acme, &[treats]).await;
-        let outcome = tried_once(&acme, &source, &subscription, "dead").await;
+        let (receiver, subscription) = to_frames(acme, &[treats]).await;
+        let outcome = tried_once(acme, source, &subscription, "dead").await;
         assert_eq!(outcome["class"], "broken", "{treats:?}: {outcome}");
         assert_eq!(receiver.treated(), [treats]);
         acme.client.delete(&subscription.path("")).await.expect(204);
@@ -247,19 +249,19 @@ async fn possibly_processed_request_is_not_resent() {
 
 #[tokio::test]
 async fn endless_refusals_fail_the_attempt() {
-    let (_host, acme, source) = set_up("").await;
-    let (receiver, subscription) = to_frames(&acme, &[Treats::Resets(code::REFUSED_STREAM); 20]).await;
-    let outcome = tried_once(&acme, &source, &subscription, "dead").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
+    let (receiver, subscription) = to_frames(acme, &[Treats::Resets(code::REFUSED_STREAM); 20]).await;
+    let outcome = tried_once(acme, source, &subscription, "dead").await;
     assert_eq!(outcome["class"], "broken", "{outcome}");
     assert_eq!(receiver.treated().len(), 4, "once, and three times again");
 }
 
 #[tokio::test]
 async fn stream_reset_after_the_head_is_an_answer() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     for code in [code::CANCEL, code::INTERNAL_ERROR, code::REFUSED_STREAM] {
-        let (receiver, subscription) = to_frames(&acme, &[Treats::ResetsInBody(code)]).await;
-        let outcome = tried_once(&acme, &source, &subscription, "delivered").await;
+        let (receiver, subscription) = to_frames(acme, &[Treats::ResetsInBody(code)]).await;
+        let outcome = tried_once(acme, source, &subscription, "delivered").await;
         assert!(outcome["status"] == 200 && outcome["body_incomplete"].is_string(), "{outcome}");
         assert_eq!(receiver.treated().len(), 1);
         acme.client.delete(&subscription.path("")).await.expect(204);
@@ -268,10 +270,10 @@ async fn stream_reset_after_the_head_is_an_answer() {
 
 #[tokio::test]
 async fn http_1_1_required_is_honoured() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     for treats in [Treats::Resets(code::HTTP_1_1_REQUIRED), Treats::GoesAwayBefore(code::HTTP_1_1_REQUIRED)] {
-        let (receiver, subscription) = to_frames(&acme, &[treats]).await;
-        let outcome = tried_once(&acme, &source, &subscription, "delivered").await;
+        let (receiver, subscription) = to_frames(acme, &[treats]).await;
+        let outcome = tried_once(acme, source, &subscription, "delivered").await;
         assert_eq!((&outcome["status"], receiver.over_http1()), (&json!(204), 1), "{outcome}");
         acme.client.delete(&subscription.path("")).await.expect(204);
     }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use setgate_tests::hostile::guest::{CONFIG, EXIT, Guest, LOG, STDERR, TEXT};
-use setgate_tests::{Host, Receiver, Reply, Seed, Source, Tenant, event};
+use setgate_tests::{Host, Ingest, Receiver, Reply, Source, Tenant, event};
 
 /// Functions named as by rustc, each calling the next one: the filter's entry, a function of its own, and the standard
 /// library's panic, which ends with `unreachable`. `$words` prints the message first.
@@ -37,9 +37,7 @@ struct Story {
 
 impl Story {
     async fn begin() -> Self {
-        let host = Host::start().await;
-        let acme = host.tenant("acme").await;
-        let source = acme.source("idp", Seed::Set).await;
+        let Ingest { host, acme, source } = Ingest::start().await;
         Self { _host: host, acme, source, receiver: Receiver::start().await }
     }
 

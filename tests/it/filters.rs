@@ -16,9 +16,7 @@ struct Story {
 
 impl Story {
     async fn of(seed: Seed, filter: &str, binding: Value) -> Self {
-        let host = Host::start().await;
-        let acme = host.tenant("acme").await;
-        let source = acme.source("idp", seed).await;
+        let Ingest { host, acme, source } = World::with().source("idp", seed).start_ingest().await;
         let digest = acme.filter(filter).await;
         acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;
         acme.table("organizations", &[("o1", json!({"region": "eu"}))]).await;

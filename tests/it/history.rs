@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Tenant, World, event, until};
+use setgate_tests::{Answer, Host, Ingest, Receiver, Reply, Seed, Tenant, World, event, until};
 
 #[tokio::test]
 async fn statistics_add_up() {
-    let mut host = Host::start().await;
-    let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { host, acme, source } = &mut Ingest::start().await;
+    let other = host.tenant("other").await;
     let (good, bad) = (Receiver::start().await, Receiver::start().await);
     bad.otherwise(Reply::status(400));
     let to_good = acme.subscribe(&good).create().await;
@@ -210,17 +209,14 @@ async fn replay_keeps_its_rate_and_waits_for_the_backlog() {
 
 #[tokio::test]
 async fn replay_can_be_cancelled_by_its_tenant_only() {
-    let host = Host::start().await;
-    let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { host, acme, source, receiver, subscription } = &World::start().await;
+    let other = host.tenant("other").await;
     for number in 0..5 {
         source.accept(event::set(&format!("e{number}"))).await;
     }
     receiver.received(5).await;
     let asked = json!({"subscription": subscription.id, "since": LONG_AGO, "per_second": 1});
-    let begun = replay(&acme, asked.clone()).await.expect(201).json();
+    let begun = replay(acme, asked.clone()).await.expect(201).json();
     let id = begun["id"].as_str().unwrap();
     receiver.received(6).await;
     let theirs = format!("/replays/{id}");
@@ -240,14 +236,14 @@ async fn replay_can_be_cancelled_by_its_tenant_only() {
     assert!(log["items"][0]["by"].as_str().unwrap().starts_with("key_"), "{log}");
 
     // Removing its subscription cancels a replay.
-    let begun = replay(&acme, asked.clone()).await.expect(201).json();
+    let begun = replay(acme, asked.clone()).await.expect(201).json();
     acme.client.delete(&subscription.path("")).await.expect(204);
-    let ended = replay_in(&acme, "cancelled", begun["id"].as_str().unwrap()).await;
+    let ended = replay_in(acme, "cancelled", begun["id"].as_str().unwrap()).await;
     assert!(ended["reason"].as_str().unwrap().contains("removed"), "{ended}");
     let log = acme.get("/audit?action=replay.cancel&by=host").await;
     assert_eq!(log["items"][0]["object"]["id"], begun["id"], "{log}");
 
-    let receiver = acme.subscribe(&receiver).create().await;
+    let receiver = acme.subscribe(receiver).create().await;
     let with = |member: &str, value: Value| {
         let mut body = json!({"subscription": receiver.id, "since": LONG_AGO});
         body[member] = value;
@@ -261,7 +257,7 @@ async fn replay_can_be_cancelled_by_its_tenant_only() {
         (with("per_second", json!(1_001)), "1 to 1000"),
         (with("events", json!(vec!["x"; 65])), "events"),
     ] {
-        let answer = replay(&acme, body).await;
+        let answer = replay(acme, body).await;
         assert_eq!(answer.not_the_problem(422, "invalid_field"), None, "{named}");
         assert!(answer.text().contains(named), "{named}: {}", answer.text());
     }

@@ -4,38 +4,18 @@ use std::collections::BTreeMap;
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_tests::{Accepted, Host, Ingest, Receiver, Seed, Source, Subscription, Tenant, World, event, place};
+use setgate_tests::{Accepted, Host, Ingest, Receiver, Seed, World, event, place};
 
-/// A tenant with one source, and a receiver that gets all events as SETs.
-struct Story {
-    host: Host,
-    acme: Tenant,
-    source: Source,
-    receiver: Receiver,
-    subscription: Subscription,
-}
-
-impl Story {
-    async fn of(seed: Seed) -> Self {
-        let host = Host::start().await;
-        let acme = host.tenant("acme").await;
-        let source = acme.source("idp", seed).await;
-        let receiver = Receiver::start().await;
-        let subscription = acme.subscribe(&receiver).create().await;
-        Self { host, acme, source, receiver, subscription }
-    }
-
-    /// Sends an event and returns the SET that arrives.
-    async fn through(&self, body: &str) -> (Accepted, Value) {
-        let accepted = self.source.accept(body.to_owned()).await;
-        self.acme.delivery_in("delivered", &self.subscription.delivery_of(&accepted)).await;
-        let id = self.subscription.delivery_of(&accepted);
-        let received = self.receiver.all().into_iter().find(|received| received.id() == id).expect("it arrived");
-        assert_eq!(self.subscription.verify(&received), Ok(()));
-        let set = received.json();
-        assert_eq!(not_a_set(&set), None, "what arrives is a SET: {set}");
-        (accepted, set)
-    }
+/// Sends an event and returns the SET that arrives.
+async fn through(world: &World, body: &str) -> (Accepted, Value) {
+    let accepted = world.source.accept(body.to_owned()).await;
+    let id = world.subscription.delivery_of(&accepted);
+    world.acme.delivery_in("delivered", &id).await;
+    let received = world.receiver.all().into_iter().find(|received| received.id() == id).expect("it arrived");
+    assert_eq!(world.subscription.verify(&received), Ok(()));
+    let set = received.json();
+    assert_eq!(not_a_set(&set), None, "what arrives is a SET: {set}");
+    (accepted, set)
 }
 
 /// The first requirement of RFC 8417 section 2.2 that a SET violates. `None` if it is valid.
@@ -58,8 +38,8 @@ fn not_a_set(set: &Value) -> Option<String> {
 
 #[tokio::test]
 async fn wso2_identity_server() {
-    let story = Story::of(Seed::Wso2).await;
-    let (_, set) = story.through(&event::wso2("one")).await;
+    let world = World::with().source("idp", Seed::Wso2).start().await;
+    let (_, set) = through(&world, &event::wso2("one")).await;
     assert_eq!(set["iat"], 1_751_709_144, "`iat` in milliseconds becomes seconds");
     assert_eq!(set["jti"], "one", "the product's own `jti` stays");
     assert_eq!(set["txn"], "05268edb-9a87-4656-87c0-0fb674dd03b1", "`rci` is the transaction: {set}");
@@ -70,21 +50,21 @@ async fn wso2_identity_server() {
 
 #[tokio::test]
 async fn asgardeo_hub() {
-    let story = Story::of(Seed::Asgardeo).await;
+    let world = World::with().source("idp", Seed::Asgardeo).start().await;
     let settings = json!({"websub_topics": ["shop.example.*.event.login"]});
     let mut source = Seed::Asgardeo.settings();
     source["websub_topics"] = settings["websub_topics"].clone();
-    story.acme.client.put(&story.acme.path("/sources/idp"), &source).await.expect(200);
+    world.acme.client.put(&world.acme.path("/sources/idp"), &source).await.expect(200);
 
     // The hub first verifies the intent of the subscriber (W3C WebSub section 5.3).
     let topic = "shop.example.o1.schema.wso2.v1.event.login";
     let asked = |mode: &str, topic: &str| {
         format!(
             "{}?hub.mode={mode}&hub.topic={topic}&hub.challenge=c%2B1-x&hub.lease_seconds=864000",
-            story.source.path
+            world.source.path
         )
     };
-    let hub = story.host.stranger();
+    let hub = world.host.stranger();
     let answer = hub.get(&asked("subscribe", topic)).await.expect(200);
     assert_eq!(answer.text(), "c+1-x", "the challenge is the whole answer");
     let kind = answer.header("content-type").unwrap_or_default();
@@ -94,7 +74,7 @@ async fn asgardeo_hub() {
     let leave = hub.get(&asked("unsubscribe", topic)).await;
     assert_eq!(leave.not_the_problem(404, "unexpected_verification"), None, "nobody asked to leave");
 
-    let (_, set) = story.through(&event::wso2("one")).await;
+    let (_, set) = through(&world, &event::wso2("one")).await;
     assert_eq!(set["iat"], 1_751_709_144, "`iat` in milliseconds becomes seconds");
 }
 
@@ -146,32 +126,32 @@ async fn hub_can_end_an_unlisted_subscription() {
 
 #[tokio::test]
 async fn trailing_slash_is_accepted() {
-    let story = Story::of(Seed::Wso2).await;
+    let world = World::with().source("idp", Seed::Wso2).start().await;
     let sent = event::wso2("one");
     let proof = Seed::Wso2.proof(sent.as_bytes());
     let headers: Vec<_> = proof.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let slashed = format!("{}/", story.source.path);
-    let answer = story.host.stranger().send(Method::POST, &slashed, &headers, sent.clone()).await.expect(202).json();
-    let again = story.source.accept(sent).await;
+    let slashed = format!("{}/", world.source.path);
+    let answer = world.host.stranger().send(Method::POST, &slashed, &headers, sent.clone()).await.expect(202).json();
+    let again = world.source.accept(sent).await;
     assert_eq!((answer["event"].as_str(), again.duplicate), (Some(again.event.as_str()), true), "the same source");
-    let unproven = story.host.stranger().send(Method::POST, &slashed, &[], "{}").await;
+    let unproven = world.host.stranger().send(Method::POST, &slashed, &[], "{}").await;
     assert_eq!(unproven.not_the_problem(401, "bad_signature"), None);
     for (method, path) in [(Method::PUT, slashed.as_str()), (Method::DELETE, "/ingest/acme/idp/")] {
-        let answer = story.host.stranger().send(method, path, &[], "").await;
+        let answer = world.host.stranger().send(method, path, &[], "").await;
         assert_eq!(answer.not_the_problem(405, "no_method"), None);
     }
     for path in ["/ingest/acme/idp//", "/ingest//acme/idp", "/ingest/acme/idp/x", "/ingest/acme/"] {
-        let answer = story.host.stranger().send(Method::POST, path, &[], "{}").await;
+        let answer = world.host.stranger().send(Method::POST, path, &[], "{}").await;
         assert_eq!(answer.not_the_problem(404, "no_route"), None, "{path}");
     }
     let route = [r#"route="/ingest/{tenant}/{source}""#, "status=\"202\""];
-    assert_eq!(story.host.metric("setgate_http_requests_total", &route).await, 2.0, "one route in the metrics");
+    assert_eq!(world.host.metric("setgate_http_requests_total", &route).await, 2.0, "one route in the metrics");
 }
 
 #[tokio::test]
 async fn logto() {
-    let story = Story::of(Seed::Logto).await;
-    let (_, set) = story.through(&event::logto("s1")).await;
+    let world = World::with().source("idp", Seed::Logto).start().await;
+    let (_, set) = through(&world, &event::logto("s1")).await;
     let kind = "https://schemas.setgate.dev/events/logto/interaction/event-type/PostSignIn";
     let sent: Value = serde_json::from_str(&event::logto("s1")).unwrap();
     assert_eq!(set["events"], json!({ (kind): sent }), "the body is the value of an event type of ours");
@@ -256,35 +236,35 @@ async fn user_data_never_sets_the_subject() {
 
 #[tokio::test]
 async fn platform_with_standard_webhooks() {
-    let story = Story::of(Seed::Platform).await;
-    let (_, set) = story.through(&event::platform("u-17")).await;
+    let world = World::with().source("idp", Seed::Platform).start().await;
+    let (_, set) = through(&world, &event::platform("u-17")).await;
     let kind = "https://schemas.setgate.dev/events/platform/security/event-type/security.suspicious_login";
     let sent: Value = serde_json::from_str(&event::platform("u-17")).unwrap();
     assert_eq!(set["events"], json!({ (kind): sent }), "the body is the value of an event type of ours");
     assert_eq!(set["sub_id"]["sub"], "u-17", "the user is the subject: {set}");
 
     // The sender's retry: the same id, signed at another time.
-    let again = story.source.accept(event::platform("u-17")).await;
+    let again = world.source.accept(event::platform("u-17")).await;
     assert!(again.duplicate, "the same `webhook-id` is the same event");
 }
 
 #[tokio::test]
 async fn platform_with_a_bearer_token() {
-    let story = Story::of(Seed::PlatformBearer).await;
-    let (_, set) = story.through(&event::platform("u-17")).await;
+    let world = World::with().source("idp", Seed::PlatformBearer).start().await;
+    let (_, set) = through(&world, &event::platform("u-17")).await;
     assert_eq!(set["iat"], 1_787_314_569, "`timestamp` is when it was issued");
     let at_seconds = event::platform("u-18").replace("\"2026-08-21T12:16:09Z\"", "1787314570123");
-    let (_, set) = story.through(&at_seconds).await;
+    let (_, set) = through(&world, &at_seconds).await;
     assert_eq!(set["iat"], 1_787_314_570, "a number of milliseconds is read too");
 }
 
 #[tokio::test]
 async fn plain_sets() {
-    let story = Story::of(Seed::Set).await;
+    let world = World::start().await;
     let sent = event::set("one");
-    let (_, set) = story.through(&sent).await;
+    let (_, set) = through(&world, &sent).await;
     assert_eq!(set, serde_json::from_str::<Value>(&sent).unwrap(), "a SET stays as it is");
-    let received = story.receiver.received(1).await.remove(0);
+    let received = world.receiver.received(1).await.remove(0);
     assert_eq!(received.text(), sent, "byte for byte");
 }
 
@@ -341,42 +321,42 @@ async fn every_product_sample_becomes_a_set() {
 
 #[tokio::test]
 async fn duplicate_is_accepted_and_delivered_once() {
-    let story = Story::of(Seed::Set).await;
-    let (first, _) = story.through(&event::set("one")).await;
-    let second = story.source.accept(event::set("one")).await;
+    let world = World::start().await;
+    let (first, _) = through(&world, &event::set("one")).await;
+    let second = world.source.accept(event::set("one")).await;
     assert!(second.duplicate && second.event == first.event, "the answer names the first copy: {second:?}");
-    let other = story.source.send(event::set("one").replace("1615304991", "1615304992")).await;
+    let other = world.source.send(event::set("one").replace("1615304991", "1615304992")).await;
     assert_eq!(other.not_the_problem(409, "jti_conflict"), None, "another body under the same `jti`");
 
     // After a later event has arrived, no copy can still be in flight.
-    story.through(&event::set("two")).await;
-    assert_eq!(story.receiver.count(), 2, "one delivery each");
-    assert_eq!(story.acme.deliveries("").await.len(), 2);
-    let conflicts = story.host.metric("setgate_ingest_total", &["outcome=\"jti_conflict\""]).await;
-    let duplicates = story.host.metric("setgate_ingest_total", &["outcome=\"duplicate\""]).await;
+    through(&world, &event::set("two")).await;
+    assert_eq!(world.receiver.count(), 2, "one delivery each");
+    assert_eq!(world.acme.deliveries("").await.len(), 2);
+    let conflicts = world.host.metric("setgate_ingest_total", &["outcome=\"jti_conflict\""]).await;
+    let duplicates = world.host.metric("setgate_ingest_total", &["outcome=\"duplicate\""]).await;
     assert_eq!((duplicates, conflicts), (1.0, 1.0), "both are counted");
     let route = r#"route="/ingest/{tenant}/{source}""#;
     for (status, answers) in [("202", 3.0), ("409", 1.0)] {
         let labels = [route, &format!("status=\"{status}\"")];
-        assert_eq!(story.host.metric("setgate_http_requests_total", &labels).await, answers, "{status}");
+        assert_eq!(world.host.metric("setgate_http_requests_total", &labels).await, answers, "{status}");
     }
 }
 
 #[tokio::test]
 async fn body_identifies_an_event_without_id() {
-    let story = Story::of(Seed::Logto).await;
-    let first = story.source.accept(event::logto("s1")).await;
-    let again = story.source.accept(event::logto("s1")).await;
+    let world = World::with().source("idp", Seed::Logto).start().await;
+    let first = world.source.accept(event::logto("s1")).await;
+    let again = world.source.accept(event::logto("s1")).await;
     assert!(again.duplicate && again.event == first.event, "the sender's retry: the same bytes within the window");
-    let other = story.source.accept(event::logto("s2")).await;
+    let other = world.source.accept(event::logto("s2")).await;
     assert!(!other.duplicate, "other bytes are another event");
 }
 
 #[tokio::test]
 async fn same_jti_from_two_sources_is_two_events() {
-    let story = Story::of(Seed::Set).await;
-    let other = story.acme.source("other", Seed::Set).await;
-    let first = story.source.accept(event::set("one")).await;
+    let world = World::start().await;
+    let other = world.acme.source("other", Seed::Set).await;
+    let first = world.source.accept(event::set("one")).await;
     let second = other.accept(event::set("one")).await;
     assert!(!second.duplicate && second.event != first.event, "a `jti` is its source's own");
 }

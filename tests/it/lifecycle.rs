@@ -213,19 +213,15 @@ async fn accepted_event_arrives_after_a_kill() {
     const EVENTS: usize = 100;
     // Printed if the story fails, so that it can be repeated.
     let killed_after = usize::try_from(RandomState::new().hash_one("kill") % EVENTS as u64).unwrap();
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    acme.filter("drop-by-type").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let chain = json!([{"filter": "drop-by-type", "grants": ["config"]}]);
+    let World { host, acme, source, receiver, subscription } =
+        &mut World::with().filter("drop-by-type").chain(chain).retry(&[1; 20]).start().await;
     // At the kill, some deliveries are in flight, some wait for a retry, and some are done.
     receiver.answer((0..EVENTS / 2).map(|number| match number % 3 {
         0 => Reply::status(204),
         1 => Reply::status(500),
         _ => Reply::status(204).after(Duration::from_millis(50)),
     }));
-    let chain = json!([{"filter": "drop-by-type", "grants": ["config"]}]);
-    let subscription = acme.subscribe(&receiver).chain(chain).retry(&[1; 20]).create().await;
 
     let (told, mut accepted_so_far) = tokio::sync::mpsc::unbounded_channel();
     let mut senders = tokio::task::JoinSet::new();
@@ -333,9 +329,7 @@ async fn data_folder_is_private() {
 
 #[tokio::test]
 async fn wrong_master_key_is_refused() {
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Wso2).await;
+    let Ingest { host, source, .. } = &mut World::with().source("idp", Seed::Wso2).start_ingest().await;
     host.terminate().await;
     let (key, kept) = (host.data().join("master.key"), host.path("kept.key"));
     std::fs::rename(&key, &kept).unwrap();

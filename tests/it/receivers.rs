@@ -4,23 +4,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use setgate_tests::certificate::Issued;
-use setgate_tests::{Authority, Host, Manner, Proxy, Received, Receiver, Reply, Rude, Seed, Source, Tenant, event};
+use setgate_tests::{Authority, Ingest, Manner, Proxy, Received, Receiver, Reply, Rude, Seed, World, event};
 use sha2::{Digest, Sha256};
 
 /// Timeouts that are short enough for a story, and far apart.
 pub(crate) const SHORT_WAITS: &str = "[egress]\nhead_ms_max = 1000\nresponse_ms_max = 2500";
 
-/// A host, a tenant and a source.
-pub(crate) async fn set_up(config: &str) -> (Host, Tenant, Source) {
-    let host = Host::with().config(config).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    (host, acme, source)
-}
-
 /// Lets a rude receiver misbehave once, and returns the attempt from the history. The next attempt succeeds.
 async fn misbehaving_once(manner: Manner) -> (Value, Rude) {
-    let (_host, acme, source) = set_up(SHORT_WAITS).await;
+    let Ingest { acme, source, .. } = &World::with().config(SHORT_WAITS).start_ingest().await;
     let receiver = Rude::start([manner]).await;
     let subscription = acme.subscribe_url(&receiver.url()).retry(&[1, 1]).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
@@ -54,7 +46,7 @@ async fn silent_receiver_times_out() {
 
 #[tokio::test]
 async fn temporary_failures_are_recorded_and_retried() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let receiver = Receiver::start().await;
     receiver.answer([500, 500, 503, 500].map(|status| Reply::status(status).header("x-trace", "t1")));
     let endpoint = json!({"url": receiver.url() + "?token=hush", "headers": {"X-Token": "hush"}});
@@ -95,7 +87,7 @@ fn assert_on_record(received: &Received, sent: &Value) {
 async fn endless_response_body_is_cut_off() {
     const GIBIBYTE: u64 = 1 << 30;
     const MEBIBYTE: u64 = 1 << 20;
-    let (host, acme, source) = set_up("").await;
+    let Ingest { host, acme, source } = &Ingest::start().await;
     let receiver = Rude::start([Manner::Well, Manner::Flood(GIBIBYTE)]).await;
     let subscription = acme.subscribe_url(&receiver.url()).retry(&[]).create().await;
     // Warm-up, so that the memory needed by any delivery is not measured.
@@ -124,7 +116,7 @@ fn peak_bytes(pid: u32) -> u64 {
 
 #[tokio::test]
 async fn redirect_is_recorded_and_not_followed() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
     let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
     for status in [301, 302, 303, 307, 308] {
@@ -143,7 +135,7 @@ async fn redirect_is_recorded_and_not_followed() {
 async fn bad_certificate_is_named() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
-    let (_host, acme, source) = set_up(&trust(folder.path(), &authority)).await;
+    let Ingest { acme, source, .. } = &World::with().config(&trust(folder.path(), &authority)).start_ingest().await;
     let bad: [(&str, Issued, &str); 3] = [
         ("expired", authority.issue_expired("127.0.0.1"), "expired"),
         ("of another name", authority.issue("receiver.example"), "not valid for name"),
@@ -178,7 +170,7 @@ fn trust(folder: &Path, authority: &Authority) -> String {
 async fn endpoint_can_have_its_own_authority() {
     let (everywhere, own) = (Authority::new(), Authority::new());
     let folder = tempfile::tempdir().unwrap();
-    let (_host, acme, source) = set_up(&trust(folder.path(), &everywhere)).await;
+    let Ingest { acme, source, .. } = &World::with().config(&trust(folder.path(), &everywhere)).start_ingest().await;
     let receiver = Receiver::start_tls(own.issue("127.0.0.1").server(None)).await;
     let endpoint = json!({"url": receiver.url(), "tls": {"ca_pem": own.pem()}});
     let with = acme.subscribe(&receiver).with("endpoint", endpoint).retry(&[]).create().await;
@@ -203,7 +195,7 @@ async fn endpoint_can_have_its_own_authority() {
 
 #[tokio::test]
 async fn pinned_certificate_is_the_only_one_trusted() {
-    let (_host, acme, source) = set_up("").await;
+    let Ingest { acme, source, .. } = &Ingest::start().await;
     let elsewhere = Authority::new();
     for (what, own) in [
         ("that may sign", Issued::by_itself(&["127.0.0.1"], true, 4096)),
@@ -232,7 +224,7 @@ async fn pinned_certificate_is_the_only_one_trusted() {
 
 #[tokio::test]
 async fn useless_ca_pem_is_refused_with_a_remedy() {
-    let (_host, acme, _source) = set_up("").await;
+    let Ingest { acme, .. } = &Ingest::start().await;
     let good = Issued::by_itself(&["127.0.0.1"], false, 4096).certificate_pem();
     let other = Issued::by_itself(&["receiver.example"], false, 4096).certificate_pem();
     let expired = Issued::by_itself(&["127.0.0.1"], false, 2020).certificate_pem();
@@ -257,7 +249,7 @@ async fn useless_ca_pem_is_refused_with_a_remedy() {
 #[tokio::test]
 async fn client_certificate_is_presented_and_its_key_hidden() {
     let (servers, clients) = (Authority::new(), Authority::new());
-    let (host, acme, source) = set_up("").await;
+    let Ingest { host, acme, source } = &Ingest::start().await;
     let receiver = Receiver::start_tls(servers.issue("127.0.0.1").server(Some(&clients))).await;
     let mine = clients.issue("setgate");
     let (certificate, key) = (mine.certificate_pem(), mine.key_pem());
@@ -299,7 +291,7 @@ async fn client_certificate_is_presented_and_its_key_hidden() {
 
 #[tokio::test]
 async fn invalid_certificates_are_refused() {
-    let (_host, acme, _source) = set_up("").await;
+    let Ingest { acme, .. } = &Ingest::start().await;
     let receiver = Receiver::start_tls(Authority::new().issue("127.0.0.1").server(None)).await;
     let (one, two) = (Authority::new().issue("setgate"), Authority::new().issue("setgate"));
     let (certificate, key) = (one.certificate_pem(), one.key_pem());
@@ -355,7 +347,7 @@ async fn invalid_certificates_are_refused() {
 async fn http2_connection_is_shared_within_a_tenant() {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
-    let (host, acme, source) = set_up(&trust(folder.path(), &authority)).await;
+    let Ingest { host, acme, source } = &World::with().config(&trust(folder.path(), &authority)).start_ingest().await;
     let receiver = Receiver::start_tls(authority.issue("127.0.0.1").server(None)).await;
     let subscription = acme.subscribe(&receiver).create().await;
     // A single request first, so that the connection exists when the others start.
@@ -382,9 +374,7 @@ async fn proxy_carries_everything() {
     let receiver = Receiver::start_tls(authority.issue("receiver.invalid").server(None)).await;
     let proxy = Proxy::start("me:hush", &[("receiver.invalid", receiver.address)]).await;
     let setting = format!("http://me:hush@{}", proxy.address);
-    let mut host = Host::with().env("SETGATE_EGRESS__PROXY", &setting).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { host, acme, source } = &mut World::with().env("SETGATE_EGRESS__PROXY", &setting).start_ingest().await;
     let endpoint = |name: &str| json!({"url": format!("https://{name}/in"), "tls": {"ca_pem": authority.pem()}});
     let known = acme.subscribe(&receiver).with("endpoint", endpoint("receiver.invalid")).retry(&[]).create().await;
     let unknown = acme.subscribe(&receiver).with("endpoint", endpoint("nobody.invalid")).retry(&[]).create().await;

@@ -105,21 +105,18 @@ async fn held_deliveries_run_the_current_chain() {
 
 #[tokio::test]
 async fn redrive_by_id_ignores_other_tenants() {
-    let host = Host::start().await;
-    let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { host, acme, source, receiver, subscription } = &World::with().retry(&[]).start().await;
+    let other = host.tenant("other").await;
     receiver.otherwise(Reply::status(400));
-    let subscription = acme.subscribe(&receiver).retry(&[]).create().await;
-    let ids = send(&source, &subscription, 3).await;
-    counted(&acme, "dead", 3).await;
+    let ids = send(source, subscription, 3).await;
+    counted(acme, "dead", 3).await;
 
     let theirs = redrive(&other, json!({"action": "discard", "ids": ids})).await.expect(200).json();
     assert_eq!(theirs, json!({"matched": 3, "redriven": 0, "skipped": 3, "next": null}), "they are not theirs");
     // A duplicate id counts once; `release` applies only to held deliveries.
-    let said = redrive(&acme, json!({"action": "release", "ids": [ids[0], ids[0]]})).await.expect(200).json();
+    let said = redrive(acme, json!({"action": "release", "ids": [ids[0], ids[0]]})).await.expect(200).json();
     assert_eq!((&said["matched"], &said["skipped"]), (&json!(1), &json!(1)), "{said}");
-    let said = redrive(&acme, json!({"action": "discard", "ids": ids[..2]})).await.expect(200).json();
+    let said = redrive(acme, json!({"action": "discard", "ids": ids[..2]})).await.expect(200).json();
     assert_eq!(said["redriven"], 2, "{said}");
     for (id, state) in ids.iter().zip(["dropped", "dropped", "dead"]) {
         assert_eq!(acme.delivery(id).await["state"], state, "just those that were named");

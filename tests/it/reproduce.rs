@@ -191,9 +191,8 @@ async fn released_delivery_is_reproducible() {
 
 #[tokio::test]
 async fn digest_opens_nothing_for_another_tenant() {
-    let host = Host::start().await;
-    let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
-    let source = acme.source("idp", Seed::Wso2).await;
+    let Ingest { host, acme, source } = &World::with().source("idp", Seed::Wso2).start_ingest().await;
+    let globex = host.tenant("globex").await;
     let wasm = place::filter("enrich-from-table");
     let digest = acme.filter("enrich-from-table").await;
     acme.table("apps", &[("a1", json!({"owner": "team-shop"}))]).await;

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::client::JSON;
-use setgate_tests::{Everything, Host, Seed, event};
+use setgate_tests::{Everything, Host, Ingest, Seed, World, event};
 
 #[tokio::test]
 async fn every_document_can_be_sent_back_unchanged() {
@@ -69,9 +69,7 @@ async fn name_must_match_the_path() {
 
 #[tokio::test]
 async fn masked_source_secrets_are_kept() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let signed = acme.source("signed", Seed::Wso2).await;
+    let Ingest { acme, source: signed, .. } = &World::with().source("signed", Seed::Wso2).start_ingest().await;
     let tokens = acme.source("tokens", Seed::Set).await;
     let paths = [acme.path("/sources/signed"), acme.path("/sources/tokens")];
     let works = async |index: usize, number: usize| match index {

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 use setgate_tests::h2::{Raw2, connect_from};
-use setgate_tests::{Answer, Host, Manner, Receiver, Rude, Seed, Tenant, event};
+use setgate_tests::{Answer, Host, Ingest, Manner, Receiver, Rude, Seed, Tenant, World, event};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -314,9 +314,7 @@ async fn hanging_receivers_leave_slots_for_another_tenant() {
 
 #[tokio::test]
 async fn announced_bodies_take_no_memory() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let ours = acme.source("open", Seed::Open).await;
+    let Ingest { host, acme, source: ours } = &World::with().source("open", Seed::Open).start_ingest().await;
     // Without a key, on one connection: many times the tenant's share.
     let mut announces = Raw2::open("127.0.0.2", &host.base(), 65_535).await.unwrap();
     // Large ones first, and smaller ones for the rest.
@@ -374,9 +372,7 @@ async fn answer_to(host: &Host, sent: &str) -> String {
 
 #[tokio::test]
 async fn stalled_body_times_out() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let ours = acme.source("open", Seed::Open).await;
+    let Ingest { host, acme, source: ours } = &World::with().source("open", Seed::Open).start_ingest().await;
     let key = format!("authorization: Bearer {}\r\n", acme.key);
     let event = format!("POST {} HTTP/1.1\r\nhost: h\r\ncontent-length: 1000\r\n\r\n{{", ours.path);
     let table = format!(
@@ -387,7 +383,7 @@ async fn stalled_body_times_out() {
         "PUT {} HTTP/1.1\r\nhost: h\r\n{key}content-type: application/json\r\ncontent-length: 1000\r\n\r\n{{",
         acme.path("/sources/s")
     );
-    let answers = [answer_to(&host, &event), answer_to(&host, &table), answer_to(&host, &document)];
+    let answers = [answer_to(host, &event), answer_to(host, &table), answer_to(host, &document)];
     let [event, table, document] = answers;
     for answer in <[String; 3]>::from(tokio::join!(event, table, document)) {
         assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_too_slow"), "{answer}");
@@ -396,10 +392,8 @@ async fn stalled_body_times_out() {
 
 #[tokio::test]
 async fn unfinished_bodies_leave_memory_for_other_clients() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
     // Signed, so that the proof can only be checked at the end of the body.
-    let ours = acme.source("signed", Seed::Wso2).await;
+    let Ingest { host, source: ours, .. } = &World::with().source("signed", Seed::Wso2).start_ingest().await;
     let mut stalled = Vec::new();
     // Large ones first, and smaller ones for the rest.
     let sizes = [(200_000, 84), (20_000, 9), (2_000, 9), (200, 9)];

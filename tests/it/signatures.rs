@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use setgate_tests::signature::Trust;
-use setgate_tests::{Host, Ingest, Receiver, Reply, Seed, Shim, Source, Subscription, Tenant, event, place};
+use setgate_tests::{Host, Ingest, Receiver, Reply, Seed, Shim, Source, Subscription, Tenant, World, event, place};
 use tokio::process::Command;
 
 /// The installed release.
@@ -133,14 +133,10 @@ async fn staged_key_takes_over_after_the_overlap() {
 
 #[tokio::test]
 async fn staged_key_can_be_cancelled() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).signing("hub", false).create().await;
+    let World { acme, source, receiver, subscription, .. } = &World::with().signing("hub", false).start().await;
     // A paused subscription is rotated like any other.
     subscription.pause().await;
-    let (_, new) = rotate(&acme, &subscription).await;
+    let (_, new) = rotate(acme, subscription).await;
     let cancelled = acme.client.post(&subscription.path("/cancel-key"), &json!({})).await.expect(200).json();
     assert_eq!(
         (&cancelled["signing"]["next"], cancelled["signing"]["keys"].as_array().map(Vec::len)),
@@ -150,9 +146,9 @@ async fn staged_key_can_be_cancelled() {
     let again = acme.client.post(&subscription.path("/cancel-key"), &json!({})).await;
     assert_eq!(again.not_the_problem(409, "conflict"), None);
     subscription.resume().await;
-    assert_eq!(verifies(&source, &receiver, "one", [&subscription.trust, &new]).await, [true, false]);
+    assert_eq!(verifies(source, receiver, "one", [&subscription.trust, &new]).await, [true, false]);
 
-    let (_, staged) = rotate(&acme, &subscription).await;
+    let (_, staged) = rotate(acme, subscription).await;
     let asked = json!({"endpoint": {}, "signing": {"scheme": "logto"}});
     let changed = acme.client.put(&subscription.path(""), &asked).await.expect(200).json();
     assert_eq!(
@@ -160,22 +156,19 @@ async fn staged_key_can_be_cancelled() {
         (&Value::Null, Some(1))
     );
     let of_logto = Trust::of("logto", changed["signing_secret"].as_str().unwrap(), None);
-    assert_eq!(verifies(&source, &receiver, "two", [&of_logto, &staged]).await, [true, false]);
+    assert_eq!(verifies(source, receiver, "two", [&of_logto, &staged]).await, [true, false]);
     // Without an overlap nothing is staged.
     let rotated =
         acme.client.post(&subscription.path("/rotate-key"), &json!({"overlap_hours": 0})).await.expect(200).json();
     let at_once = Trust::of("logto", rotated["signing_secret"].as_str().unwrap(), None);
-    assert_eq!(verifies(&source, &receiver, "three", [&of_logto, &at_once]).await, [false, true]);
+    assert_eq!(verifies(source, receiver, "three", [&of_logto, &at_once]).await, [false, true]);
 }
 
 #[tokio::test]
 async fn attempt_is_signed_with_the_current_key() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).signing("wso2", false).retry(&[1; 30]).create().await;
-    let (rotated, new) = rotate(&acme, &subscription).await;
+    let World { acme, source, receiver, subscription, .. } =
+        &World::with().signing("wso2", false).retry(&[1; 30]).start().await;
+    let (rotated, new) = rotate(acme, subscription).await;
     receiver.otherwise(Reply::status(500));
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let first = receiver.received(1).await.remove(0);

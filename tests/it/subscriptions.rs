@@ -7,9 +7,8 @@ use setgate_tests::{Authority, Host, Ingest, Receiver, Seed, World, event};
 
 #[tokio::test]
 async fn subscription_is_addressed_by_name() {
-    let host = Host::start().await;
-    let (acme, globex) = (host.tenant("acme").await, host.tenant("globex").await);
-    let source = acme.source("idp", Seed::Set).await;
+    let Ingest { host, acme, source } = &Ingest::start().await;
+    let globex = host.tenant("globex").await;
     let receiver = Receiver::start().await;
     let (path, asked) = (acme.path("/subscriptions/crm"), json!({"endpoint": {"url": receiver.url()}}));
     acme.client.get(&path).await.expect(404);

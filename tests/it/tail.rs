@@ -12,13 +12,11 @@ use tokio::net::TcpStream;
 #[tokio::test]
 async fn tail_resumes_after_a_disconnect() {
     // A stream is not subject to the request timeout.
-    let mut host = Host::with().config("[listen]\nrequest_ms_max = 500").start().await;
-    let (acme, other) = (host.tenant("acme").await, host.tenant("other").await);
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
+    let World { host, acme, source, receiver, subscription } =
+        &mut World::with().config("[listen]\nrequest_ms_max = 2000").retry(&[3]).start().await;
+    let other = host.tenant("other").await;
     receiver.answer([Reply::status(503)]);
-    let subscription = acme.subscribe(&receiver).retry(&[1]).create().await;
-    let mut tail = Tail::open(&acme, "", None).await;
+    let mut tail = Tail::open(acme, "", None).await;
     let begin = tail.last_id.clone();
 
     let first = source.accept(event::set("one")).await;
@@ -27,7 +25,7 @@ async fn tail_resumes_after_a_disconnect() {
     assert_eq!(failed["delivery"], subscription.delivery_of(&first), "{failed}");
     assert_eq!((&failed["event"], &failed["subscription"]), (&json!(first.event), &json!(subscription.id)), "{failed}");
     assert_eq!((&failed["types"], &failed["source"]), (&json!([event::SET_TYPE]), &json!("idp")), "{failed}");
-    // A second later, and so after the request timeout.
+    // Three seconds later, and so after the request timeout.
     let delivered = tail.settlement().await;
     assert_eq!((&delivered["state"], &delivered["attempt"]["number"]), (&json!("delivered"), &json!(2)), "{delivered}");
 
@@ -44,7 +42,7 @@ async fn tail_resumes_after_a_disconnect() {
     }
     host.kill9().await;
     host.start_again().await;
-    let mut resumed = Tail::open(&acme, "", Some(&seen)).await;
+    let mut resumed = Tail::open(acme, "", Some(&seen)).await;
     let mut settled = Vec::new();
     for _ in 0..expected.len() {
         let settlement = resumed.settlement().await;
@@ -54,10 +52,10 @@ async fn tail_resumes_after_a_disconnect() {
     assert_eq!(settled.iter().cloned().collect::<BTreeSet<_>>(), expected, "each of them once");
 
     // The cursor of the query is equivalent; the header takes precedence.
-    let mut by_query = Tail::open(&acme, &format!("?cursor={seen}&subscription={}", subscription.id), None).await;
+    let mut by_query = Tail::open(acme, &format!("?cursor={seen}&subscription={}", subscription.id), None).await;
     assert_eq!(by_query.settlement().await["delivery"], settled[0].as_str());
-    let mut dead = Tail::open(&acme, &format!("?cursor={seen}&state=dead"), None).await;
-    let mut newest = Tail::open(&acme, &format!("?cursor={seen}"), Some(&resumed.last_id)).await;
+    let mut dead = Tail::open(acme, &format!("?cursor={seen}&state=dead"), None).await;
+    let mut newest = Tail::open(acme, &format!("?cursor={seen}"), Some(&resumed.last_id)).await;
     let last = source.accept(event::set("last")).await;
     assert_eq!(newest.settlement().await["delivery"], subscription.delivery_of(&last), "nothing of before comes");
     receiver.otherwise(Reply::status(410));
@@ -89,12 +87,8 @@ async fn tail_resumes_after_a_disconnect() {
 async fn slow_reader_misses_nothing() {
     // More than the stream buffers.
     const EVENTS: usize = 350;
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
-    acme.subscribe(&receiver).create().await;
-    let mut tail = Tail::open(&acme, "", None).await;
+    let World { acme, source, receiver, .. } = &World::start().await;
+    let mut tail = Tail::open(acme, "", None).await;
     for number in 0..EVENTS {
         source.accept(event::set(&format!("e{number}"))).await;
     }

@@ -24,11 +24,11 @@ pub struct World {
     pub host: Host,
     /// The tenant.
     pub acme: Tenant,
-    /// Its only source; `idp`, of plain SETs, unless the story says otherwise.
+    /// Its source; `idp`, of plain SETs, unless the story says otherwise.
     pub source: Source,
     /// The receiver of the subscription; it answers 204.
     pub receiver: Receiver,
-    /// Its only subscription, to all events.
+    /// Its subscription, to all events.
     pub subscription: Subscription,
 }
 
@@ -55,7 +55,7 @@ pub struct Ingest {
     pub host: Host,
     /// The tenant.
     pub acme: Tenant,
-    /// Its only source; `idp`, of plain SETs, unless the story says otherwise.
+    /// Its source; `idp`, of plain SETs, unless the story says otherwise.
     pub source: Source,
 }
 
@@ -107,6 +107,11 @@ impl Opening {
     /// The intervals between the subscription's attempts, in seconds.
     pub fn retry(self, waits: &[u32]) -> Self {
         self.subscription("retry", json!(waits))
+    }
+
+    /// The signature scheme of deliveries.
+    pub fn signing(self, scheme: &str, ed25519: bool) -> Self {
+        self.subscription("signing", json!({"scheme": scheme, "ed25519": ed25519}))
     }
 
     /// Sets any member of the subscription.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use setgate_tests::{Host, Receiver, Reply, Seed, event};
+use setgate_tests::{Host, Reply, Seed, World, event};
 
 /// Runs `setgate admin ...` in the host's directory.
 async fn admin(host: &Host, arguments: &[&str]) -> std::process::Output {
@@ -36,14 +36,10 @@ fn faults(report: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn restored_backup_delivers_accepted_events() {
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    acme.filter("drop-by-type").await;
-    let source = acme.source("idp", Seed::Wso2).await;
-    let receiver = Receiver::start().await;
-    receiver.answer((0..200).map(|number| Reply::status(if number % 2 == 0 { 204 } else { 500 })));
     let chain = json!([{"filter": "drop-by-type", "grants": ["config"], "secrets": {"unused": "but sealed"}}]);
-    let subscription = acme.subscribe(&receiver).chain(chain).retry(&[1; 20]).create().await;
+    let World { host, acme, source, receiver, subscription } =
+        &mut World::with().source("idp", Seed::Wso2).filter("drop-by-type").chain(chain).retry(&[1; 20]).start().await;
+    receiver.answer((0..200).map(|number| Reply::status(if number % 2 == 0 { 204 } else { 500 })));
 
     // Senders that keep sending throughout.
     let (told, mut accepted) = tokio::sync::mpsc::unbounded_channel();
@@ -68,7 +64,7 @@ async fn restored_backup_delivers_accepted_events() {
         before.insert(accepted.recv().await.expect("senders go on"));
     }
     let backup = host.path("backup");
-    let made = admin(&host, &["backup", "--to", text(&backup), "--data", "data"]).await;
+    let made = admin(host, &["backup", "--to", text(&backup), "--data", "data"]).await;
     assert!(made.status.success(), "{}", said(&made));
     assert!(said(&made).contains("not the master key"), "what is not in it is told: {}", said(&made));
     let during = accepted.len();
@@ -77,9 +73,9 @@ async fn restored_backup_delivers_accepted_events() {
         ended.expect("every event was taken");
     }
     assert!(during > 0, "events were taken while the backup was made");
-    let (ok, report) = check(&host, &[]).await;
+    let (ok, report) = check(host, &[]).await;
     assert!(ok, "the ledger of a host that runs: {report}");
-    let (ok, report) = check(&host, &["--backup", text(&backup)]).await;
+    let (ok, report) = check(host, &["--backup", text(&backup)]).await;
     assert!(ok, "the backup: {report}");
     host.kill9().await;
 
@@ -110,20 +106,16 @@ async fn restored_backup_delivers_accepted_events() {
 
 #[tokio::test]
 async fn damaged_backup_is_not_restored() {
-    let mut host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    acme.filter("redact-claims").await;
-    let source = acme.source("idp", Seed::Wso2).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { host, acme, source, subscription, .. } =
+        &mut World::with().source("idp", Seed::Wso2).filter("redact-claims").start().await;
     for number in 0..20 {
         let accepted = source.accept(event::wso2(&format!("e{number}"))).await;
         acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     }
     let backup = host.path("backup");
-    let made = admin(&host, &["backup", "--to", text(&backup), "--data", "data"]).await;
+    let made = admin(host, &["backup", "--to", text(&backup), "--data", "data"]).await;
     assert!(made.status.success(), "{}", said(&made));
-    let again = admin(&host, &["backup", "--to", text(&backup), "--data", "data"]).await;
+    let again = admin(host, &["backup", "--to", text(&backup), "--data", "data"]).await;
     assert!(!again.status.success() && said(&again).contains("is not empty"), "{}", said(&again));
 
     // Damage that only the ledger's own checks detect: for SQLite, the file is intact.
@@ -133,7 +125,7 @@ async fn damaged_backup_is_not_restored() {
     conn.execute("UPDATE tally SET delivered = delivered - 1", []).unwrap();
     conn.execute("UPDATE blob_part SET body = zeroblob(length(body)) WHERE number = 0", []).unwrap();
     drop(conn);
-    let (ok, report) = check(&host, &["--backup", text(&backup)]).await;
+    let (ok, report) = check(host, &["--backup", text(&backup)]).await;
     assert!(!ok);
     assert_eq!(faults(&report), ["tally", "blobs"], "{report}");
 
@@ -142,9 +134,9 @@ async fn damaged_backup_is_not_restored() {
     let middle = bytes.len() / 2 / 4096 * 4096;
     bytes[middle..middle + 4096].fill(0xa5);
     std::fs::write(&file, &bytes).unwrap();
-    let (ok, report) = check(&host, &["--backup", text(&backup)]).await;
+    let (ok, report) = check(host, &["--backup", text(&backup)]).await;
     assert!(!ok && !faults(&report).is_empty(), "{report}");
-    let refused = admin(&host, &["restore", "--from", text(&backup), "--data", "elsewhere"]).await;
+    let refused = admin(host, &["restore", "--from", text(&backup), "--data", "elsewhere"]).await;
     assert!(!refused.status.success() && said(&refused).contains("is damaged"), "{}", said(&refused));
     assert!(!host.path("elsewhere/ledger/ledger.db").exists());
 
@@ -152,9 +144,9 @@ async fn damaged_backup_is_not_restored() {
     std::fs::write(&file, &good).unwrap();
     host.terminate().await;
     std::fs::rename(host.data().join("master.key"), host.path("kept.key")).unwrap();
-    let (ok, report) = check(&host, &[]).await;
+    let (ok, report) = check(host, &[]).await;
     assert!(!ok);
     assert_eq!(faults(&report), ["secrets"], "{report}");
-    let nothing = admin(&host, &["check", "--data", "nowhere"]).await;
+    let nothing = admin(host, &["check", "--data", "nowhere"]).await;
     assert_eq!(nothing.status.code(), Some(2), "{}", said(&nothing));
 }

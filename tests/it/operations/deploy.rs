@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use setgate_tests::{Host, Receiver, Seed, event, place, until};
+use setgate_tests::{Host, World, event, place, until};
 
 /// Every metric named in the host's sources, with its kind.
 fn exported() -> BTreeMap<String, &'static str> {
@@ -81,13 +81,9 @@ fn dashboards_and_alerts_use_existing_metrics() {
 
 #[tokio::test]
 async fn busy_host_fills_the_dashboard() {
-    let host = Host::start().await;
-    let acme = host.tenant("acme").await;
-    acme.filter("drop-by-type").await;
-    let source = acme.source("idp", Seed::Set).await;
-    let receiver = Receiver::start().await;
     let chain = serde_json::json!([{"filter": "drop-by-type", "grants": ["config"]}]);
-    let subscription = acme.subscribe(&receiver).chain(chain).create().await;
+    let World { host, acme, source, subscription, .. } =
+        &World::with().filter("drop-by-type").chain(chain).start().await;
     let accepted = source.accept(event::set("one")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     // Counters of failures only exist after a failure.

@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message as _;
 use serde_json::json;
-use setgate_tests::{Accepted, Authority, Host, Received, Receiver, Reply, Seed, Source, World, event, until};
+use setgate_tests::{Accepted, Authority, Host, Ingest, Received, Receiver, Reply, Seed, Source, World, event, until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SENDER: &str = "00f067aa0ba902b7";
@@ -89,14 +89,12 @@ async fn one_trace_spans_sender_filter_receiver_and_crash() {
     std::fs::write(&file, "# of the collector\nauthorization: Bearer collector-token-19c4\n").unwrap();
     // No trace that starts on the host is sampled: this one is sampled because of the sender's flag.
     let more = format!("sample_ratio = 0.0\nservice_name = \"edge\"\nheaders_file = \"{}\"", file.display());
-    let mut host = Host::with()
+    let Ingest { host, acme, source } = &mut World::with()
         .config(&sends_to(&collector, &more))
         .env("SETGATE_TRACES__HEADERS", "{x-project = \"collector-project-77e0\"}")
-        .start()
+        .start_ingest()
         .await;
-    let acme = host.tenant("acme").await;
     let digest = acme.filter("redact-claims").await;
-    let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
     receiver.answer([Reply::status(500)]);
     let chain =
@@ -106,7 +104,7 @@ async fn one_trace_spans_sender_filter_receiver_and_crash() {
 
     let sent = format!("00-{TRACE}-{SENDER}-01");
     let headers = [("traceparent", sent.as_str()), ("tracestate", STATE)];
-    let accepted = send(&host, &source, Seed::Set, "one", &headers).await;
+    let accepted = send(host, source, Seed::Set, "one", &headers).await;
     let delivery = subscription.delivery_of(&accepted);
     // A killed process loses the spans that it has not sent.
     for name in ["accept", "fan-out", "filter", "sign", "attempt"] {
@@ -186,19 +184,16 @@ async fn invalid_traceparent_starts_a_new_trace() {
     let file = folder.path().join("ca.pem");
     std::fs::write(&file, authority.pem()).unwrap();
     let more = format!("ca_files = [\"{}\"]", file.display());
-    let mut host = Host::with().config(&sends_to(&collector, &more)).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Open).await;
-    let receiver = Receiver::start().await;
-    acme.subscribe(&receiver).create().await;
+    let World { host, source, receiver, .. } =
+        &mut World::with().config(&sends_to(&collector, &more)).source("idp", Seed::Open).start().await;
 
     let none = format!("00-{}-{SENDER}-01", "0".repeat(32));
     for (jti, headers) in [("one", vec![]), ("two", vec![("traceparent", none.as_str()), ("tracestate", STATE)])] {
-        send(&host, &source, Seed::Open, jti, &headers).await;
+        send(host, source, Seed::Open, jti, &headers).await;
     }
     // If the sender does not sample, neither does the host, and it passes the trace context on unchanged.
     let unsampled = format!("00-{TRACE}-{SENDER}-00");
-    send(&host, &source, Seed::Open, "three", &[("traceparent", unsampled.as_str()), ("tracestate", STATE)]).await;
+    send(host, source, Seed::Open, "three", &[("traceparent", unsampled.as_str()), ("tracestate", STATE)]).await;
     let received = receiver.received(3).await;
     let attempts = named(&collector, "attempt", 2).await;
     let accepts = named(&collector, "accept", 2).await;
@@ -227,11 +222,8 @@ async fn invalid_traceparent_starts_a_new_trace() {
 #[tokio::test]
 async fn pending_spans_are_sent_at_shutdown() {
     let collector = Receiver::start().await;
-    let mut host = Host::with().config(&sends_to(&collector, "")).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Open).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { host, acme, source, subscription, .. } =
+        &mut World::with().config(&sends_to(&collector, "")).source("idp", Seed::Open).start().await;
     let accepted = source.accept(event::set("one")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     assert!(host.terminate().await.success());
@@ -250,9 +242,8 @@ async fn rejected_spans_are_counted() {
         String::from_utf8(answer.encode_to_vec()).expect("small numbers and ASCII")
     };
     collector.answer([Reply::status(200).body(rejects_one)]);
-    let host = Host::with().config(&sends_to(&collector, "")).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Open).await;
+    let Ingest { host, source, .. } =
+        &World::with().config(&sends_to(&collector, "")).source("idp", Seed::Open).start_ingest().await;
     // No subscription wants its events, so there are only acceptance and fan-out.
     source.accept(event::set("one")).await;
     let count =
@@ -313,11 +304,8 @@ async fn absent_collector_delays_nothing() {
 async fn hanging_collector_delays_nothing() {
     let collector = Receiver::start().await;
     collector.otherwise(Reply::hang());
-    let mut host = Host::with().config(&sends_to(&collector, "")).start().await;
-    let acme = host.tenant("acme").await;
-    let source = acme.source("idp", Seed::Open).await;
-    let receiver = Receiver::start().await;
-    let subscription = acme.subscribe(&receiver).create().await;
+    let World { host, acme, source, subscription, .. } =
+        &mut World::with().config(&sends_to(&collector, "")).source("idp", Seed::Open).start().await;
     source.accept(event::set("one")).await;
     collector.received(1).await;
     let accepted = source.accept(event::set("two")).await;
