@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use setgate_base::clock::Clock;
-use setgate_domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
+use setgate_domain::attempt::{Attempt, Connection, HttpVersion, Outcome, SentRequest};
 use setgate_domain::delivery::{DueDelivery, NewDelivery, Settlement, Step, bytes_in_flight};
 use setgate_domain::event::{Dedupe, EventSeq, NewEvent};
 use setgate_domain::filter::Plan;
@@ -189,7 +189,7 @@ impl Inner {
         let at = self.clock.now();
         let outcome = Outcome::status(204);
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let sent = Sent {
+        let sent = SentRequest {
             url: "http://127.0.0.1:40000/".to_owned(),
             headers: vec![
                 header("webhook-id", &due.id.to_string()),

@@ -14,7 +14,7 @@ use setgate_base::crypto;
 use setgate_dialects::{Scheme, check_pasted_text, schemes, sign_as_sender};
 use setgate_domain::id::{SourceName, TenantId};
 use setgate_domain::secret::Secret;
-use setgate_domain::text::without_mark;
+use setgate_domain::text::strip_bom;
 
 use super::client::{Answer, Client};
 use super::connection::Connection;
@@ -84,7 +84,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut refused = 0;
     for file in &args.files {
         let body = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let answer = event(&client, &path, args.proof, secret.as_deref(), without_mark(&body).to_vec().into()).await?;
+        let answer = event(&client, &path, args.proof, secret.as_deref(), strip_bom(&body).to_vec().into()).await?;
         if answer.status.is_success() {
             say!("{}: {}", file.display(), answer.in_words());
         } else {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::checks::find_tenant;
 use super::{Error, Page, PageQuery, pages};
 
-pub use setgate_domain::audit::{Query, Record};
+pub use setgate_domain::audit::{AuditQuery, AuditRecord};
 use setgate_domain::id::TenantId;
 
 /// Reads the audit log.
@@ -18,7 +18,12 @@ pub struct AuditLog {
 
 impl AuditLog {
     /// The tenant's audit records since the tenant was created, newest first.
-    pub async fn list(&self, tenant: &TenantId, query: Query, page: &PageQuery) -> Result<Page<Record>, Error> {
+    pub async fn list(
+        &self,
+        tenant: &TenantId,
+        query: AuditQuery,
+        page: &PageQuery,
+    ) -> Result<Page<AuditRecord>, Error> {
         let of = find_tenant(&self.registry, tenant)?.incarnation();
         let page = self.audit_page(Some(tenant), true, query, &page.within(of)?).await?;
         Ok(Page { items: page.items, next: page.next.map(|next| pages::cursor(of, next)) })
@@ -29,9 +34,9 @@ impl AuditLog {
     pub async fn list_whole(
         &self,
         tenant: Option<&TenantId>,
-        query: Query,
+        query: AuditQuery,
         page: &PageQuery,
-    ) -> Result<Page<Record>, Error> {
+    ) -> Result<Page<AuditRecord>, Error> {
         self.audit_page(tenant, false, query, page).await
     }
 
@@ -39,9 +44,9 @@ impl AuditLog {
         &self,
         tenant: Option<&TenantId>,
         since_creation: bool,
-        query: Query,
+        query: AuditQuery,
         page: &PageQuery,
-    ) -> Result<Page<Record>, Error> {
+    ) -> Result<Page<AuditRecord>, Error> {
         let before = page.place::<Place>()?.map(|place| place.0);
         let (items, next) = self.history.audit(tenant, since_creation, query, before, page.limit()).await?;
         Ok(Page { items, next: next.map(|seq| Place(seq).to_string()) })

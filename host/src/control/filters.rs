@@ -12,7 +12,7 @@ use setgate_base::crypto;
 use setgate_domain::audit::Actor;
 use setgate_domain::filter::{Filter, FilterVersion, Grant, Suspension};
 use setgate_domain::id::{Digest, FilterName, TenantId};
-use setgate_domain::rollout::{EndReason, Ended, Rollout};
+use setgate_domain::rollout::{EndReason, EndedRollout, Rollout};
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Blobs, Plans, Registry, TenantView, Usage};
 use setgate_sandbox::{CompiledFilter, Sandbox};
@@ -47,7 +47,7 @@ pub struct FilterView {
     /// The current rollout, if there is one.
     pub rollout: Option<Rollout>,
     /// The result of the last rollout.
-    pub last_rollout: Option<Ended>,
+    pub last_rollout: Option<EndedRollout>,
     /// Set while the active version is suspended because it faulted too often.
     pub suspended: Option<Suspension>,
     /// Whether deliveries held by faults of this filter are being run again.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use setgate_base::crypto::MasterKey;
-use setgate_domain::idempotency::Claim;
+use setgate_domain::idempotency::IdempotencyClaim;
 use setgate_domain::secret::Secret;
 use setgate_ledger::{Registry, StoredResponses};
 
@@ -51,7 +51,7 @@ pub struct StoredAnswers {
 
 impl StoredAnswers {
     /// Looks up the state of a request with an `Idempotency-Key`.
-    pub async fn standing(&self, claim: &Claim) -> Result<Standing, Error> {
+    pub async fn standing(&self, claim: &IdempotencyClaim) -> Result<Standing, Error> {
         let (found, stored) = self.registry.executed_request(claim).await?;
         let Some(found) = found else {
             return Ok(if is_full(stored) { Standing::Full(stored) } else { Standing::New });
@@ -70,7 +70,7 @@ impl StoredAnswers {
 
     /// Stores the response of an executed request. An error response is stored only if the request has changed
     /// something, since otherwise a retry may succeed.
-    pub async fn store(&self, claim: &Claim, answer: &StoredAnswer) -> Result<(), Error> {
+    pub async fn store(&self, claim: &IdempotencyClaim, answer: &StoredAnswer) -> Result<(), Error> {
         let is_success = (200..300).contains(&answer.status);
         let text = serde_json::to_string(answer).unwrap_or_default();
         let sealed = self.master.seal(&context(claim), &Secret::new(text));
@@ -83,7 +83,7 @@ fn is_full(stored: StoredResponses) -> bool {
 }
 
 /// The encryption context that binds a stored response to its request.
-fn context(claim: &Claim) -> String {
+fn context(claim: &IdempotencyClaim) -> String {
     format!("answer/{}", claim.id)
 }
 

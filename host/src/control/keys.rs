@@ -129,7 +129,7 @@ impl Keys {
             Some(_) => by.scopes.clone(),
             None => BTreeSet::from([Scope::Read, Scope::Write]),
         });
-        if scopes.is_empty() || scopes.iter().any(|scope| scope.is_operators()) {
+        if scopes.is_empty() || scopes.iter().any(|scope| scope.is_operator_only()) {
             return Err(Error::invalid("scopes", "a tenant's key has at least one of `ingest`, `read` and `write`"));
         }
         check_gives(by, &scopes)?;
@@ -142,7 +142,7 @@ impl Keys {
         self.check_operator_room()?;
         check_length("label", &new.label)?;
         let scopes = new.scopes.unwrap_or_else(|| BTreeSet::from([Scope::Operator]));
-        if scopes.len() != 1 || !scopes.iter().all(|scope| scope.is_operators()) {
+        if scopes.len() != 1 || !scopes.iter().all(|scope| scope.is_operator_only()) {
             return Err(Error::invalid("scopes", "a key of the operator's has either `operator` or `operator_read`"));
         }
         let expires_at = self.take_end(by, new.expires_at)?;
@@ -177,7 +177,7 @@ impl Keys {
         if hours > OVERLAP_HOURS_MAX {
             return Err(Error::invalid("overlap_hours", format!("at most {OVERLAP_HOURS_MAX}")));
         }
-        if let Some(ended) = stored.value.ended(now) {
+        if let Some(ended) = stored.value.expired_at(now) {
             return Err(Error::Conflict(format!("the key `{id}` ended at {ended}: make another")));
         }
         match tenant {
@@ -237,7 +237,7 @@ impl Keys {
         let (mut key, mut once) = self.new_key(None, Some("operator, made at start".into()), scopes, None);
         let kept = keep(&once.key)?;
         if kept != once.key {
-            let Some((id, secret)) = ApiKey::parts(&kept).filter(|(_, secret)| secret.len() >= SECRET_CHARS) else {
+            let Some((id, secret)) = ApiKey::parse(&kept).filter(|(_, secret)| secret.len() >= SECRET_CHARS) else {
                 anyhow::bail!(
                     "what is kept in the operator key's place is not a key: remove it, or name another place"
                 );
@@ -300,7 +300,7 @@ impl Keys {
             created_at: now,
             expires_at,
         };
-        let once = KeyOnce { key: ApiKey::whole(id, &secret), view: view(&key, 0) };
+        let once = KeyOnce { key: ApiKey::format(id, &secret), view: view(&key, 0) };
         (key, once)
     }
 

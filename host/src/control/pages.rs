@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use setgate_domain::page::Filling;
+use setgate_domain::page::PageBuilder;
 use setgate_domain::tenant::Incarnation;
 
 use super::Error;
@@ -68,10 +68,10 @@ impl PageQuery {
     {
         let after: Option<P> = self.place()?;
         let rest = entries.into_iter().skip_while(|(place, _)| after.as_ref().is_some_and(|after| place <= after));
-        let mut filling = Filling::new(self.limit());
+        let mut filling = PageBuilder::new(self.limit());
         let (mut last, mut more) = (None, false);
         for (place, entry) in rest {
-            if filling.is_full() || !filling.take(show(entry)) {
+            if filling.is_full() || !filling.push(show(entry)) {
                 more = true;
                 break;
             }

@@ -10,7 +10,9 @@ use setgate_domain::delivery::DeliveryRecord;
 use setgate_domain::filter::Plan;
 use setgate_domain::id::{DeliveryId, Digest, TenantId};
 use setgate_domain::limits::CallLimits;
-use setgate_domain::reproduction::{Difference, EventFacts, Reproduction, StepFacts, differences, why_not};
+use setgate_domain::reproduction::{
+    RecordedEvent, RecordedStep, Reproduction, ReproductionDifference, differences, irreproducible_reason,
+};
 use setgate_domain::verdict::FilterRun;
 use setgate_ledger::{Content, History, Plans, Registry};
 use setgate_sandbox::Sandbox;
@@ -36,7 +38,7 @@ pub struct Reproduced {
     /// Whether the results match byte for byte.
     pub reproduced: bool,
     /// The differences between the recorded and the new results.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<ReproductionDifference>,
     /// The new run of each filter. Empty if the chain was not run.
     pub runs: Vec<FilterRun>,
     /// SHA-256 of the new claims. `null` if the chain did not complete.
@@ -67,7 +69,7 @@ impl Reproductions {
     /// Everything that is needed to run a delivery's chain elsewhere, except secrets.
     pub async fn show(&self, tenant: &TenantId, id: DeliveryId) -> Result<Reproduction, Error> {
         let kept = self.kept(tenant, id).await?;
-        let reason = kept.why_not();
+        let reason = kept.irreproducible_reason();
         let limits = self.limits_of(tenant, &kept.plan)?;
         let Kept { record, content, plan } = kept;
         let claims = chain_claims(&record, &content, &plan);
@@ -75,7 +77,7 @@ impl Reproductions {
         Ok(Reproduction {
             reproducible: reason.is_none(),
             reason,
-            event: EventFacts {
+            event: RecordedEvent {
                 id: event.id,
                 accepted_at_ms: event.accepted_at.as_millis(),
                 tenant: event.tenant,
@@ -85,7 +87,7 @@ impl Reproductions {
                 set: event.set,
             },
             plan: record.plan,
-            steps: StepFacts::of(&plan),
+            steps: RecordedStep::of(&plan),
             limits,
             limits_pinned: plan.limits.is_some(),
             tables: plan.tables.clone(),
@@ -100,7 +102,7 @@ impl Reproductions {
         let mut reproduced = Reproduced {
             delivery: id,
             reproducible: true,
-            reason: kept.why_not(),
+            reason: kept.irreproducible_reason(),
             reproduced: false,
             differences: Vec::new(),
             runs: Vec::new(),
@@ -115,13 +117,13 @@ impl Reproductions {
             let Kept { record, content, plan } = &kept;
             reproduced.reason = match &again.end {
                 // If a table cannot be read, the chain ends before its first run.
-                ChainEnd::Again(reason) => Some(reason.clone()),
-                _ => why_not(plan.steps.len(), None, &again.runs),
+                ChainEnd::Retry(reason) => Some(reason.clone()),
+                _ => irreproducible_reason(plan.steps.len(), None, &again.runs),
             };
             let set = &content.event.set.text;
             reproduced.claims = match &again.end {
-                ChainEnd::Through(claims) => Some(digest_of(claims.as_ref().unwrap_or(set))),
-                ChainEnd::Dropped(_) | ChainEnd::Held(_) | ChainEnd::Again(_) => None,
+                ChainEnd::Completed(claims) => Some(digest_of(claims.as_ref().unwrap_or(set))),
+                ChainEnd::Dropped(_) | ChainEnd::Held(_) | ChainEnd::Retry(_) => None,
             };
             let recorded = chain_claims(record, content, plan);
             reproduced.differences = differences(&record.runs, recorded, &again.runs, reproduced.claims);
@@ -151,8 +153,8 @@ impl Reproductions {
 }
 
 impl Kept {
-    fn why_not(&self) -> Option<String> {
-        why_not(self.plan.steps.len(), self.plan.broken.as_deref(), &self.record.runs)
+    fn irreproducible_reason(&self) -> Option<String> {
+        irreproducible_reason(self.plan.steps.len(), self.plan.broken.as_deref(), &self.record.runs)
     }
 }
 

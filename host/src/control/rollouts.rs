@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use setgate_base::clock::Clock;
 use setgate_base::telemetry::metric;
 use setgate_domain::audit::Actor;
-use setgate_domain::backtest::{Ask, EVENTS_DEFAULT, EVENTS_MAX, Report};
+use setgate_domain::backtest::{BacktestReport, BacktestRequest, EVENTS_DEFAULT, EVENTS_MAX};
 use setgate_domain::filter::Filter;
 use setgate_domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
 use setgate_domain::rollout::{
-    CALLS_MIN_DEFAULT, Counted, EndReason, Ended, FAULTS_PERCENT_MAX_DEFAULT, Mode, Percent, Rollout, TrialReport,
+    CALLS_MIN_DEFAULT, EndReason, EndedRollout, FAULTS_PERCENT_MAX_DEFAULT, Percent, Rollout, RolloutCounts,
+    RolloutMode, RolloutReport,
 };
 use setgate_ledger::{Registry, TenantView};
 
@@ -105,9 +106,9 @@ pub struct RolloutView {
     /// The current rollout.
     pub rollout: Option<Rollout>,
     /// The results of the current rollout so far.
-    pub report: Option<TrialReport>,
+    pub report: Option<RolloutReport>,
     /// The result of the previous rollout.
-    pub last_rollout: Option<Ended>,
+    pub last_rollout: Option<EndedRollout>,
 }
 
 /// A backtest request.
@@ -149,7 +150,7 @@ impl RolloutInput {
 }
 
 impl ShownRollout {
-    fn mode(&self) -> Result<Mode, Error> {
+    fn mode(&self) -> Result<RolloutMode, Error> {
         let percent = |field, given: f64| Percent::try_from(given).map_err(|why| Error::invalid(field, why));
         match self.mode {
             ModeInput::Shadow => {
@@ -159,12 +160,12 @@ impl ShownRollout {
                         "a shadow has no `percent`, `faults_percent_max` or `calls_min`: it decides nothing",
                     ));
                 }
-                Ok(Mode::Shadow)
+                Ok(RolloutMode::Shadow)
             }
             ModeInput::Canary => {
                 let share = self.percent.ok_or_else(|| Error::invalid("percent", "a canary needs its share"))?;
                 let faults = self.faults_percent_max.map(|given| percent("faults_percent_max", given)).transpose()?;
-                Ok(Mode::Canary {
+                Ok(RolloutMode::Canary {
                     percent: percent("percent", share)?,
                     faults_percent_max: faults.unwrap_or(FAULTS_PERCENT_MAX_DEFAULT),
                     calls_min: self.calls_min.unwrap_or(CALLS_MIN_DEFAULT),
@@ -205,7 +206,7 @@ impl Rollouts {
         tenant: &TenantId,
         name: &FilterName,
         digest: Digest,
-        mode: Mode,
+        mode: RolloutMode,
         expected: Option<u64>,
     ) -> Result<(RolloutView, bool), Error> {
         let view = find_tenant(&self.registry, tenant)?;
@@ -296,7 +297,12 @@ impl Rollouts {
     }
 
     /// Runs a version over stored events. Changes nothing and sends nothing.
-    pub async fn backtest(&self, tenant: &TenantId, name: &FilterName, input: BacktestInput) -> Result<Report, Error> {
+    pub async fn backtest(
+        &self,
+        tenant: &TenantId,
+        name: &FilterName,
+        input: BacktestInput,
+    ) -> Result<BacktestReport, Error> {
         let view = find_tenant(&self.registry, tenant)?;
         let filter = &view.filters.get(name).ok_or_else(|| not_found(name))?.value;
         check_candidate(filter, input.digest, &view)?;
@@ -306,7 +312,8 @@ impl Rollouts {
         }
         let subscriptions = binding(&view, name, input.subscription)?;
         let (tenant, filter) = (tenant.clone(), name.clone());
-        let ask = Ask { tenant, filter, candidate: input.digest, events, subscriptions, source: input.source };
+        let ask =
+            BacktestRequest { tenant, filter, candidate: input.digest, events, subscriptions, source: input.source };
         self.data_plane.backtest(ask).await?.ok_or(Error::BacktestRunning)
     }
 
@@ -323,7 +330,7 @@ impl Rollouts {
 }
 
 /// The counters of a canary's candidate so far.
-pub(super) fn counted(data_plane: &DataPlane, tenant: &TenantId, name: &FilterName) -> Counted {
+pub(super) fn counted(data_plane: &DataPlane, tenant: &TenantId, name: &FilterName) -> RolloutCounts {
     data_plane.rollout_report(tenant, name).and_then(|report| report.canary).unwrap_or_default()
 }
 
@@ -375,7 +382,7 @@ fn binding(view: &TenantView, name: &FilterName, only: Option<SubscriptionId>) -
 mod tests {
     use super::*;
 
-    fn mode(text: &str) -> Result<Mode, String> {
+    fn mode(text: &str) -> Result<RolloutMode, String> {
         let digest = Digest([1; 32]);
         let text = format!("{{\"digest\":\"{digest}\",{text}}}");
         let input = serde_json::from_str::<RolloutInput>(&text).map_err(|e| e.to_string())?;
@@ -384,8 +391,9 @@ mod tests {
 
     #[test]
     fn a_mode_is_asked_for_with_what_belongs_to_it() {
-        assert_eq!(mode(r#""mode":"shadow""#), Ok(Mode::Shadow));
-        let Ok(Mode::Canary { percent, faults_percent_max, calls_min }) = mode(r#""mode":"canary","percent":2.5"#)
+        assert_eq!(mode(r#""mode":"shadow""#), Ok(RolloutMode::Shadow));
+        let Ok(RolloutMode::Canary { percent, faults_percent_max, calls_min }) =
+            mode(r#""mode":"canary","percent":2.5"#)
         else {
             panic!("a canary")
         };

@@ -137,10 +137,10 @@ impl Statistics {
                 latency_ms: percentiles(&of.attempt_us, 1_000.0),
             },
             deliveries: DeliveriesView {
-                delivered: of.rested_as(State::Delivered),
-                dropped: of.rested_as(State::Dropped),
-                held: of.rested_as(State::Held),
-                dead: of.rested_as(State::Dead),
+                delivered: of.settled_as(State::Delivered),
+                dropped: of.settled_as(State::Dropped),
+                held: of.settled_as(State::Held),
+                dead: of.settled_as(State::Dead),
             },
             accepted_to_delivered_ms: percentiles(&of.accepted_to_delivered_ms, 1.0),
             now: NowView {

@@ -17,7 +17,7 @@ use setgate_domain::audit::Actor;
 use setgate_domain::id::{SourceName, SubscriptionId, SubscriptionName, SubscriptionRef, TenantId};
 use setgate_domain::pacing::Pacing;
 use setgate_domain::subscription::{
-    Cause, METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX, Pattern, Pause, Signing,
+    METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX, Pattern, Pause, PauseCause, Signing,
     Subscription,
 };
 use setgate_domain::time::Timestamp;
@@ -209,7 +209,8 @@ impl Subscriptions {
                         actor.action("subscription.resume")
                     }
                 };
-                subscription.paused = pause.clone().map(|reason| Pause { cause: Cause::Request, reason, since: now });
+                subscription.paused =
+                    pause.clone().map(|reason| Pause { cause: PauseCause::Request, reason, since: now });
                 Ok((audit, Made::default()))
             })
             .await

@@ -9,7 +9,7 @@ use setgate_domain::audit::{Actor, AuditAction};
 use setgate_domain::filter::{Table, TableFormat, TableVersion};
 use setgate_domain::id::{Digest, TableName, TenantId};
 use setgate_domain::table::{self, Delimiter};
-use setgate_domain::text::without_mark;
+use setgate_domain::text::strip_bom;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Blobs, Plans, Registry, TenantView, Usage};
 
@@ -173,7 +173,7 @@ impl Tables {
             let view = find_tenant(&self.registry, tenant)?;
             let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
             let mut table = stored.value.clone();
-            table.versions = table.kept();
+            table.versions = table.retained_versions();
             change(&mut table)?;
             self.check_room(&view, &table)?;
             let audit = action.clone().note(table.digest.to_string());
@@ -211,7 +211,7 @@ impl Tables {
             let view = find_tenant(&self.registry, tenant)?;
             let stored = view.tables.get(name).ok_or_else(|| not_found(name))?;
             let mut table = stored.value.clone();
-            table.versions = table.kept();
+            table.versions = table.retained_versions();
             check_version(expected, stored.version)?;
             let used = self.plans.table_versions_in_use(tenant).await?.remove(name.as_str()).unwrap_or_default();
             table.remove(&digest, &used, format_args!("table `{name}`"))?;
@@ -274,7 +274,7 @@ async fn read_table(
 ) -> Result<(Bytes, u64), Error> {
     let reading = tokio::task::spawn_blocking(move || {
         let rows = match format {
-            TableFormat::JsonLines => upload.slice_ref(without_mark(&upload)),
+            TableFormat::JsonLines => upload.slice_ref(strip_bom(&upload)),
             TableFormat::Csv => table::from_csv(&upload, delimiter, bytes_max)?.into(),
         };
         let count = table::parse(&rows)?.len() as u64;
@@ -293,7 +293,7 @@ fn with_version(view: &TenantView, tenant: &TenantId, name: TableName, new: Tabl
         return Table { tenant, name, digest, rows, uploaded_at, previous, versions };
     };
     let mut table = stored.value.clone();
-    table.versions = table.kept();
+    table.versions = table.retained_versions();
     if !table.versions.iter().any(|version| version.digest == digest) {
         table.versions.push(new);
     }
@@ -321,8 +321,10 @@ fn not_found(name: &TableName) -> Error {
 }
 
 fn show(table: &Table, version: u64) -> TableView {
-    let views =
-        table.kept().into_iter().map(|version| TableVersionView { active: version.digest == table.digest, version });
+    let views = table
+        .retained_versions()
+        .into_iter()
+        .map(|version| TableVersionView { active: version.digest == table.digest, version });
     TableView {
         version,
         name: table.name.clone(),

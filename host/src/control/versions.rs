@@ -130,7 +130,7 @@ impl Versions for Filter {
 
 impl Versions for Table {
     fn digests(&self) -> Vec<Digest> {
-        self.kept().iter().map(|version| version.digest).collect()
+        self.retained_versions().iter().map(|version| version.digest).collect()
     }
 
     fn need(&self, digest: &Digest, used: &InUse) -> Option<Need> {

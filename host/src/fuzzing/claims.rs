@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use setgate_dialects::normalize::{NormalizeError, NormalizeInput, normalize, original_body};
 use setgate_domain::event::{Event, EventSeq, NewEvent};
 use setgate_domain::id::EventId;
-use setgate_domain::json::{JsonFault, JsonLimits, Object, check, reference};
+use setgate_domain::json::{JsonError, JsonLimits, Object, check, merge_reference};
 use setgate_domain::redact::Redactor;
 use setgate_domain::secret::Secret;
-use setgate_domain::set::{Applied, SEALED, SetToken, apply};
+use setgate_domain::set::{Applied, SEALED_CLAIMS, SetToken, apply};
 use setgate_domain::source::{Form, Proof, Source};
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, Verdict};
@@ -29,7 +29,7 @@ pub fn set(bytes: &[u8]) {
             short(&fault.to_string());
             let sound = matches!(
                 fault,
-                JsonFault::DuplicateKey { .. } | JsonFault::TooDeep { .. } | JsonFault::TooLarge { .. }
+                JsonError::DuplicateKey { .. } | JsonError::TooDeep { .. } | JsonError::TooLarge { .. }
             );
             assert!(sound || read.is_err(), "refused, but JSON: {fault}");
             return;
@@ -55,7 +55,7 @@ pub fn set(bytes: &[u8]) {
 fn edits(text: &str, value: &Value) {
     let object = match (Object::parse(text), value) {
         (Ok(object), Value::Object(_)) => object,
-        (Err(JsonFault::NotAnObject), value) if !value.is_object() => return,
+        (Err(JsonError::NotAnObject), value) if !value.is_object() => return,
         (object, _) => panic!("{object:?} of {text}"),
     };
     let members = value.as_object().map_or(0, Map::len);
@@ -180,7 +180,7 @@ pub fn verdict(bytes: &[u8]) {
     let limits = JsonLimits { bytes_max: usize::MAX, ..JsonLimits::default() };
     assert_eq!(SetToken::parse(after.text.clone(), limits).as_ref(), Ok(&after), "what comes out is a SET");
     let (was, is) = (object(&before.text), object(&after.text));
-    for claim in SEALED {
+    for claim in SEALED_CLAIMS {
         assert_eq!(was.get(claim), is.get(claim), "`{claim}` is sealed");
     }
     let (is_value, text_value) = (value(&after.text), value(text));
@@ -191,7 +191,7 @@ pub fn verdict(bytes: &[u8]) {
             members.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
         };
         assert_eq!(kept(&was), kept(&is), "what the patch does not name keeps its bytes and its order");
-        assert_eq!(is_value, reference(value(&before.text), &text_value), "as RFC 7396 says");
+        assert_eq!(is_value, merge_reference(value(&before.text), &text_value), "as RFC 7396 says");
     } else {
         assert_eq!(is_value, text_value, "what the filter gave");
     }

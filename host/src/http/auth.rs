@@ -5,9 +5,9 @@ use axum::extract::FromRequestParts;
 use http::Method;
 use http::request::Parts;
 use setgate_base::authenticate::bearer_token;
-use setgate_domain::audit::{Actor, By};
+use setgate_domain::audit::{Actor, Originator};
 use setgate_domain::id::TenantId;
-use setgate_domain::idempotency::Claim;
+use setgate_domain::idempotency::IdempotencyClaim;
 use setgate_domain::tenant::Scope;
 
 use super::caller::{Remote, RequestId};
@@ -71,10 +71,10 @@ impl FromRequestParts<SharedState> for RequestActor {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &SharedState) -> Result<Self, Problem> {
-        let by = By::Key(principal(parts, app)?.key);
+        let by = Originator::Key(principal(parts, app)?.key);
         let request = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned());
         let remote = parts.extensions.get::<Remote>().map(|remote| remote.0.to_string());
-        let claim = parts.extensions.get::<Claim>().cloned();
+        let claim = parts.extensions.get::<IdempotencyClaim>().cloned();
         Ok(Self(Actor { by, request, remote, claim }))
     }
 }

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use setgate_domain::id::{KeyId, TenantId};
-use setgate_domain::idempotency::Claim;
+use setgate_domain::idempotency::IdempotencyClaim;
 
 use super::auth;
 use super::extract::{JSON_BYTES_MAX, ReadBody, path_param, read};
@@ -73,7 +73,7 @@ async fn allowed(parts: &mut Parts, app: &SharedState) -> Option<(KeyId, Option<
 }
 
 enum Claimed {
-    New(Box<(Claim, InProgressGuard, Request)>),
+    New(Box<(IdempotencyClaim, InProgressGuard, Request)>),
     Answered(StoredAnswer),
 }
 
@@ -160,7 +160,7 @@ fn unescaped(quoted: &str) -> Option<String> {
 }
 
 /// Stores the answer before it is sent. If that fails, the client still receives it.
-async fn store(app: &SharedState, claim: &Claim, answer: Response) -> Response {
+async fn store(app: &SharedState, claim: &IdempotencyClaim, answer: Response) -> Response {
     let (head, body) = answer.into_parts();
     let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();

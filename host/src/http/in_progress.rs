@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use setgate_base::fair::TenantSemaphores;
 use setgate_domain::id::Digest;
-use setgate_domain::idempotency::Claim;
+use setgate_domain::idempotency::IdempotencyClaim;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::problem::{Code, Problem};
@@ -34,7 +34,7 @@ pub(super) struct InProgressGuard {
 }
 
 impl InProgress {
-    pub(super) fn begin(&self, claim: &Claim) -> Result<InProgressGuard, Problem> {
+    pub(super) fn begin(&self, claim: &IdempotencyClaim) -> Result<InProgressGuard, Problem> {
         let share = claim.tenant.as_ref().map(|tenant| self.shares.get(tenant).try_acquire_owned()).transpose();
         let share = share.map_err(|_| {
             let detail = format!(
@@ -71,7 +71,7 @@ mod tests {
             setgate_base::crypto::idempotency_claim(by, &key.to_string(), Some("acme".parse().unwrap()), &[])
         };
         let first = in_progress.begin(&claim(0)).expect("it is the first");
-        let code = |claim: &Claim| in_progress.begin(claim).err().map(|problem| problem.code());
+        let code = |claim: &IdempotencyClaim| in_progress.begin(claim).err().map(|problem| problem.code());
         assert_eq!(code(&claim(0)), Some(Code::IdempotencyKeyInProgress));
         drop(first);
         let _turns: Vec<_> = (0..IN_PROGRESS_PER_TENANT_MAX).map(|key| in_progress.begin(&claim(key)).ok()).collect();

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use schemars::JsonSchema;
 use serde::Serialize;
 use setgate_dialects::normalize::NormalizeError;
-use setgate_domain::json::JsonFault;
+use setgate_domain::json::JsonError;
 use setgate_ledger::Shortage;
 use setgate_sandbox::UploadError;
 
@@ -165,13 +165,13 @@ impl From<&NormalizeError> for Code {
         match refusal {
             NormalizeError::UnsupportedMediaType { .. } => Self::UnsupportedMediaType,
             NormalizeError::Json(fault) => match fault {
-                JsonFault::NotUtf8 { .. } => Self::NotUtf8,
-                JsonFault::Malformed { .. } => Self::MalformedJson,
-                JsonFault::LoneSurrogate { .. } => Self::LoneSurrogate,
-                JsonFault::DuplicateKey { .. } => Self::DuplicateKey,
-                JsonFault::TooDeep { .. } => Self::TooDeep,
-                JsonFault::TooLarge { .. } => Self::TooLarge,
-                JsonFault::NotAnObject => Self::NotAnObject,
+                JsonError::NotUtf8 { .. } => Self::NotUtf8,
+                JsonError::Malformed { .. } => Self::MalformedJson,
+                JsonError::LoneSurrogate { .. } => Self::LoneSurrogate,
+                JsonError::DuplicateKey { .. } => Self::DuplicateKey,
+                JsonError::TooDeep { .. } => Self::TooDeep,
+                JsonError::TooLarge { .. } => Self::TooLarge,
+                JsonError::NotAnObject => Self::NotAnObject,
             },
             NormalizeError::MissingClaim { .. } => Self::MissingClaim,
             NormalizeError::BadClaim { .. } => Self::BadClaim,
@@ -254,7 +254,7 @@ mod tests {
         let text = String::new;
         let refusals = [
             NormalizeError::UnsupportedMediaType { given: text(), hint: text() },
-            NormalizeError::Json(JsonFault::NotAnObject),
+            NormalizeError::Json(JsonError::NotAnObject),
             NormalizeError::MissingClaim { claim: text(), hint: "" },
             NormalizeError::BadClaim { claim: text(), why: text() },
             NormalizeError::IssuerNotAllowed { issuer: text(), source_name: text() },

@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use setgate_domain::backtest::{Ask, CHANGES_MAX, Calls, Report, Spread};
-use setgate_domain::chain::{ChainEnd, Chained};
+use setgate_domain::backtest::{BacktestCalls, BacktestReport, BacktestRequest, CHANGES_MAX, Distribution};
+use setgate_domain::chain::{ChainEnd, ChainResult};
 use setgate_domain::event::{Event, EventRecord};
 use setgate_domain::filter::Plan;
 use setgate_domain::id::{DeliveryId, Digest, FilterName, SubscriptionId, TenantId};
-use setgate_domain::rollout::{Difference, Said};
+use setgate_domain::rollout::{VersionDifference, VersionVerdict};
 use setgate_domain::verdict::{Fault, FilterRun};
 use setgate_ledger::{EventQuery, Events, HISTORY_LIMIT_MAX, History, Registry};
 use tokio::time::{Instant, timeout_at};
@@ -96,7 +96,7 @@ impl Backtester {
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub(super) async fn run(&self, ask: Ask) -> Result<Option<Report>, setgate_ledger::Error> {
+    pub(super) async fn run(&self, ask: BacktestRequest) -> Result<Option<BacktestReport>, setgate_ledger::Error> {
         let Some(_turn) = self.running.begin(&ask.tenant) else { return Ok(None) };
         let deadline = Instant::now() + self.time_limit();
         let mut parts = self.parts_of(&ask);
@@ -137,12 +137,12 @@ impl Backtester {
         Ok(Some(found.report(complete)))
     }
 
-    fn active_of(&self, ask: &Ask) -> Option<Digest> {
+    fn active_of(&self, ask: &BacktestRequest) -> Option<Digest> {
         self.registry.snapshot().tenant(&ask.tenant)?.filters.get(&ask.filter)?.value.active
     }
 
     /// The current chains. A running canary is ignored, because its candidate is not the active version.
-    fn parts_of(&self, ask: &Ask) -> BTreeMap<SubscriptionId, Part> {
+    fn parts_of(&self, ask: &BacktestRequest) -> BTreeMap<SubscriptionId, Part> {
         let snapshot = self.registry.snapshot();
         let Some(view) = snapshot.tenant(&ask.tenant) else { return BTreeMap::new() };
         let part = |id: &SubscriptionId| {
@@ -172,7 +172,7 @@ impl Backtester {
         Ok(wanting.into_iter().map(|subscription| subscription.id).filter(is_left).collect())
     }
 
-    async fn both(&self, [before, after]: &[Plan; 2], event: &Event, subscription: SubscriptionId) -> [Chained; 2] {
+    async fn both(&self, [before, after]: &[Plan; 2], event: &Event, subscription: SubscriptionId) -> [ChainResult; 2] {
         // Run 0 is the first delivery, so filters see the event as on its first delivery.
         let delivery = DeliveryId { event: event.id, subscription, run: 0 };
         [self.chain.run_alone(before, event, delivery).await, self.chain.run_alone(after, event, delivery).await]
@@ -180,17 +180,17 @@ impl Backtester {
 }
 
 struct Found {
-    report: Report,
+    report: BacktestReport,
     costs: [Costs; 2],
 }
 
 impl Found {
-    fn new(ask: &Ask, subscriptions: usize, active: Digest) -> Self {
+    fn new(ask: &BacktestRequest, subscriptions: usize, active: Digest) -> Self {
         let calls = |digest| {
-            let none = Spread::default();
-            Calls { digest, calls: 0, faults: 0, fuel: none, time_us: none }
+            let none = Distribution::default();
+            BacktestCalls { digest, calls: 0, faults: 0, fuel: none, time_us: none }
         };
-        let report = Report {
+        let report = BacktestReport {
             filter: ask.filter.clone(),
             complete: false,
             subscriptions,
@@ -204,7 +204,7 @@ impl Found {
         Self { report, costs: Default::default() }
     }
 
-    fn add(&mut self, filter: &FilterName, event: &Event, subscription: SubscriptionId, both: [Chained; 2]) {
+    fn add(&mut self, filter: &FilterName, event: &Event, subscription: SubscriptionId, both: [ChainResult; 2]) {
         for (costs, chained) in self.costs.iter_mut().zip(&both) {
             for run in runs_of(filter, chained) {
                 costs.fuel.push(run.fuel);
@@ -214,7 +214,7 @@ impl Found {
         }
         self.report.events += 1;
         let claims = both.each_ref().map(|chained| match &chained.end {
-            ChainEnd::Through(claims) => Some(claims.as_deref().unwrap_or(&event.set.text)),
+            ChainEnd::Completed(claims) => Some(claims.as_deref().unwrap_or(&event.set.text)),
             _ => None,
         });
         if claims[0] == claims[1] && is_same(filter, &both) {
@@ -226,7 +226,7 @@ impl Found {
             return;
         }
         let [active, candidate] = &both;
-        self.report.changes.push(Difference {
+        self.report.changes.push(VersionDifference {
             event: event.id,
             subscription,
             active: last_said(filter, active),
@@ -238,42 +238,42 @@ impl Found {
         });
     }
 
-    fn report(mut self, complete: bool) -> Report {
+    fn report(mut self, complete: bool) -> BacktestReport {
         self.report.complete = complete;
         let [active, candidate] = self.costs;
         for (calls, costs) in [(&mut self.report.active, active), (&mut self.report.candidate, candidate)] {
             calls.calls = costs.fuel.len() as u64;
             calls.faults = costs.faults;
-            calls.fuel = Spread::of(costs.fuel);
-            calls.time_us = Spread::of(costs.time_us);
+            calls.fuel = Distribution::of(costs.fuel);
+            calls.time_us = Distribution::of(costs.time_us);
         }
         self.report
     }
 }
 
-fn runs_of<'a>(filter: &'a FilterName, chained: &'a Chained) -> impl Iterator<Item = &'a FilterRun> {
+fn runs_of<'a>(filter: &'a FilterName, chained: &'a ChainResult) -> impl Iterator<Item = &'a FilterRun> {
     chained.runs.iter().filter(move |run| run.filter == *filter)
 }
 
 /// True if both chains ended the same way with the same verdicts of the filter. Reasons may differ, because only the
 /// tenant sees them.
-fn is_same(filter: &FilterName, [active, candidate]: &[Chained; 2]) -> bool {
+fn is_same(filter: &FilterName, [active, candidate]: &[ChainResult; 2]) -> bool {
     let key = |run: &FilterRun| (run.verdict, run.fault.as_ref().map(Fault::kind));
     end(&active.end) == end(&candidate.end) && runs_of(filter, active).map(key).eq(runs_of(filter, candidate).map(key))
 }
 
 /// The filter's last decision, if it occurs more than once in the chain.
-fn last_said(filter: &FilterName, chained: &Chained) -> Said {
-    let none = Said { verdict: None, reason: None, fault: None, end: None };
-    Said { end: Some(end(&chained.end)), ..runs_of(filter, chained).last().map_or(none, said) }
+fn last_said(filter: &FilterName, chained: &ChainResult) -> VersionVerdict {
+    let none = VersionVerdict { verdict: None, reason: None, fault: None, end: None };
+    VersionVerdict { end: Some(end(&chained.end)), ..runs_of(filter, chained).last().map_or(none, said) }
 }
 
 fn end(end: &ChainEnd) -> &'static str {
     match end {
-        ChainEnd::Through(_) => "through",
+        ChainEnd::Completed(_) => "through",
         ChainEnd::Dropped(_) => "dropped",
         ChainEnd::Held(_) => "held",
-        ChainEnd::Again(_) => "again",
+        ChainEnd::Retry(_) => "again",
     }
 }
 

@@ -17,7 +17,7 @@ use setgate_base::telemetry::metric;
 use setgate_domain::audit::AuditAction;
 use setgate_domain::filter::{Binding, Filter, Plan};
 use setgate_domain::id::{Digest, EventId, FilterName, TenantId};
-use setgate_domain::rollout::{EndReason, Mode, Rollout};
+use setgate_domain::rollout::{EndReason, Rollout, RolloutMode};
 use setgate_domain::subscription::Subscription;
 use setgate_domain::verdict::{Fault, FilterRun};
 use setgate_ledger::{Precondition, Registry, TenantView};
@@ -45,7 +45,7 @@ pub(super) fn choices(
     for (place, binding) in subscription.chain.iter().enumerate() {
         let Some(filter) = view.filters.get(&binding.filter).map(|filter| &filter.value) else { continue };
         let Some(rollout) = &filter.rollout else { continue };
-        if !matches!(rollout.mode, Mode::Canary { .. }) || !is_granted(filter, &rollout.digest, binding) {
+        if !matches!(rollout.mode, RolloutMode::Canary { .. }) || !is_granted(filter, &rollout.digest, binding) {
             continue;
         }
         // A suspended candidate would hold each delivery, which would then be re-pinned and held again. Its subjects
@@ -57,7 +57,7 @@ pub(super) fn choices(
             Some(subject) => spread(&filter.name, &rollout.digest, subject),
             None => spread(&filter.name, &rollout.digest, &event.to_string()),
         };
-        if rollout.mode.picks(hash) {
+        if rollout.mode.selects(hash) {
             choices.push((place, rollout.digest));
         }
     }
@@ -144,11 +144,11 @@ impl Canaries {
     pub(super) fn count(&self, tenant: &TenantId, runs: &[FilterRun]) {
         let snapshot = self.registry.snapshot();
         let Some(view) = snapshot.tenant(tenant) else { return };
-        for run in runs.iter().filter(|run| run.fault.as_ref().is_none_or(Fault::is_filters_own)) {
+        for run in runs.iter().filter(|run| run.fault.as_ref().is_none_or(Fault::is_caused_by_filter)) {
             let Some(rollout) = canary_of(view, &run.filter, run.digest) else { continue };
             let now = self.clock.now();
             let counted = self.reports.count((tenant, &run.filter), rollout, run.fault.is_some(), now);
-            if rollout.mode.is_over(counted.calls, counted.faults) {
+            if rollout.mode.exceeds_fault_limit(counted.calls, counted.faults) {
                 self.pending.add((tenant.clone(), run.filter.clone(), run.digest));
             }
         }
@@ -170,7 +170,7 @@ impl Canaries {
             };
             let now = self.clock.now();
             let counted = self.reports.report(tenant, name, rollout, now).canary.unwrap_or_default();
-            if !rollout.mode.is_over(counted.calls, counted.faults) {
+            if !rollout.mode.exceeds_fault_limit(counted.calls, counted.faults) {
                 return Ok(());
             }
             let mut filter = stored.value.clone();
@@ -195,7 +195,7 @@ impl Canaries {
 /// The filter's rollout, if it is a canary with this version as its candidate.
 pub(super) fn canary_of<'a>(view: &'a TenantView, filter: &FilterName, digest: Digest) -> Option<&'a Rollout> {
     let rollout = view.filters.get(filter)?.value.rollout.as_ref()?;
-    (rollout.digest == digest && matches!(rollout.mode, Mode::Canary { .. })).then_some(rollout)
+    (rollout.digest == digest && matches!(rollout.mode, RolloutMode::Canary { .. })).then_some(rollout)
 }
 
 #[cfg(test)]
@@ -205,10 +205,10 @@ mod tests {
 
     fn picked(percent: f64, filter: &str, candidate: u8) -> BTreeSet<usize> {
         let percent = Percent::try_from(percent).unwrap();
-        let mode = Mode::Canary { percent, faults_percent_max: percent, calls_min: 20 };
+        let mode = RolloutMode::Canary { percent, faults_percent_max: percent, calls_min: 20 };
         let name: FilterName = filter.parse().unwrap();
         let hash = |n: usize| spread(&name, &Digest([candidate; 32]), &format!("user-{n}"));
-        (0..20_000).filter(|n| mode.picks(hash(*n))).collect()
+        (0..20_000).filter(|n| mode.selects(hash(*n))).collect()
     }
 
     #[test]

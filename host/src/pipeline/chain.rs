@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use setgate_base::crypto::MasterKey;
-use setgate_domain::chain::{self, Chain, ChainEnd, Chained};
+use setgate_domain::chain::{self, Chain, ChainEnd, ChainResult};
 use setgate_domain::event::Event;
 use setgate_domain::filter::{Grant, Plan, PlanStep};
 use setgate_domain::id::{DeliveryId, TenantId};
@@ -73,7 +73,7 @@ impl ChainRunner {
     /// Runs a plan over an event within the limits pinned with the plan, including suspended versions, with a fresh
     /// instance for each filter. It decides nothing about the delivery and stores nothing, so a chain can be run again
     /// at any time.
-    pub(super) async fn run_alone(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
+    pub(super) async fn run_alone(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> ChainResult {
         let around = Around { suspensions: &Suspensions::ignored(), reusing: &Reusing::never(), under: None };
         self.run(plan, event, delivery, around, &mut Witness::default()).await
     }
@@ -86,11 +86,11 @@ impl ChainRunner {
         delivery: DeliveryId,
         around: Around<'_>,
         witness: &mut Witness,
-    ) -> Chained {
-        let mut chain = Chain::over(&event.set);
+    ) -> ChainResult {
+        let mut chain = Chain::new(&event.set);
         let tables = match self.tables.of_plan(plan, &event.tenant).await {
             Ok(tables) => tables,
-            Err(detail) => return chain.ended(ChainEnd::Again(detail)),
+            Err(detail) => return chain.end_with(ChainEnd::Retry(detail)),
         };
         let quota = self.quotas.of_plan(plan, &event.tenant);
         let given = Given { event, delivery, tables: &tables, quota: &quota };
@@ -122,14 +122,14 @@ impl ChainRunner {
                 }
                 break (applied, run);
             };
-            let of = chain::Step::from(&step.binding);
+            let of = chain::ChainStep::from(&step.binding);
             let end = chain.step(of, applied, run);
             spans::filtered(span, chain.last());
             if let Some(end) = end {
-                return chain.ended(end);
+                return chain.end_with(end);
             }
         }
-        chain.through()
+        chain.complete()
     }
 
     /// Runs one step over the claims `before`.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use setgate_domain::audit::AuditAction;
-use setgate_domain::backtest::{Ask, Report};
-use setgate_domain::chain::Chained;
+use setgate_domain::backtest::{BacktestReport, BacktestRequest};
+use setgate_domain::chain::ChainResult;
 use setgate_domain::delivery::{DeliveryRecord, DueDelivery};
 use setgate_domain::event::Event;
 use setgate_domain::filter::Plan;
 use setgate_domain::id::{DeliveryId, FilterName, SubscriptionId, TenantId};
-use setgate_domain::rollout::TrialReport;
+use setgate_domain::rollout::RolloutReport;
 use setgate_domain::subscription::Subscription;
 
 use super::backtest::Backtester;
@@ -82,17 +82,17 @@ impl DataPlane {
     }
 
     /// Runs a chain over an event, without storing anything.
-    pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> Chained {
+    pub async fn run_chain(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> ChainResult {
         self.chain.run_alone(plan, event, delivery).await
     }
 
     /// Runs a backtest. `None` if the tenant already has one running.
-    pub async fn backtest(&self, ask: Ask) -> Result<Option<Report>, setgate_ledger::Error> {
+    pub async fn backtest(&self, ask: BacktestRequest) -> Result<Option<BacktestReport>, setgate_ledger::Error> {
         self.backtester.run(ask).await
     }
 
     /// The results of a filter's rollout so far. `None` if it has no rollout.
-    pub fn rollout_report(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
+    pub fn rollout_report(&self, tenant: &TenantId, filter: &FilterName) -> Option<RolloutReport> {
         self.rollouts.report(tenant, filter)
     }
 

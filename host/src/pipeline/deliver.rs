@@ -8,8 +8,8 @@ use metrics::{counter, histogram};
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_base::telemetry::{LogThrottle, metric};
-use setgate_domain::answer::{Answer, Consequences, Retries, interpret};
 use setgate_domain::attempt::{Attempt, ErrorClass, Outcome};
+use setgate_domain::attempt_effects::{AttemptEffects, AttemptResult, RetryState, interpret};
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::subscription::Subscription;
 use setgate_domain::time::Timestamp;
@@ -109,9 +109,9 @@ impl Sender {
         subscription: &Subscription,
         attempt: &Attempt,
         host_shortage: bool,
-    ) -> Consequences {
-        let answer = Answer { outcome: &attempt.outcome, host_shortage };
-        let retries = Retries {
+    ) -> AttemptEffects {
+        let answer = AttemptResult { outcome: &attempt.outcome, host_shortage };
+        let retries = RetryState {
             schedule: &subscription.retry,
             failed_before: delivery.attempts.saturating_sub(delivery.attempts_before),
             jitter: crypto::random_unit(),

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use metrics::{counter, gauge};
 use setgate_base::clock::Clock;
 use setgate_base::telemetry::{LogThrottle, metric};
-use setgate_domain::breaker::{BreakerBounds, Transition};
+use setgate_domain::breaker::{BreakerSettings, Transition};
 use setgate_domain::delivery::{DeliverySeq, DueDelivery};
 use setgate_domain::endpoint::Origin;
 use setgate_domain::id::{SubscriptionId, TenantId};
@@ -362,9 +362,9 @@ fn bounds(settings: &config::Delivery) -> Bounds {
     }
 }
 
-fn breaker_bounds(settings: &config::Delivery) -> BreakerBounds {
+fn breaker_bounds(settings: &config::Delivery) -> BreakerSettings {
     let millis = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-    BreakerBounds {
+    BreakerSettings {
         failures_max: settings.breaker_failures_max,
         open_ms: millis(BREAKER_OPEN_MS.min(settings.breaker_open_ms_max)),
         open_ms_max: millis(settings.breaker_open_ms_max),

@@ -97,7 +97,7 @@ mod tests {
             body_head: "abc".into(),
             retry_after_s: None,
             headers: Vec::new(),
-            wish: None,
+            directive: None,
             body_incomplete,
         };
         assert_eq!(read(&answered(None), "abc"), Ok(()));

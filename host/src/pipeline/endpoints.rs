@@ -9,7 +9,7 @@ use setgate_dialects::Signer;
 use setgate_domain::endpoint::{ClientCertificate, Destination};
 use setgate_domain::id::SubscriptionId;
 use setgate_domain::redact::Redactor;
-use setgate_domain::redact::exchange::Secrets;
+use setgate_domain::redact::exchange::ExchangeSecrets;
 use setgate_domain::secret::{endpoint_context, signing_context};
 use setgate_domain::subscription::Subscription;
 use setgate_egress::TlsIdentity;
@@ -88,7 +88,7 @@ impl OpenEndpoint {
     ) -> Result<Self, crypto::Error> {
         let (tenant, id, endpoint) = (&subscription.tenant, &subscription.id, &subscription.endpoint);
         let destination = master.open_destination(tenant, id, endpoint)?;
-        let mut secrets = Secrets::default();
+        let mut secrets = ExchangeSecrets::default();
         secrets.url(destination.url());
         let context = endpoint_context(tenant, id);
         let mut headers = Vec::with_capacity(subscription.headers.len());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use metrics::counter;
 use setgate_base::clock::Clock;
 use setgate_base::telemetry::metric;
-use setgate_domain::chain::{ChainEnd, Chained};
+use setgate_domain::chain::{ChainEnd, ChainResult};
 use setgate_domain::delivery::{DueDelivery, State, Step};
 use setgate_domain::filter::Plan;
 use setgate_domain::reproduction;
@@ -73,7 +73,7 @@ impl FilterStage {
             return Ok(Next::requeue(row));
         }
         let event = content.event;
-        let delivery = delivery.weighed(&event, content.claims.as_deref());
+        let delivery = delivery.with_loaded_bytes(&event, content.claims.as_deref());
         if delivery.filtered {
             let (claims, passed) = (content.claims, Vec::new());
             return Ok(Next::Send(Box::new(Filtered { delivery, event, claims, passed })));
@@ -103,27 +103,27 @@ impl FilterStage {
         let mut witness = self.shadows.witness(&plan, &event.tenant);
         let reusing = Reusing::of(view, &delivery, &event);
         let around = Around { suspensions: &suspensions, reusing: &reusing, under: event.trace.as_ref() };
-        let Chained { end, runs } = self.chain.run(&plan, &event, delivery.id, around, &mut witness).await;
+        let ChainResult { end, runs } = self.chain.run(&plan, &event, delivery.id, around, &mut witness).await;
         self.canaries.count(&event.tenant, &runs);
         self.suspender.judge(&event.tenant, &runs).await;
         self.shadows.start(witness, &plan, &event, delivery.id);
         let step = match end {
-            ChainEnd::Through(claims) => {
+            ChainEnd::Completed(claims) => {
                 let passed = if may_wait(claims.as_deref(), plan.steps.len(), &runs) {
                     runs
                 } else {
                     self.settler.settle(&delivery, Step::Filtered { claims: claims.clone(), runs }).await?;
                     Vec::new()
                 };
-                let delivery = delivery.weighed(&event, claims.as_deref());
+                let delivery = delivery.with_loaded_bytes(&event, claims.as_deref());
                 return Ok(Next::Send(Box::new(Filtered { delivery, event, claims, passed })));
             }
             ChainEnd::Dropped(reason) => Step::Dropped { runs, reason },
             ChainEnd::Held(reason) => Step::Held { runs, reason },
-            ChainEnd::Again(reason) => self.settler.filter_again(&delivery, runs, reason),
+            ChainEnd::Retry(reason) => self.settler.filter_again(&delivery, runs, reason),
         };
         let again = match &step {
-            Step::FilterAgain { due_at, .. } => Some(*due_at),
+            Step::FilterRetry { due_at, .. } => Some(*due_at),
             _ => None,
         };
         let suspended = matches!(&step, Step::Held { runs, .. } if runs.last().is_some_and(is_suspended));
@@ -174,7 +174,7 @@ impl FilterStage {
 /// Whether the chain's result may be settled with the attempt, after the send. Unchanged claims are in the journal. If
 /// the host is killed before the settlement, the chain runs again over the same bytes, so it must be reproducible.
 fn may_wait(claims: Option<&str>, steps: usize, runs: &[FilterRun]) -> bool {
-    claims.is_none() && reproduction::why_not(steps, None, runs).is_none()
+    claims.is_none() && reproduction::irreproducible_reason(steps, None, runs).is_none()
 }
 
 fn is_suspended(run: &FilterRun) -> bool {

@@ -21,7 +21,7 @@ mod endpoints;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use setgate_domain::breaker::{BreakerBounds, Signal, Transition};
+use setgate_domain::breaker::{BreakerSettings, Signal, Transition};
 use setgate_domain::delivery::{DeliverySeq, DueDelivery};
 use setgate_domain::endpoint::Origin;
 use setgate_domain::id::{SubscriptionId, TenantId};
@@ -42,7 +42,7 @@ pub(super) struct Bounds {
     /// Limit for one tenant's deliveries in flight, in bytes. An endpoint may use half of it.
     pub(super) bytes_per_tenant_max: u64,
     pub(super) window_max: usize,
-    pub(super) breaker: BreakerBounds,
+    pub(super) breaker: BreakerSettings,
 }
 
 /// All lanes of a host.

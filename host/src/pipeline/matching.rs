@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use setgate_base::fair::{AcquireError, FairLimits, FairSemaphore};
 use setgate_dialects::catalogue;
+use setgate_domain::builtin_event::PING;
 use setgate_domain::id::{SourceName, SubscriptionId, TenantId};
-use setgate_domain::own_event::PING;
 use setgate_domain::subscription::{Pattern, Subscription};
 use setgate_ledger::TenantView;
 

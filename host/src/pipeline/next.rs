@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use setgate_domain::answer::Consequences;
 use setgate_domain::attempt::Attempt;
+use setgate_domain::attempt_effects::AttemptEffects;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::event::Event;
 use setgate_domain::subscription::Subscription;
@@ -64,7 +64,7 @@ pub(super) struct Attempted {
     pub(super) subscription: Arc<Versioned<Subscription>>,
     pub(super) accepted_at: Timestamp,
     pub(super) attempt: Attempt,
-    pub(super) consequences: Consequences,
+    pub(super) consequences: AttemptEffects,
     /// See [`Filtered::passed`].
     pub(super) passed: Vec<FilterRun>,
 }

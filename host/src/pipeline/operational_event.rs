@@ -5,12 +5,12 @@
 use serde_json::json;
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
+use setgate_domain::builtin_event;
 use setgate_domain::event::{Dedupe, NewEvent};
 use setgate_domain::id::{EventId, SourceName, TenantId};
 use setgate_domain::json::JsonLimits;
-use setgate_domain::own_event;
 use setgate_domain::set::SetToken;
-use setgate_domain::subscription::{Cause, Subscription};
+use setgate_domain::subscription::{PauseCause, Subscription};
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Events, Registry};
 use tracing::error;
@@ -19,13 +19,13 @@ use super::spans::Spans;
 
 pub(super) enum OperationalEvent<'a> {
     /// The host paused a subscription. `since` is part of the event's name, so that each cause is reported only once.
-    Disabled { subscription: &'a Subscription, cause: Cause, reason: &'a str, since: Timestamp },
+    Disabled { subscription: &'a Subscription, cause: PauseCause, reason: &'a str, since: Timestamp },
 }
 
 impl OperationalEvent<'_> {
     fn uri(&self) -> &'static str {
         match self {
-            Self::Disabled { .. } => own_event::SUBSCRIPTION_DISABLED,
+            Self::Disabled { .. } => builtin_event::SUBSCRIPTION_DISABLED,
         }
     }
 

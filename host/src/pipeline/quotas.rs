@@ -29,6 +29,6 @@ impl Quotas {
     /// The tenant's quota, overridden by the limits pinned with a plan.
     pub(super) fn of_plan(&self, plan: &Plan, tenant: &TenantId) -> Quota {
         let quota = self.of(tenant);
-        plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with(limits))
+        plan.limits.as_ref().map_or(quota.clone(), |limits| quota.with_call_limits(limits))
     }
 }

@@ -11,7 +11,7 @@ use setgate_base::telemetry::metric;
 use setgate_domain::audit::AuditAction;
 use setgate_domain::event::EventRecord;
 use setgate_domain::id::{ReplayId, TenantId};
-use setgate_domain::replay::{Replay, ReplayPlace, ReplayRecord};
+use setgate_domain::replay::{Replay, ReplayPosition, ReplayRecord};
 use setgate_domain::subscription::Subscription;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Registry, ReplayStep, Replays, Usage};
@@ -166,7 +166,7 @@ impl Replayer {
                 step.done = false;
                 break;
             }
-            step.to = ReplayPlace { at: event.accepted_at, event: event.seq };
+            step.to = ReplayPosition { at: event.accepted_at, event: event.seq };
             let types = Types::of(&event.types);
             let ns = types.work_ns((replay.events.len() + subscription.events.len()) as u64);
             work_ns += ns;

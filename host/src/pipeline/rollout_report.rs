@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use setgate_base::clock::Clock;
 use setgate_domain::id::{Digest, FilterName, TenantId};
-use setgate_domain::rollout::{Counted, Mode, Rollout, SAMPLES_MAX, ShadowReport, TrialReport};
+use setgate_domain::rollout::{Rollout, RolloutCounts, RolloutMode, RolloutReport, SAMPLES_MAX, ShadowReport};
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Registry, Snapshot};
 
@@ -19,7 +19,7 @@ struct Trial {
     digest: Digest,
     started_at: Timestamp,
     counted_since: Timestamp,
-    canary: Counted,
+    canary: RolloutCounts,
     shadow: ShadowReport,
 }
 
@@ -31,7 +31,7 @@ impl RolloutReports {
         rollout: &Rollout,
         faulted: bool,
         now: Timestamp,
-    ) -> Counted {
+    ) -> RolloutCounts {
         self.with(tenant, filter, rollout, now, |trial| {
             trial.canary.calls += 1;
             trial.canary.faults += u64::from(faulted);
@@ -61,12 +61,14 @@ impl RolloutReports {
         filter: &FilterName,
         rollout: &Rollout,
         now: Timestamp,
-    ) -> TrialReport {
+    ) -> RolloutReport {
         self.with(tenant, filter, rollout, now, |trial| {
             let counted_since = trial.counted_since;
             match rollout.mode {
-                Mode::Shadow => TrialReport { counted_since, canary: None, shadow: Some(trial.shadow.clone()) },
-                Mode::Canary { .. } => TrialReport { counted_since, canary: Some(trial.canary), shadow: None },
+                RolloutMode::Shadow => {
+                    RolloutReport { counted_since, canary: None, shadow: Some(trial.shadow.clone()) }
+                }
+                RolloutMode::Canary { .. } => RolloutReport { counted_since, canary: Some(trial.canary), shadow: None },
             }
         })
     }
@@ -103,7 +105,7 @@ impl RolloutReports {
             digest: rollout.digest,
             started_at: rollout.started_at,
             counted_since: now,
-            canary: Counted::default(),
+            canary: RolloutCounts::default(),
             shadow: ShadowReport::default(),
         };
         let mut tenants = self.lock();
@@ -134,7 +136,7 @@ impl Rollouts {
     }
 
     /// The state of a filter's rollout so far. `None` if it has no rollout.
-    pub(super) fn report(&self, tenant: &TenantId, filter: &FilterName) -> Option<TrialReport> {
+    pub(super) fn report(&self, tenant: &TenantId, filter: &FilterName) -> Option<RolloutReport> {
         let snapshot = self.registry.snapshot();
         let rollout = snapshot.tenant(tenant)?.filters.get(filter)?.value.rollout.as_ref()?;
         Some(self.reports.report(tenant, filter, rollout, self.clock.now()))
@@ -156,16 +158,16 @@ mod tests {
     fn each_rollout_counts_from_its_own_start() {
         let (acme, gate): (TenantId, FilterName) = ("acme".parse().unwrap(), "gate".parse().unwrap());
         let percent = 50.0.try_into().unwrap();
-        let mode = Mode::Canary { percent, faults_percent_max: percent, calls_min: 2 };
+        let mode = RolloutMode::Canary { percent, faults_percent_max: percent, calls_min: 2 };
         let first = Rollout { digest: Digest([1; 32]), mode, started_at: Timestamp::from_millis(1_000) };
         let trials = RolloutReports::default();
         trials.count((&acme, &gate), &first, false, NOW);
-        assert_eq!(trials.count((&acme, &gate), &first, true, NOW), Counted { calls: 2, faults: 1 });
+        assert_eq!(trials.count((&acme, &gate), &first, true, NOW), RolloutCounts { calls: 2, faults: 1 });
         let other = Rollout { started_at: Timestamp::from_millis(2_000), ..first.clone() };
-        assert_eq!(trials.count((&acme, &gate), &other, true, NOW), Counted { calls: 1, faults: 1 });
+        assert_eq!(trials.count((&acme, &gate), &other, true, NOW), RolloutCounts { calls: 1, faults: 1 });
         let report = trials.report(&acme, &gate, &other, NOW.plus_millis(9));
-        assert_eq!((report.counted_since, report.canary), (NOW, Some(Counted { calls: 1, faults: 1 })));
+        assert_eq!((report.counted_since, report.canary), (NOW, Some(RolloutCounts { calls: 1, faults: 1 })));
         trials.forget(&acme, &gate);
-        assert_eq!(trials.report(&acme, &gate, &other, NOW).canary, Some(Counted::default()));
+        assert_eq!(trials.report(&acme, &gate, &other, NOW).canary, Some(RolloutCounts::default()));
     }
 }

@@ -8,9 +8,9 @@ use metrics::{counter, histogram};
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_base::telemetry::metric;
-use setgate_domain::answer::{NextState, PauseReason, failing_too_long};
+use setgate_domain::attempt_effects::{NextState, PauseReason, failing_too_long};
 use setgate_domain::delivery::{DueDelivery, Settlement, State, Step};
-use setgate_domain::retry::given_up;
+use setgate_domain::retry::given_up_reason;
 use setgate_domain::subscription::Pause;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, FilterRun};
@@ -107,7 +107,7 @@ impl Settler {
             _ => None,
         };
         let rest = match &settlement.step {
-            Step::Filtered { .. } | Step::FilterAgain { .. } | Step::Retry { .. } => None,
+            Step::Filtered { .. } | Step::FilterRetry { .. } | Step::Retry { .. } => None,
             Step::Dropped { .. } => Some(State::Dropped),
             Step::Held { .. } => Some(State::Held),
             Step::Delivered { .. } => Some(State::Delivered),
@@ -189,9 +189,9 @@ impl Settler {
             .map(|subscription| subscription.value.retry.clone())
             .unwrap_or_default();
         match schedule.next(delivery.filter_tries + 1, self.clock.now(), None, crypto::random_unit()) {
-            Some(due_at) => Step::FilterAgain { runs, due_at },
+            Some(due_at) => Step::FilterRetry { runs, due_at },
             None => {
-                let reason = format!("{}: {reason}", given_up(delivery.filter_tries + 1));
+                let reason = format!("{}: {reason}", given_up_reason(delivery.filter_tries + 1));
                 Step::Held { runs, reason }
             }
         }

@@ -14,7 +14,7 @@ use setgate_domain::event::Event;
 use setgate_domain::filter::{Plan, PlanStep};
 use setgate_domain::id::{DeliveryId, TenantId};
 use setgate_domain::redact::Redactor;
-use setgate_domain::rollout::{Difference, Mode, Said};
+use setgate_domain::rollout::{RolloutMode, VersionDifference, VersionVerdict};
 use setgate_domain::set::{Applied, SetToken};
 use setgate_domain::verdict::{Fault, FilterRun, Verdict};
 use setgate_ledger::Registry;
@@ -100,7 +100,7 @@ impl Shadows {
         let Some(view) = snapshot.tenant(tenant) else { return Witness::default() };
         let rollout_of = |step: &PlanStep| {
             let filter = &view.filters.get(&step.binding.filter)?.value;
-            let rollout = filter.rollout.as_ref().filter(|rollout| rollout.mode == Mode::Shadow)?;
+            let rollout = filter.rollout.as_ref().filter(|rollout| rollout.mode == RolloutMode::Shadow)?;
             let fits = filter.active == Some(step.digest) && is_granted(filter, &rollout.digest, &step.binding);
             fits.then(|| rollout.clone())
         };
@@ -142,7 +142,8 @@ impl Shadows {
         let active_applied = self.applied(tenant, &before, decided, &mut active, bytes_max, redactor.clone()).await;
         let candidate_applied =
             self.applied(tenant, &before, candidate_decided, &mut candidate, bytes_max, redactor).await;
-        let undecided = [&active, &candidate].iter().any(|run| run.fault.as_ref().is_some_and(|f| !f.is_filters_own()));
+        let undecided =
+            [&active, &candidate].iter().any(|run| run.fault.as_ref().is_some_and(|f| !f.is_caused_by_filter()));
         let same = is_same(&active, &active_applied, &candidate, &candidate_applied);
         let result = match (undecided, same) {
             (true, _) => "undecided",
@@ -155,7 +156,7 @@ impl Shadows {
             Ok(Applied::Unchanged) => Some(before.text.clone()),
             Ok(Applied::Dropped(_)) | Err(_) => None,
         };
-        let sample = (result == "different").then(|| Difference {
+        let sample = (result == "different").then(|| VersionDifference {
             event: event.id,
             subscription: delivery.subscription,
             active: said(&active),
@@ -223,8 +224,8 @@ fn is_same(
     bytes && active.verdict == candidate.verdict
 }
 
-pub(super) fn said(run: &FilterRun) -> Said {
-    Said { verdict: run.verdict, reason: run.reason.clone(), fault: run.fault.clone(), end: None }
+pub(super) fn said(run: &FilterRun) -> VersionVerdict {
+    VersionVerdict { verdict: run.verdict, reason: run.reason.clone(), fault: run.fault.clone(), end: None }
 }
 
 #[cfg(test)]

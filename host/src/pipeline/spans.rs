@@ -23,7 +23,7 @@ impl Spans {
 
     /// Only for authenticated requests: other requests create no spans, and their trace context is ignored.
     pub(super) fn accepting(&self, inbound: &Inbound) -> (Span, Option<TraceContext>) {
-        let (mut span, place) = self.0.enter("accept", TraceContext::of_headers(&inbound.headers));
+        let (mut span, place) = self.0.enter("accept", TraceContext::from_headers(&inbound.headers));
         span.say(attribute::TENANT, &inbound.tenant);
         span.say(attribute::SOURCE, &inbound.source);
         (span, place)

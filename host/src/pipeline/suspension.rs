@@ -121,7 +121,7 @@ impl Suspender {
     pub(super) async fn judge(&self, tenant: &TenantId, runs: &[FilterRun]) {
         for run in runs {
             let fault = run.fault.as_ref();
-            if fault.is_some_and(|fault| !fault.is_filters_own()) {
+            if fault.is_some_and(|fault| !fault.is_caused_by_filter()) {
                 continue;
             }
             let tally = self.counters.count(tenant, run, fault.is_some());

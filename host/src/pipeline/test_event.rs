@@ -6,11 +6,11 @@ use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_dialects::normalize;
 use setgate_domain::audit::AuditAction;
+use setgate_domain::builtin_event;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::event::{Dedupe, NewEvent};
 use setgate_domain::id::{EventId, SourceName, SubscriptionId, TenantId};
 use setgate_domain::json::JsonLimits;
-use setgate_domain::own_event;
 use setgate_domain::set::SetToken;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Events, Registry};
@@ -66,7 +66,7 @@ fn test_event(
         "iss": normalize::default_issuer(tenant, &source),
         "jti": id,
         "iat": now.as_seconds(),
-        "events": {own_event::PING: {"subscription": subscription}},
+        "events": {builtin_event::PING: {"subscription": subscription}},
     })
     .to_string();
     let set = SetToken::parse(text, JsonLimits::default())
@@ -97,10 +97,10 @@ mod tests {
     fn a_test_is_a_sound_set_of_our_own() {
         let now = Timestamp::from_millis(1_790_000_000_500);
         let event = test_event(&"acme".parse().unwrap(), SubscriptionId::new(now, 7), now).unwrap();
-        assert_eq!(event.set.types, [own_event::PING]);
+        assert_eq!(event.set.types, [builtin_event::PING]);
         assert_eq!(event.set.jti, event.id.to_string());
         assert_eq!(event.set.issued_at, 1_790_000_000);
         assert_eq!(event.set.issuer, "https://schemas.setgate.dev/sources/acme/setgate");
-        assert_eq!(setgate_dialects::catalogue::short_name(own_event::PING).as_deref(), Some("test/ping"));
+        assert_eq!(setgate_dialects::catalogue::short_name(builtin_event::PING).as_deref(), Some("test/ping"));
     }
 }

@@ -118,11 +118,11 @@ impl Traces {
     pub fn enter(&self, name: &'static str, sender: Option<TraceContext>) -> (Span, Option<TraceContext>) {
         let Some(recorder) = &self.0 else { return (Span::default(), sender) };
         let (place, parent) = match &sender {
-            Some(sender) if sender.is_sampled() => (sender.under(id()), Some(sender.span)),
+            Some(sender) if sender.is_sampled() => (sender.with_span(id()), Some(sender.span)),
             Some(_) => return (Span::default(), sender),
             None => {
                 let trace = id();
-                (TraceContext::beginning(trace, id(), recorder.samples(&trace)), None)
+                (TraceContext::new_root(trace, id(), recorder.samples(&trace)), None)
             }
         };
         if !place.is_sampled() {
@@ -136,7 +136,7 @@ impl Traces {
         let Some(recorder) = &self.0 else { return Span::default() };
         match under {
             Some(parent) if parent.is_sampled() => {
-                Span::begin(recorder, name, kind, parent.under(id()), Some(parent.span), false)
+                Span::begin(recorder, name, kind, parent.with_span(id()), Some(parent.span), false)
             }
             _ => Span::default(),
         }

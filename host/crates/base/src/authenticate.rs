@@ -44,12 +44,12 @@ pub fn authenticate<'k>(
     now: Timestamp,
 ) -> Result<&'k ApiKey, AuthError> {
     let given = given.ok_or(AuthError::Missing)?;
-    let (id, secret) = ApiKey::parts(given).map_or((None, given), |(id, secret)| (Some(id), secret));
+    let (id, secret) = ApiKey::parse(given).map_or((None, given), |(id, secret)| (Some(id), secret));
     let key = id.and_then(|id| key_by_id(&id));
     let stored_digest = key.map_or([0; 32], |key| key.secret.0);
     let is_same = constant_time_eq(&sha256(secret.as_bytes()), &stored_digest);
     let key = key.filter(|_| is_same).ok_or(AuthError::Unknown)?;
-    match key.ended(now) {
+    match key.expired_at(now) {
         Some(expired_at) => Err(AuthError::Expired(expired_at)),
         None => Ok(key),
     }
@@ -96,17 +96,17 @@ mod tests {
         let keys: BTreeMap<KeyId, ApiKey> = [(id(1), key(id(1), None)), (id(2), key(id(2), None))].into();
         let authenticated =
             |given: Option<&str>| authenticate(given, |id| keys.get(id), Timestamp::from_millis(1)).map(|key| key.id);
-        assert_eq!(authenticated(Some(&ApiKey::whole(id(1), SECRET))), Ok(id(1)));
-        assert_eq!(authenticated(Some(&ApiKey::whole(id(2), SECRET))), Ok(id(2)));
+        assert_eq!(authenticated(Some(&ApiKey::format(id(1), SECRET))), Ok(id(1)));
+        assert_eq!(authenticated(Some(&ApiKey::format(id(2), SECRET))), Ok(id(2)));
         assert_eq!(authenticated(None), Err(AuthError::Missing));
         for wrong in [
-            ApiKey::whole(id(1), "another"),
-            ApiKey::whole(id(1), ""),
-            ApiKey::whole(id(3), SECRET),
+            ApiKey::format(id(1), "another"),
+            ApiKey::format(id(1), ""),
+            ApiKey::format(id(3), SECRET),
             SECRET.to_owned(),
             "sgk_".to_owned(),
             format!("sgk_nothing_{SECRET}"),
-            ApiKey::whole(id(1), SECRET).to_uppercase(),
+            ApiKey::format(id(1), SECRET).to_uppercase(),
         ] {
             assert_eq!(authenticated(Some(&wrong)), Err(AuthError::Unknown), "{wrong}");
         }
@@ -116,7 +116,7 @@ mod tests {
     fn an_unknown_id_is_refused() {
         // The digest that stands in for a missing key must not authenticate anything.
         let zeros = ApiKey { secret: Digest([0; 32]), ..key(id(1), None) };
-        let given = ApiKey::whole(id(1), SECRET);
+        let given = ApiKey::format(id(1), SECRET);
         for stored in [None, Some(&zeros)] {
             let found = authenticate(Some(&given), |_| stored, Timestamp::from_millis(1)).map(|key| key.id);
             assert_eq!(found, Err(AuthError::Unknown));
@@ -128,7 +128,7 @@ mod tests {
         let ends = Timestamp::from_millis(100);
         let key = key(id(1), Some(ends));
         let at = |secret: &str, ms: i64| {
-            let given = ApiKey::whole(id(1), secret);
+            let given = ApiKey::format(id(1), secret);
             authenticate(Some(&given), |_| Some(&key), Timestamp::from_millis(ms)).map(|key| key.id)
         };
         assert_eq!(at(SECRET, 99), Ok(id(1)));

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use setgate_domain::own_event::SETGATE_BASE;
+use setgate_domain::builtin_event::SETGATE_BASE;
 
 use crate::dialect::DIALECTS;
 

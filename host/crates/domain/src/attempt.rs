@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::id::{Digest, SigningKeyId};
 use super::time::Timestamp;
 
-/// Maximum length of a response body that [`Outcome::in_words`] quotes, in bytes.
-const WORDS_BYTES_MAX: usize = 200;
+/// Maximum length of a response body that [`Outcome::summary`] quotes, in bytes.
+const SUMMARY_BODY_BYTES_MAX: usize = 200;
 
 /// One delivery attempt, as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +26,7 @@ pub struct Attempt {
     /// The request that was sent, or would have been sent if the connection failed. Absent if no request could be
     /// built, and in records of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sent: Option<Sent>,
+    pub sent: Option<SentRequest>,
     /// The connection that was used. Absent if none was established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<Connection>,
@@ -34,7 +34,8 @@ pub struct Attempt {
 
 /// The recorded part of a request. The body itself can be rebuilt from the delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Sent {
+#[schemars(rename = "Sent")]
+pub struct SentRequest {
     /// The endpoint's URL at that time: scheme, host, port and the last four characters of path and query. The rest of
     /// path and query is secret.
     pub url: String,
@@ -88,8 +89,8 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         headers: Vec<(String, String)>,
         /// The receiver's request in the header `webhook-delivery`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        wish: Option<ReceiverWish>,
+        #[serde(rename = "wish", default, skip_serializing_if = "Option::is_none")]
+        directive: Option<DeliveryDirective>,
         /// Why the body is incomplete: the connection broke, or the body did not end in time. The status still counts.
         /// Absent if the body was read to its end or up to the limit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,7 +113,7 @@ impl Outcome {
             body_head: String::new(),
             retry_after_s: None,
             headers: Vec::new(),
-            wish: None,
+            directive: None,
             body_incomplete: None,
         }
     }
@@ -123,12 +124,12 @@ impl Outcome {
     }
 
     /// One-line summary for the reason of a failed delivery: status and start of the response, or the error.
-    pub fn in_words(&self) -> String {
+    pub fn summary(&self) -> String {
         match self {
             Self::Answered { status, body_head, .. } => {
                 let visible: String = body_head.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
                 let words = visible.split_whitespace().collect::<Vec<_>>().join(" ");
-                match &words[..words.floor_char_boundary(WORDS_BYTES_MAX)] {
+                match &words[..words.floor_char_boundary(SUMMARY_BODY_BYTES_MAX)] {
                     "" => format!("was answered {status}"),
                     start if start.len() < words.len() => format!("was answered {status}: {start}..."),
                     whole => format!("was answered {status}: {whole}"),
@@ -161,20 +162,21 @@ impl Outcome {
 /// A receiver's request in the header `webhook-delivery` of its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ReceiverWish {
+#[schemars(rename = "ReceiverWish")]
+pub enum DeliveryDirective {
     /// Do not send any more events to this endpoint.
     Disable,
     /// Do not retry this delivery.
     Abort,
 }
 
-impl ReceiverWish {
+impl DeliveryDirective {
     /// Parses the header's value, ignoring case. `None` if the value is unknown.
-    pub fn read(value: &str) -> Option<Self> {
+    pub fn parse(value: &str) -> Option<Self> {
         let value = value.trim();
         [("disable", Self::Disable), ("abort", Self::Abort)]
             .into_iter()
-            .find_map(|(word, wish)| value.eq_ignore_ascii_case(word).then_some(wish))
+            .find_map(|(word, directive)| value.eq_ignore_ascii_case(word).then_some(directive))
     }
 }
 
@@ -227,15 +229,15 @@ mod tests {
             body_head: body_head.to_owned(),
             retry_after_s: None,
             headers: Vec::new(),
-            wish: None,
+            directive: None,
             body_incomplete: None,
         };
-        assert_eq!(answered("").in_words(), "was answered 503");
-        assert_eq!(answered("<p>\r\n busy\u{1b}[2J </p>").in_words(), "was answered 503: <p> busy [2J </p>");
-        let long = answered(&"\u{e4}".repeat(150)).in_words();
+        assert_eq!(answered("").summary(), "was answered 503");
+        assert_eq!(answered("<p>\r\n busy\u{1b}[2J </p>").summary(), "was answered 503: <p> busy [2J </p>");
+        let long = answered(&"\u{e4}".repeat(150)).summary();
         assert_eq!(long, format!("was answered 503: {}...", "\u{e4}".repeat(100)));
         let failed = Outcome::Failed { class: ErrorClass::Connect, detail: "connection refused".into() };
-        assert_eq!(failed.in_words(), "failed (connect): connection refused");
+        assert_eq!(failed.summary(), "failed (connect): connection refused");
     }
 
     #[test]
@@ -262,13 +264,13 @@ mod tests {
     #[test]
     fn a_wish_is_one_of_two_words() {
         for (value, expected) in [
-            ("disable", Some(ReceiverWish::Disable)),
-            (" Abort ", Some(ReceiverWish::Abort)),
-            ("DISABLE", Some(ReceiverWish::Disable)),
+            ("disable", Some(DeliveryDirective::Disable)),
+            (" Abort ", Some(DeliveryDirective::Abort)),
+            ("DISABLE", Some(DeliveryDirective::Disable)),
             ("disabled", None),
             ("", None),
         ] {
-            assert_eq!(ReceiverWish::read(value), expected, "{value:?}");
+            assert_eq!(DeliveryDirective::parse(value), expected, "{value:?}");
         }
     }
 }

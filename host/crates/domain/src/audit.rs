@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id::{self, Digest, KeyId, TenantId};
-use super::idempotency::Claim;
+use super::idempotency::IdempotencyClaim;
 use super::time::Timestamp;
 
 /// Maximum length of a note in characters. Longer notes are truncated.
@@ -15,14 +15,14 @@ pub const NOTE_CHARS_MAX: usize = 500;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
-pub enum By {
+pub enum Originator {
     /// The host itself: a pause after 410, a suspension, the end of a canary.
     Host,
     /// The holder of this API key.
     Key(KeyId),
 }
 
-impl TryFrom<String> for By {
+impl TryFrom<String> for Originator {
     type Error = id::Error;
 
     fn try_from(given: String) -> Result<Self, id::Error> {
@@ -30,11 +30,11 @@ impl TryFrom<String> for By {
     }
 }
 
-impl From<By> for String {
-    fn from(by: By) -> String {
+impl From<Originator> for String {
+    fn from(by: Originator) -> String {
         match by {
-            By::Host => "host".into(),
-            By::Key(key) => key.to_string(),
+            Originator::Host => "host".into(),
+            Originator::Key(key) => key.to_string(),
         }
     }
 }
@@ -43,18 +43,18 @@ impl From<By> for String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// Key or host.
-    pub by: By,
+    pub by: Originator,
     /// ID of the HTTP request.
     pub request: Option<String>,
     /// Remote address of the request. Behind proxies, the address of the last one.
     pub remote: Option<String>,
     /// Set if the request has an idempotency key. Recorded in the same transaction as the change.
-    pub claim: Option<Claim>,
+    pub claim: Option<IdempotencyClaim>,
 }
 
 impl Actor {
     /// The host itself.
-    pub const HOST: Actor = Actor { by: By::Host, request: None, remote: None, claim: None };
+    pub const HOST: Actor = Actor { by: Originator::Host, request: None, remote: None, claim: None };
 
     /// The audit record of a change by this actor. `action` is `kind.verb`.
     pub fn action(&self, action: &'static str) -> AuditAction {
@@ -80,7 +80,7 @@ impl AuditAction {
     }
 
     /// A change made by the host itself, with an action derived from the change.
-    pub const UNNAMED: AuditAction = AuditAction { actor: Actor::HOST, action: None, note: None };
+    pub const HOST: AuditAction = AuditAction { actor: Actor::HOST, action: None, note: None };
 
     /// Sets the note.
     pub fn note(mut self, note: impl Into<String>) -> Self {
@@ -92,8 +92,7 @@ impl AuditAction {
 
 /// The object of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AuditObject")]
-pub struct Object {
+pub struct AuditObject {
     /// `tenant`, `source`, `filter`, `subscription`, `table`, `key`, `delivery` or `replay`.
     pub kind: String,
     /// Name or ID of the object.
@@ -102,9 +101,8 @@ pub struct Object {
 
 /// Outcome of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AuditOutcome")]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum AuditOutcome {
     /// It succeeded.
     Done,
     /// It was attempted and failed, for example a verification without a response from the endpoint. Requests that were
@@ -114,20 +112,19 @@ pub enum Outcome {
 
 /// A logged change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "AuditEntry")]
-pub struct Entry {
+pub struct AuditEntry {
     /// Time of the change.
     pub at: Timestamp,
     /// Owner of the object. Absent for the operator's objects.
     pub tenant: Option<TenantId>,
     /// Originator of the change.
-    pub by: By,
+    pub by: Originator,
     /// `kind.verb`, such as `subscription.pause`.
     pub action: String,
     /// The changed object.
-    pub object: Object,
+    pub object: AuditObject,
     /// Outcome of the action.
-    pub outcome: Outcome,
+    pub outcome: AuditOutcome,
     /// Names of the changed members. Empty if the object was created or deleted.
     #[serde(default)]
     pub changed: Vec<String>,
@@ -144,12 +141,12 @@ pub struct Entry {
     /// Not part of the log, but recorded in the same transaction.
     #[serde(skip)]
     #[schemars(skip)]
-    pub claim: Option<Claim>,
+    pub claim: Option<IdempotencyClaim>,
 }
 
-impl Entry {
+impl AuditEntry {
     /// An entry for an object that is not a document of the registry.
-    pub fn of(audit: AuditAction, at: Timestamp, tenant: Option<TenantId>, object: Object) -> Self {
+    pub fn new(audit: AuditAction, at: Timestamp, tenant: Option<TenantId>, object: AuditObject) -> Self {
         let AuditAction { actor: Actor { by, request, remote, claim }, action, note } = audit;
         let action = action.map_or_else(|| format!("{}.update", object.kind), str::to_owned);
         Self {
@@ -158,7 +155,7 @@ impl Entry {
             by,
             action,
             object,
-            outcome: Outcome::Done,
+            outcome: AuditOutcome::Done,
             changed: Vec::new(),
             version_before: None,
             version: None,
@@ -172,20 +169,19 @@ impl Entry {
 
 /// An entry and its position in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(rename = "AuditRecord")]
-pub struct Record {
+pub struct AuditRecord {
     /// Sequence number, incremented for each entry over all tenants.
     pub seq: i64,
     /// Hash chain: SHA-256 over the hash of the previous entry, this sequence number and this entry in its stored form.
     pub hash: Digest,
     /// The entry.
     #[serde(flatten)]
-    pub entry: Entry,
+    pub entry: AuditEntry,
 }
 
 /// Filter for entries. Fields that are `None` match everything.
 #[derive(Debug, Clone, Default)]
-pub struct Query {
+pub struct AuditQuery {
     /// Kind of the object.
     pub kind: Option<String>,
     /// Name or ID of the object.
@@ -193,16 +189,16 @@ pub struct Query {
     /// Action.
     pub action: Option<String>,
     /// Originator.
-    pub by: Option<By>,
+    pub by: Option<Originator>,
     /// Entries at or after this time.
     pub since: Option<Timestamp>,
     /// Entries before this time.
     pub until: Option<Timestamp>,
 }
 
-impl Query {
+impl AuditQuery {
     /// Whether the entry matches.
-    pub fn asks_for(&self, entry: &Entry) -> bool {
+    pub fn matches(&self, entry: &AuditEntry) -> bool {
         self.kind.as_ref().is_none_or(|kind| *kind == entry.object.kind)
             && self.object.as_ref().is_none_or(|id| *id == entry.object.id)
             && self.action.as_ref().is_none_or(|action| *action == entry.action)

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
-use super::rollout::Difference;
+use super::rollout::VersionDifference;
 
 /// Maximum number of events in a backtest, for each subscription.
 pub const EVENTS_MAX: usize = 1_000;
@@ -15,7 +15,7 @@ pub const CHANGES_MAX: usize = 100;
 
 /// A validated backtest request: the filter has the version, and the subscriptions bind the filter.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct BacktestRequest {
     /// The tenant.
     pub tenant: TenantId,
     /// Name of the filter.
@@ -32,8 +32,7 @@ pub struct Ask {
 
 /// Result of a backtest. An event counts once for each matching subscription.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-#[schemars(rename = "BacktestReport")]
-pub struct Report {
+pub struct BacktestReport {
     /// Name of the filter.
     pub filter: FilterName,
     /// Whether all requested events were run. If false, the time limit was reached.
@@ -47,17 +46,16 @@ pub struct Report {
     /// Number of these events with a difference.
     pub changed: u64,
     /// The differences, newest event first. At most [`CHANGES_MAX`].
-    pub changes: Vec<Difference>,
+    pub changes: Vec<VersionDifference>,
     /// Calls of the active version.
-    pub active: Calls,
+    pub active: BacktestCalls,
     /// Calls of the candidate.
-    pub candidate: Calls,
+    pub candidate: BacktestCalls,
 }
 
 /// Statistics of the calls of one version.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-#[schemars(rename = "BacktestCalls")]
-pub struct Calls {
+pub struct BacktestCalls {
     /// Digest of the version.
     pub digest: Digest,
     /// Number of calls. Lower than the number of events if an earlier filter ended some chains.
@@ -65,14 +63,15 @@ pub struct Calls {
     /// Number of these calls that faulted.
     pub faults: u64,
     /// Fuel for each call.
-    pub fuel: Spread,
+    pub fuel: Distribution,
     /// Time for each call in microseconds, including waits for a slot.
-    pub time_us: Spread,
+    pub time_us: Distribution,
 }
 
 /// Summary of a set of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
-pub struct Spread {
+#[schemars(rename = "Spread")]
+pub struct Distribution {
     /// Sum.
     pub sum: u64,
     /// Median: half of the numbers are less than or equal to it.
@@ -81,7 +80,7 @@ pub struct Spread {
     pub max: u64,
 }
 
-impl Spread {
+impl Distribution {
     /// Summarises these numbers.
     pub fn of(mut numbers: Vec<u64>) -> Self {
         numbers.sort_unstable();
@@ -99,9 +98,9 @@ mod tests {
 
     #[test]
     fn the_middle_is_one_of_the_numbers() {
-        assert_eq!(Spread::of(vec![]), Spread::default());
-        assert_eq!(Spread::of(vec![7]), Spread { sum: 7, p50: 7, max: 7 });
-        assert_eq!(Spread::of(vec![9, 1, 5, 3]), Spread { sum: 18, p50: 3, max: 9 });
-        assert_eq!(Spread::of(vec![u64::MAX, 2]), Spread { sum: u64::MAX, p50: 2, max: u64::MAX });
+        assert_eq!(Distribution::of(vec![]), Distribution::default());
+        assert_eq!(Distribution::of(vec![7]), Distribution { sum: 7, p50: 7, max: 7 });
+        assert_eq!(Distribution::of(vec![9, 1, 5, 3]), Distribution { sum: 18, p50: 3, max: 9 });
+        assert_eq!(Distribution::of(vec![u64::MAX, 2]), Distribution { sum: u64::MAX, p50: 2, max: u64::MAX });
     }
 }

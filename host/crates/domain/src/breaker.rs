@@ -6,7 +6,7 @@ use super::time::Timestamp;
 
 /// Settings of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BreakerBounds {
+pub struct BreakerSettings {
     /// Consecutive failures after which it opens. 0 disables it.
     pub failures_max: u32,
     /// Initial open time in milliseconds. Doubles with each failed probe.
@@ -18,7 +18,7 @@ pub struct BreakerBounds {
 }
 
 /// Signal of an attempt about the health of its endpoint, independent of the delivery's result. Decided in
-/// [`answer`](super::answer).
+/// [`attempt_effects`](super::attempt_effects).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// Any response that is not a failure of the endpoint.
@@ -67,7 +67,7 @@ pub struct Breaker {
 
 impl Breaker {
     /// Whether it is in its initial state, so that it need not be retained.
-    pub fn is_fresh(&self) -> bool {
+    pub fn is_initial(&self) -> bool {
         *self == Self::default()
     }
 
@@ -99,7 +99,7 @@ impl Breaker {
         signal: Option<Signal>,
         probe: bool,
         now: Timestamp,
-        bounds: &BreakerBounds,
+        settings: &BreakerSettings,
     ) -> Option<Transition> {
         if probe {
             self.probing = false;
@@ -112,9 +112,9 @@ impl Breaker {
                 match before {
                     // Sent before the breaker opened, so this is no new information.
                     Some(_) if !probe => {}
-                    Some((_, wait_ms)) => self.open_for(now, self.longer(wait_ms, bounds)),
-                    None if bounds.failures_max > 0 && self.failures >= bounds.failures_max => {
-                        self.open_for(now, bounds.open_ms);
+                    Some((_, wait_ms)) => self.open_for(now, self.backoff(wait_ms, settings)),
+                    None if settings.failures_max > 0 && self.failures >= settings.failures_max => {
+                        self.open_for(now, settings.open_ms);
                     }
                     None => {}
                 }
@@ -122,11 +122,11 @@ impl Breaker {
             Signal::Throttled { retry_after_s } => {
                 self.failures = self.failures.saturating_add(1);
                 let asked_ms =
-                    retry_after_s.map_or(0, |s| i64::from(s).saturating_mul(1_000)).min(bounds.throttle_ms_max);
+                    retry_after_s.map_or(0, |s| i64::from(s).saturating_mul(1_000)).min(settings.throttle_ms_max);
                 let own_ms = match before {
-                    Some((_, wait_ms)) if probe => self.longer(wait_ms, bounds),
-                    Some((_, wait_ms)) => wait_ms.min(bounds.open_ms_max),
-                    None => bounds.open_ms,
+                    Some((_, wait_ms)) if probe => self.backoff(wait_ms, settings),
+                    Some((_, wait_ms)) => wait_ms.min(settings.open_ms_max),
+                    None => settings.open_ms,
                 };
                 let wait_ms = asked_ms.max(own_ms);
                 // If several attempts were in flight, the longest requested time applies.
@@ -142,9 +142,12 @@ impl Breaker {
         }
     }
 
-    fn longer(&self, wait_ms: i64, bounds: &BreakerBounds) -> i64 {
+    fn backoff(&self, wait_ms: i64, settings: &BreakerSettings) -> i64 {
         // Only times chosen by the breaker are doubled, not those requested by a receiver.
-        wait_ms.min(bounds.open_ms_max).saturating_mul(2).clamp(bounds.open_ms, bounds.open_ms_max.max(bounds.open_ms))
+        wait_ms
+            .min(settings.open_ms_max)
+            .saturating_mul(2)
+            .clamp(settings.open_ms, settings.open_ms_max.max(settings.open_ms))
     }
 
     fn open_for(&mut self, now: Timestamp, wait_ms: i64) {
@@ -157,8 +160,8 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
-    const BOUNDS: BreakerBounds =
-        BreakerBounds { failures_max: 3, open_ms: 1_000, open_ms_max: 8_000, throttle_ms_max: 60_000 };
+    const BOUNDS: BreakerSettings =
+        BreakerSettings { failures_max: 3, open_ms: 1_000, open_ms_max: 8_000, throttle_ms_max: 60_000 };
 
     fn opened(breaker: &mut Breaker) {
         for _ in 0..2 {
@@ -187,7 +190,7 @@ mod tests {
         }
         breaker.probe();
         assert_eq!(breaker.record(Some(Signal::Alive), true, now, &BOUNDS), Some(Transition::Closed));
-        assert!(breaker.is_fresh());
+        assert!(breaker.is_initial());
     }
 
     #[test]

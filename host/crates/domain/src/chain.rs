@@ -9,7 +9,7 @@ use super::verdict::{Fault, FaultPolicy, FilterRun, Verdict};
 
 /// Result of a chain.
 #[derive(Debug, Clone)]
-pub struct Chained {
+pub struct ChainResult {
     /// How it ended.
     pub end: ChainEnd,
     /// The runs of its filters.
@@ -20,13 +20,13 @@ pub struct Chained {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChainEnd {
     /// The delivery continues with these claims. `None` if the normalized SET is unchanged.
-    Through(Option<String>),
+    Completed(Option<String>),
     /// Dropped by a filter or by a fault policy, with the reason.
     Dropped(String),
     /// Held because of a fault, with the reason.
     Held(String),
     /// To be retried, with the reason.
-    Again(String),
+    Retry(String),
 }
 
 /// A running chain, between two of its steps.
@@ -39,7 +39,7 @@ pub struct Chain<'a> {
 
 impl<'a> Chain<'a> {
     /// Starts a chain.
-    pub fn over(set: &'a SetToken) -> Self {
+    pub fn new(set: &'a SetToken) -> Self {
         Self { set, changed: None, runs: Vec::new() }
     }
 
@@ -55,7 +55,7 @@ impl<'a> Chain<'a> {
 
     /// Records the result of a step: its verdict, applied to [`Self::claims`] by [`apply`]. Returns `None` if the chain
     /// continues, otherwise its end.
-    pub fn step(&mut self, of: Step<'_>, applied: Result<Applied, Fault>, mut run: FilterRun) -> Option<ChainEnd> {
+    pub fn step(&mut self, of: ChainStep<'_>, applied: Result<Applied, Fault>, mut run: FilterRun) -> Option<ChainEnd> {
         let fault = match applied {
             Ok(Applied::Dropped(reason)) => {
                 run.reason = Some(reason.clone());
@@ -76,7 +76,7 @@ impl<'a> Chain<'a> {
         self.runs.push(run);
         let reason = format!("filter `{}` {fault}", of.filter);
         if fault.is_transient() {
-            return Some(ChainEnd::Again(reason));
+            return Some(ChainEnd::Retry(reason));
         }
         match of.on_fault {
             FaultPolicy::Hold => Some(ChainEnd::Held(reason)),
@@ -88,26 +88,26 @@ impl<'a> Chain<'a> {
     }
 
     /// The result of a chain that was ended by a step.
-    pub fn ended(self, end: ChainEnd) -> Chained {
-        Chained { end, runs: self.runs }
+    pub fn end_with(self, end: ChainEnd) -> ChainResult {
+        ChainResult { end, runs: self.runs }
     }
 
     /// The result of a chain that completed all its steps.
-    pub fn through(self) -> Chained {
-        Chained { end: ChainEnd::Through(self.changed.map(|set| set.text)), runs: self.runs }
+    pub fn complete(self) -> ChainResult {
+        ChainResult { end: ChainEnd::Completed(self.changed.map(|set| set.text)), runs: self.runs }
     }
 }
 
 /// The parts of a step that the chain needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Step<'a> {
+pub struct ChainStep<'a> {
     /// The filter's name, used in reasons.
     pub filter: &'a FilterName,
     /// The policy for faults.
     pub on_fault: FaultPolicy,
 }
 
-impl<'a> From<&'a Binding> for Step<'a> {
+impl<'a> From<&'a Binding> for ChainStep<'a> {
     fn from(binding: &'a Binding) -> Self {
         Self { filter: &binding.filter, on_fault: binding.on_fault }
     }
@@ -158,7 +158,7 @@ mod tests {
         let trap = || Fault::Trap { detail: "x".into() };
         let end = |decided: Result<Verdict, Fault>, on_fault| {
             let applied = decided.and_then(|verdict| apply(&set, verdict, 999, &Redactor::default()));
-            Chain::over(&set).step(Step { filter: &filter, on_fault }, applied, run())
+            Chain::new(&set).step(ChainStep { filter: &filter, on_fault }, applied, run())
         };
         assert!(
             matches!(end(Err(trap()), FaultPolicy::Hold), Some(ChainEnd::Held(why)) if why.contains("`one` trapped"))
@@ -166,7 +166,7 @@ mod tests {
         assert!(matches!(end(Err(trap()), FaultPolicy::Drop), Some(ChainEnd::Dropped(_))));
         assert_eq!(end(Err(trap()), FaultPolicy::Open), None);
         let transient = Fault::Transient { reason: "later".into() };
-        assert!(matches!(end(Err(transient), FaultPolicy::Open), Some(ChainEnd::Again(_))));
+        assert!(matches!(end(Err(transient), FaultPolicy::Open), Some(ChainEnd::Retry(_))));
         // The filter's output is validated as a SET before it counts as a verdict.
         let sealed = Verdict::Patch(r#"{"iss":"other"}"#.into());
         assert!(matches!(end(Ok(sealed), FaultPolicy::Hold), Some(ChainEnd::Held(why)) if why.contains("`iss`")));
@@ -177,8 +177,8 @@ mod tests {
         let text = r#"{"iss":"i","iat":1,"jti":"j","events":{"urn:x:y":{}}}"#;
         let set = SetToken::parse(text.to_owned(), JsonLimits::default()).unwrap();
         let filter = "one".parse().unwrap();
-        let of = Step { filter: &filter, on_fault: FaultPolicy::Hold };
-        let mut chain = Chain::over(&set);
+        let of = ChainStep { filter: &filter, on_fault: FaultPolicy::Hold };
+        let mut chain = Chain::new(&set);
         let patch = |chain: &Chain<'_>, text: &str| {
             apply(chain.claims(), Verdict::Patch(text.into()), 999, &Redactor::default())
         };
@@ -187,9 +187,9 @@ mod tests {
         assert!(chain.claims().text.contains(r#""a":1"#));
         let applied = patch(&chain, r#"{"a":null,"b":2}"#);
         assert_eq!(chain.step(of, applied, run()), None);
-        let Chained { end, runs } = chain.through();
+        let ChainResult { end, runs } = chain.complete();
         let expected = r#"{"iss":"i","iat":1,"jti":"j","events":{"urn:x:y":{}},"b":2}"#;
-        assert_eq!((end, runs.len()), (ChainEnd::Through(Some(expected.into())), 2));
+        assert_eq!((end, runs.len()), (ChainEnd::Completed(Some(expected.into())), 2));
     }
 
     #[test]

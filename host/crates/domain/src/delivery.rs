@@ -80,17 +80,17 @@ impl NewDelivery {
             attempts_before: 0,
             filter_tries: 0,
             filtered: false,
-            bytes: known_bytes(self.bytes),
+            bytes: stored_or_assumed_bytes(self.bytes),
         }
     }
 }
 
 /// Assumed memory of a delivery whose row does not store it, until the delivery is loaded: an earlier version created it.
-const UNWEIGHED_BYTES: u64 = 1 << 20;
+const ASSUMED_BYTES: u64 = 1 << 20;
 
 /// [`DueDelivery::bytes`] of a stored value; 0 means that none is stored.
-pub fn known_bytes(stored: u64) -> u64 {
-    if stored == 0 { UNWEIGHED_BYTES } else { stored }
+pub fn stored_or_assumed_bytes(stored: u64) -> u64 {
+    if stored == 0 { ASSUMED_BYTES } else { stored }
 }
 
 /// Memory of a delivery in flight whose filters changed nothing, in bytes: the SET, the accepted bytes, and the body made of
@@ -129,7 +129,7 @@ pub struct DueDelivery {
 
 impl DueDelivery {
     /// Sets the memory to that of the loaded event and claims.
-    pub fn weighed(self, event: &Event, claims: Option<&str>) -> Self {
+    pub fn with_loaded_bytes(self, event: &Event, claims: Option<&str>) -> Self {
         let bytes = bytes_in_flight(event.set.text.len(), event.original.len()) + claims.map_or(0, str::len) as u64;
         Self { bytes, ..self }
     }
@@ -167,7 +167,7 @@ pub enum Step {
         runs: Vec<FilterRun>,
     },
     /// A filter requested a retry.
-    FilterAgain {
+    FilterRetry {
         /// The filter runs.
         runs: Vec<FilterRun>,
         /// Time of the retry.
@@ -214,7 +214,7 @@ impl Step {
         match self {
             Self::Delivered { attempt } | Self::Retry { attempt, .. } => Some(attempt),
             Self::Dead { attempt, .. } => attempt.as_ref(),
-            Self::Filtered { .. } | Self::FilterAgain { .. } | Self::Dropped { .. } | Self::Held { .. } => None,
+            Self::Filtered { .. } | Self::FilterRetry { .. } | Self::Dropped { .. } | Self::Held { .. } => None,
         }
     }
 }

@@ -13,7 +13,7 @@ use url::{Position, Url};
 use super::secret::{REDACTED, Sealed, Secret};
 
 /// Maximum number of characters at the end of a URL that are shown.
-const SHOWN_CHARS_MAX: usize = 4;
+const VISIBLE_CHARS_MAX: usize = 4;
 
 /// Why an endpoint is invalid. The messages never quote a URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,9 +40,9 @@ pub enum Error {
 
 /// A receiver in stored form: the URL with its path and query encrypted, and the TLS settings.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Raw", into = "Raw")]
+#[serde(try_from = "StoredEndpoint", into = "StoredEndpoint")]
 pub struct Endpoint {
-    /// The redacted URL: see [`Destination::shown`].
+    /// The redacted URL: see [`Destination::redacted_url`].
     shown: String,
     origin: Origin,
     /// Encrypted path and query.
@@ -88,7 +88,7 @@ impl EndpointTls {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Raw {
+struct StoredEndpoint {
     url: String,
     target: Sealed,
     #[serde(default, skip_serializing_if = "EndpointTls::is_empty")]
@@ -135,8 +135,8 @@ impl Destination {
     }
 
     /// The redacted URL: scheme, host, port, and the last four characters.
-    pub fn shown(&self) -> String {
-        shown(&self.url)
+    pub fn redacted_url(&self) -> String {
+        redacted(&self.url)
     }
 
     /// Path and query, to be encrypted.
@@ -145,7 +145,7 @@ impl Destination {
     }
 
     /// Whether both have the same origin and path, so that a verification of one applies to the other.
-    pub fn is_same_place(&self, other: &Self) -> bool {
+    pub fn has_same_origin_and_path(&self, other: &Self) -> bool {
         self.origin() == other.origin() && self.url.path() == other.url.path()
     }
 }
@@ -172,24 +172,24 @@ pub fn check_header(name: &str, value: &str, is_set_by_scheme: impl Fn(&str) -> 
     if ours || !formed { Err(Error::Header(name.to_owned())) } else { Ok(()) }
 }
 
-/// Redacts the URL of a record: see [`Destination::shown`]. Returns it unchanged if it is already redacted or is not a
+/// Redacts the URL of a record: see [`Destination::redacted_url`]. Returns it unchanged if it is already redacted or is not a
 /// URL.
-pub fn shown_url(url: &str) -> String {
+pub fn redact_url(url: &str) -> String {
     match Url::parse(url) {
-        Ok(parsed) if !is_redacted(&parsed) => shown(&parsed),
+        Ok(parsed) if !is_redacted(&parsed) => redacted(&parsed),
         _ => url.to_owned(),
     }
 }
 
 /// A short value could be completely disclosed by its last characters (`?token=hush`), so at most half of the last part
 /// of path or query is shown.
-fn shown(url: &Url) -> String {
+fn redacted(url: &Url) -> String {
     let target = &url[Position::BeforePath..Position::AfterQuery];
     if target == "/" {
         return url[..Position::AfterPath].to_owned();
     }
     let last = target.rsplit(['/', '?', '&', '=']).next().unwrap_or_default();
-    let shown = SHOWN_CHARS_MAX.min(last.len() / 2);
+    let shown = VISIBLE_CHARS_MAX.min(last.len() / 2);
     format!("{}/{REDACTED}{}", &url[..Position::BeforePath], &last[last.len() - shown..])
 }
 
@@ -200,11 +200,11 @@ fn is_redacted(url: &Url) -> bool {
 impl Endpoint {
     /// A destination whose target was encrypted.
     pub fn new(destination: &Destination, target: Sealed) -> Self {
-        Self { shown: destination.shown(), origin: destination.origin(), target, tls: EndpointTls::default() }
+        Self { shown: destination.redacted_url(), origin: destination.origin(), target, tls: EndpointTls::default() }
     }
 
-    /// The redacted URL: see [`Destination::shown`].
-    pub fn shown(&self) -> &str {
+    /// The redacted URL: see [`Destination::redacted_url`].
+    pub fn redacted_url(&self) -> &str {
         &self.shown
     }
 
@@ -252,23 +252,23 @@ impl fmt::Debug for Endpoint {
 impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.keys().collect();
-        f.debug_struct("Destination").field("url", &self.shown()).field("headers", &names).finish()
+        f.debug_struct("Destination").field("url", &self.redacted_url()).field("headers", &names).finish()
     }
 }
 
-impl TryFrom<Raw> for Endpoint {
+impl TryFrom<StoredEndpoint> for Endpoint {
     type Error = Error;
 
-    fn try_from(raw: Raw) -> Result<Self, Error> {
+    fn try_from(raw: StoredEndpoint) -> Result<Self, Error> {
         let url = Url::parse(&raw.url).map_err(|_| Error::Url)?;
         let origin = Origin::of(&url);
         Self { shown: raw.url, origin, target: raw.target, tls: EndpointTls::default() }.with_tls(raw.tls)
     }
 }
 
-impl From<Endpoint> for Raw {
-    fn from(endpoint: Endpoint) -> Raw {
-        Raw { url: endpoint.shown, target: endpoint.target, tls: endpoint.tls }
+impl From<Endpoint> for StoredEndpoint {
+    fn from(endpoint: Endpoint) -> StoredEndpoint {
+        StoredEndpoint { url: endpoint.shown, target: endpoint.target, tls: endpoint.tls }
     }
 }
 
@@ -335,8 +335,8 @@ mod tests {
             ("https://h", "https://h/"),
             ("http://[::1]:80/abcdefgh", "http://[::1]/***efgh"),
         ] {
-            assert_eq!(Destination::parse(url).unwrap().shown(), expected, "{url}");
-            assert_eq!(shown_url(&shown_url(url)), expected, "{url}");
+            assert_eq!(Destination::parse(url).unwrap().redacted_url(), expected, "{url}");
+            assert_eq!(redact_url(&redact_url(url)), expected, "{url}");
         }
     }
 

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::builtin_event;
 use super::id::{EventId, SourceName, TenantId};
-use super::own_event;
 use super::set::SetToken;
 use super::time::Timestamp;
 use super::trace::TraceContext;
@@ -80,7 +80,7 @@ pub struct Event {
 impl Event {
     /// Whether this is a requested test event.
     pub fn is_test(&self) -> bool {
-        own_event::is_test(&self.source, &self.set.types)
+        builtin_event::is_test(&self.source, &self.set.types)
     }
 }
 

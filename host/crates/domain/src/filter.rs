@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::id::{Digest, FilterName, TableName, TenantId};
 use super::limits::CallLimits;
-use super::rollout::{Counted, EndReason, Ended, Rollout};
+use super::rollout::{EndReason, EndedRollout, Rollout, RolloutCounts};
 use super::secret::Sealed;
 use super::time::Timestamp;
 use super::verdict::FaultPolicy;
@@ -70,7 +70,7 @@ pub struct Filter {
     pub rollout: Option<Rollout>,
     /// The last finished rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_rollout: Option<Ended>,
+    pub last_rollout: Option<EndedRollout>,
     /// Versions for which an operator or a rollback decided to requeue the deliveries held by their faults. Those will
     /// run again with the current chain. Written in the same transaction as the decision, so that a crash loses none of
     /// them.
@@ -97,14 +97,14 @@ impl Filter {
     /// Ends the rollout, if there is one. A candidate that is not promoted is withdrawn: deliveries that pinned it and
     /// did not run it yet run the active version, and deliveries held by its faults are requeued. Returns the
     /// candidate.
-    pub fn end_rollout(&mut self, at: Timestamp, reason: EndReason, counted: Counted) -> Option<Digest> {
+    pub fn end_rollout(&mut self, at: Timestamp, reason: EndReason, counted: RolloutCounts) -> Option<Digest> {
         let rollout = self.rollout.take()?;
         let candidate = rollout.digest;
         if reason != EndReason::Promoted {
             self.withdraw(&candidate, Some(at));
             self.releasing.insert(candidate);
         }
-        self.last_rollout = Some(Ended { rollout, at, reason, calls: counted.calls, faults: counted.faults });
+        self.last_rollout = Some(EndedRollout { rollout, at, reason, calls: counted.calls, faults: counted.faults });
         Some(candidate)
     }
 
@@ -247,14 +247,14 @@ pub struct Table {
     /// Previously active versions, newest last. A rollback returns to the last one.
     #[serde(default)]
     pub previous: Vec<Digest>,
-    /// All retained versions, oldest first. Empty in rows of older versions: see [`Table::kept`].
+    /// All retained versions, oldest first. Empty in rows of older versions: see [`Table::retained_versions`].
     #[serde(default)]
     pub versions: Vec<TableVersion>,
 }
 
 impl Table {
     /// All retained versions, including the active one.
-    pub fn kept(&self) -> Vec<TableVersion> {
+    pub fn retained_versions(&self) -> Vec<TableVersion> {
         if !self.versions.is_empty() {
             return self.versions.clone();
         }
@@ -320,7 +320,7 @@ mod tests {
             r#"{{"tenant":"acme","name":"apps","digest":"{digest}","rows":2,"uploaded_at":"2026-01-01T00:00:00.000Z"}}"#
         );
         let table: Table = serde_json::from_str(&table).unwrap();
-        let kept = table.kept();
+        let kept = table.retained_versions();
         assert_eq!((kept.len(), kept[0].digest, kept[0].rows), (1, digest, 2), "its one version is the active one");
         assert_eq!(table.digests().collect::<Vec<_>>(), [digest]);
     }

@@ -130,7 +130,7 @@ macro_rules! ulid {
             }
 
             /// The time of creation, in milliseconds.
-            pub fn made_at(self) -> Timestamp {
+            pub fn created_at(self) -> Timestamp {
                 Timestamp::from_millis(self.0.timestamp_ms().cast_signed())
             }
 

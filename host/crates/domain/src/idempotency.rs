@@ -4,7 +4,7 @@ use super::id::{Digest, TenantId};
 
 /// A request with an `Idempotency-Key`. Recorded in the same transaction as its effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct IdempotencyClaim {
     /// Lookup key: a digest of the caller and the idempotency key.
     pub id: Digest,
     /// The tenant to whose share of stored responses it counts. `None` for the operator.

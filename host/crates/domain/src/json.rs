@@ -5,18 +5,18 @@
 //! and edits preserve every byte that they do not name.
 
 mod check;
-mod differ;
+mod diff;
 mod merge;
 mod object;
 mod surrogates;
 
-pub use check::{JsonFault, JsonLimits, check, check_object, check_object_and};
-pub use differ::differences;
+pub use check::{JsonError, JsonLimits, check, check_object, check_object_and};
+pub use diff::differences;
 #[cfg(test)]
 pub(crate) use merge::by_levels;
-pub use merge::{Merged, Named, Patch, merge_patch, reference};
+pub use merge::{Merged, Named, Patch, merge_patch, merge_reference};
 pub use object::{Object, quote, write_object};
-pub use surrogates::{first_lone, replace_lone};
+pub use surrogates::{first_lone_surrogate, replace_lone_surrogates_in};
 
 /// What RFC 8259 calls white space.
 pub fn is_space(c: char) -> bool {

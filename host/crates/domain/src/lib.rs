@@ -1,10 +1,11 @@
 //! The domain model as plain values: no runtime, network, files, clock or randomness.
 
-pub mod answer;
 pub mod attempt;
+pub mod attempt_effects;
 pub mod audit;
 pub mod backtest;
 pub mod breaker;
+pub mod builtin_event;
 pub mod chain;
 pub mod delivery;
 pub mod endpoint;
@@ -15,7 +16,6 @@ pub mod idempotency;
 pub mod json;
 pub mod limits;
 pub mod nearest;
-pub mod own_event;
 pub mod pacing;
 pub mod page;
 pub mod pattern;

@@ -45,7 +45,7 @@ impl From<&Quota> for CallLimits {
 
 impl Quota {
     /// This quota with pinned call limits.
-    pub fn with(self, limits: &CallLimits) -> Self {
+    pub fn with_call_limits(self, limits: &CallLimits) -> Self {
         Self {
             fuel_per_call: limits.fuel_per_call,
             fuel_per_event_byte: limits.fuel_per_event_byte,
@@ -79,7 +79,7 @@ mod tests {
         };
         let today = Quota { sources_max: 9, ..Quota::default() };
         let limits = CallLimits::from(&then);
-        assert_eq!(today.clone().with(&limits), Quota { sources_max: 9, ..then });
-        assert_eq!(today.clone().with(&CallLimits::from(&today)), today);
+        assert_eq!(today.clone().with_call_limits(&limits), Quota { sources_max: 9, ..then });
+        assert_eq!(today.clone().with_call_limits(&CallLimits::from(&today)), today);
     }
 }

@@ -61,7 +61,7 @@ impl Pacing {
 /// Rate limiter that spreads attempts evenly: each attempt advances the earliest time of the next one. In microseconds,
 /// since the interval at a high rate is below a millisecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rate {
+pub struct RateLimiter {
     next_us: i64,
 }
 
@@ -69,9 +69,9 @@ pub struct Rate {
 /// lower the rate.
 const SLACK_US: i64 = 20_000;
 
-impl Rate {
+impl RateLimiter {
     /// Earliest time of the next attempt, in milliseconds since the epoch. `None` if it may start at `now_ms`.
-    pub fn wait_until_ms(&self, now_ms: i64, per_second: NonZeroU32) -> Option<i64> {
+    pub fn next_at_ms(&self, now_ms: i64, per_second: NonZeroU32) -> Option<i64> {
         let now_us = now_ms.saturating_mul(1_000);
         let until_us = self.next_us.saturating_sub(SLACK_US);
         // Never further ahead than the interval, unless the clock was set back. In that case do not wait.
@@ -80,7 +80,7 @@ impl Rate {
     }
 
     /// Records an attempt at `now_ms`.
-    pub fn took(&mut self, now_ms: i64, per_second: NonZeroU32) {
+    pub fn record(&mut self, now_ms: i64, per_second: NonZeroU32) {
         let now_us = now_ms.saturating_mul(1_000);
         let interval = interval_us(per_second);
         let from = if self.next_us > now_us.saturating_add(SLACK_US).saturating_add(interval) {
@@ -107,14 +107,14 @@ mod tests {
 
     fn sent_in(per_second: u32, millis: i64) -> usize {
         let per_second = NonZeroU32::new(per_second).unwrap();
-        let mut rate = Rate::default();
+        let mut rate = RateLimiter::default();
         let (mut now, mut sent) = (1_000_000, 0);
         let end = now + millis;
         while now < end {
-            match rate.wait_until_ms(now, per_second) {
+            match rate.next_at_ms(now, per_second) {
                 Some(at) => now = at.max(now + 1),
                 None => {
-                    rate.took(now, per_second);
+                    rate.record(now, per_second);
                     sent += 1;
                 }
             }
@@ -134,11 +134,11 @@ mod tests {
     #[test]
     fn a_clock_set_back_keeps_nobody_waiting() {
         let per_second = NonZeroU32::new(1).unwrap();
-        let mut rate = Rate::default();
-        rate.took(10_000_000, per_second);
-        assert!(rate.wait_until_ms(10_000_000, per_second).is_some());
-        assert_eq!(rate.wait_until_ms(1_000_000, per_second), None);
-        rate.took(1_000_000, per_second);
-        assert!(rate.wait_until_ms(1_000_000, per_second).is_some(), "and from there on it is kept to");
+        let mut rate = RateLimiter::default();
+        rate.record(10_000_000, per_second);
+        assert!(rate.next_at_ms(10_000_000, per_second).is_some());
+        assert_eq!(rate.next_at_ms(1_000_000, per_second), None);
+        rate.record(1_000_000, per_second);
+        assert!(rate.next_at_ms(1_000_000, per_second).is_some(), "and from there on it is kept to");
     }
 }

@@ -9,14 +9,14 @@ pub const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// A page under construction.
 #[derive(Debug)]
-pub struct Filling<T> {
+pub struct PageBuilder<T> {
     items: Vec<T>,
     items_max: usize,
     bytes: usize,
     bytes_max: usize,
 }
 
-impl<T: Serialize> Filling<T> {
+impl<T: Serialize> PageBuilder<T> {
     /// An empty page for at most `items_max` entries and [`PAGE_BYTES_MAX`] bytes.
     pub fn new(items_max: usize) -> Self {
         Self::with_bytes(items_max, PAGE_BYTES_MAX)
@@ -34,7 +34,7 @@ impl<T: Serialize> Filling<T> {
 
     /// Adds an entry if it fits; the first one always does. Returns whether it was added. If not, the page is complete
     /// and the entry belongs to the next one.
-    pub fn take(&mut self, item: T) -> bool {
+    pub fn push(&mut self, item: T) -> bool {
         if self.is_full() {
             return false;
         }
@@ -83,9 +83,9 @@ mod tests {
     use super::*;
 
     fn filled(items_max: usize, bytes_max: usize, items: &[&str]) -> usize {
-        let mut page = Filling::with_bytes(items_max, bytes_max);
+        let mut page = PageBuilder::with_bytes(items_max, bytes_max);
         for item in items {
-            if !page.take((*item).to_owned()) {
+            if !page.push((*item).to_owned()) {
                 break;
             }
         }

@@ -31,11 +31,11 @@ pub struct Redactor {
 
 /// Whether a text may end within a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum TextEnd {
     /// The text is complete.
-    Whole,
+    Complete,
     /// The text may have been truncated, by the sender or by a limit. A prefix of a secret at its end is redacted too.
-    Cut,
+    Truncated,
 }
 
 impl Redactor {
@@ -86,7 +86,7 @@ impl Redactor {
     /// Like [`Self::redact`], for the first `bytes_max` bytes of `text`. A secret that starts within them is redacted
     /// completely; truncating first would leave its beginning. The result may be longer or shorter than `bytes_max`.
     pub fn redact_start(&self, text: &str, bytes_max: usize) -> String {
-        redact_start(&[self], text, bytes_max, End::Whole)
+        redact_start(&[self], text, bytes_max, TextEnd::Complete)
     }
 
     /// Number of bytes after a cut that are needed to recognise a secret that starts before it.
@@ -100,7 +100,7 @@ impl Redactor {
     }
 
     /// Finds the longest secret at the beginning of `text`. Returns its length in bytes and its label.
-    fn secret_at(&self, text: &[u8], end: End) -> Option<(usize, &str)> {
+    fn secret_at(&self, text: &[u8], end: TextEnd) -> Option<(usize, &str)> {
         let first = *text.first()?;
         if self.starts[usize::from(first / 64)] & (1 << (first % 64)) == 0 {
             return None;
@@ -124,7 +124,7 @@ impl Redactor {
         if from < to && text.len() >= RECOGNISED_BYTES {
             let common = |at: usize| bytes_of(at).iter().zip(text).take_while(|(a, b)| a == b).count();
             found = (from..to).map(|at| (common(at), at)).max().max(found);
-        } else if from < to && end == End::Cut && text.len() >= SECRET_BYTES_MIN {
+        } else if from < to && end == TextEnd::Truncated && text.len() >= SECRET_BYTES_MIN {
             found = Some((text.len(), from));
         }
         found.map(|(length, at)| (length, self.labels[self.spellings[at].1].as_str()))
@@ -132,7 +132,7 @@ impl Redactor {
 }
 
 /// [`Redactor::redact_start`] with the secrets of several redactors.
-pub fn redact_start(redactors: &[&Redactor], text: &str, bytes_max: usize, at_end: End) -> String {
+pub fn redact_start(redactors: &[&Redactor], text: &str, bytes_max: usize, at_end: TextEnd) -> String {
     let end = text.floor_char_boundary(bytes_max);
     let mut redacted = String::with_capacity(end);
     let (mut at, mut copied) = (0, 0);
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_secret_that_the_sender_cut_is_redacted_if_four_bytes_of_it_are_left() {
         let redactor = of(&[("key", "s3cr3t-4711")]);
-        let cut = |text: &str| redact_start(&[&redactor], text, text.len(), End::Cut);
+        let cut = |text: &str| redact_start(&[&redactor], text, text.len(), TextEnd::Truncated);
         assert_eq!(
             (cut("it is s3cr3t-47"), cut("it is s3cr")),
             ("it is [secret key]".into(), "it is [secret key]".into())

@@ -55,7 +55,7 @@ impl ReplayState {
 
 /// A position in a tenant's events, which are ordered by time of acceptance and then by position in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ReplayPlace {
+pub struct ReplayPosition {
     /// When the last processed event was accepted.
     pub at: Timestamp,
     /// Position of that event in the journal.
@@ -77,7 +77,7 @@ pub struct ReplayRecord {
     /// Progress: when the last processed event was accepted. Initially `since`.
     #[serde(serialize_with = "instant")]
     #[schemars(with = "Timestamp")]
-    pub position: ReplayPlace,
+    pub position: ReplayPosition,
     /// The last event to process: the last one in the journal at the time of the request.
     #[serde(skip)]
     pub last: EventSeq,
@@ -87,6 +87,6 @@ pub struct ReplayRecord {
     pub reason: Option<String>,
 }
 
-fn instant<S: serde::Serializer>(place: &ReplayPlace, serializer: S) -> Result<S::Ok, S::Error> {
+fn instant<S: serde::Serializer>(place: &ReplayPosition, serializer: S) -> Result<S::Ok, S::Error> {
     place.at.serialize(serializer)
 }

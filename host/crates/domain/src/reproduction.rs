@@ -23,11 +23,11 @@ pub struct Reproduction {
     #[serde(default)]
     pub reason: Option<String>,
     /// Input of the filters.
-    pub event: EventFacts,
+    pub event: RecordedEvent,
     /// Digest of the chain.
     pub plan: Digest,
     /// The steps of the chain.
-    pub steps: Vec<StepFacts>,
+    pub steps: Vec<RecordedStep>,
     /// Limits of each call.
     pub limits: CallLimits,
     /// Whether the limits were pinned by the delivery. If false, the delivery is from an older version, and these are
@@ -44,7 +44,8 @@ pub struct Reproduction {
 /// The event as input of filters. Fields not listed here are in the SET.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the fields are those of `Event`")]
-pub struct EventFacts {
+#[schemars(rename = "EventFacts")]
+pub struct RecordedEvent {
     pub id: EventId,
     /// The filters' clock, in milliseconds since the epoch.
     pub accepted_at_ms: i64,
@@ -58,7 +59,8 @@ pub struct EventFacts {
 
 /// One step of the chain.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct StepFacts {
+#[schemars(rename = "StepFacts")]
+pub struct RecordedStep {
     /// Name of the filter.
     pub filter: FilterName,
     /// Digest of the filter version.
@@ -76,7 +78,7 @@ pub struct StepFacts {
     pub reuse: Option<Reuse>,
 }
 
-impl StepFacts {
+impl RecordedStep {
     /// The steps of a plan.
     pub fn of(plan: &Plan) -> Vec<Self> {
         let facts = |step: &super::filter::PlanStep| Self {
@@ -93,18 +95,18 @@ impl StepFacts {
 }
 
 /// Why a rerun of the chain need not produce the same runs. `None` if it must.
-pub fn why_not(steps: usize, broken: Option<&str>, runs: &[FilterRun]) -> Option<String> {
+pub fn irreproducible_reason(steps: usize, broken: Option<&str>, runs: &[FilterRun]) -> Option<String> {
     if let Some(broken) = broken {
         return Some(format!("the chain was never run: {broken}"));
     }
     if steps > 0 && runs.is_empty() {
         return Some("the chain has not been run".to_owned());
     }
-    runs.iter().find_map(by_chance)
+    runs.iter().find_map(nondeterminism)
 }
 
 /// Why a rerun of the filter need not produce the same result. `None` if it must.
-fn by_chance(run: &FilterRun) -> Option<String> {
+fn nondeterminism(run: &FilterRun) -> Option<String> {
     if let Some(before) = run.instance_events.and_then(|events| events.checked_sub(1)).filter(|before| *before > 0) {
         let (filter, events) = (&run.filter, if before == 1 { "event" } else { "events" });
         return Some(format!(
@@ -124,8 +126,7 @@ fn by_chance(run: &FilterRun) -> Option<String> {
 
 /// A difference between the recorded and the new result.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(rename = "ReproductionDifference")]
-pub struct Difference {
+pub struct ReproductionDifference {
     /// Number of the step, starting at 1. Absent for the result of the whole chain.
     pub step: Option<usize>,
     /// Filter of the step.
@@ -138,7 +139,7 @@ pub struct Difference {
     pub now: Value,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for ReproductionDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let (Some(step), Some(filter)) = (self.step, &self.filter) {
             write!(f, "step {step} ({filter}): ")?;
@@ -148,20 +149,20 @@ impl fmt::Display for Difference {
 }
 
 /// Compares the recorded results with new ones. `elapsed_us`, `engine` and `instance_events` are ignored: the first two
-/// do not influence the bytes, and [`why_not`] reports cases in which the third may.
+/// do not influence the bytes, and [`irreproducible_reason`] reports cases in which the third may.
 pub fn differences(
     recorded: &[FilterRun],
     recorded_claims: Option<Digest>,
     now: &[FilterRun],
     now_claims: Option<Digest>,
-) -> Vec<Difference> {
+) -> Vec<ReproductionDifference> {
     let mut found = Vec::new();
     for at in 0..recorded.len().max(now.len()) {
         let (was, is) = (recorded.get(at).map(members), now.get(at).map(members));
         let filter = recorded.get(at).or(now.get(at)).map(|run| run.filter.clone());
         let mut differs = |what, recorded: Value, now: Value| {
             if recorded != now {
-                found.push(Difference { step: Some(at + 1), filter: filter.clone(), what, recorded, now });
+                found.push(ReproductionDifference { step: Some(at + 1), filter: filter.clone(), what, recorded, now });
             }
         };
         match (was, is) {
@@ -176,7 +177,13 @@ pub fn differences(
     // If no claims were recorded, there is nothing to compare: the runs already show how the chain ended.
     if let Some(recorded) = recorded_claims.filter(|_| recorded_claims != now_claims) {
         let now = now_claims.map_or(Value::Null, |digest| digest.to_string().into());
-        found.push(Difference { step: None, filter: None, what: "claims", recorded: recorded.to_string().into(), now });
+        found.push(ReproductionDifference {
+            step: None,
+            filter: None,
+            what: "claims",
+            recorded: recorded.to_string().into(),
+            now,
+        });
     }
     found
 }
@@ -251,17 +258,24 @@ mod tests {
     fn what_time_or_another_decided_need_not_come_again() {
         let unavailable = Fault::Unavailable { detail: "no slot".into() };
         for fault in [Fault::Wall { limit_ms: 5 }, Fault::Transient { reason: "later".into() }, unavailable] {
-            assert!(why_not(2, None, &[run(), faulted(fault.clone())]).unwrap().contains("`redact`"), "{fault}");
+            assert!(
+                irreproducible_reason(2, None, &[run(), faulted(fault.clone())]).unwrap().contains("`redact`"),
+                "{fault}"
+            );
         }
         for fault in [Fault::Fuel { limit: 5, function: None }, Fault::Permanent { reason: "no".into() }] {
-            assert_eq!(why_not(1, None, &[faulted(fault)]), None);
+            assert_eq!(irreproducible_reason(1, None, &[faulted(fault)]), None);
         }
-        assert!(why_not(1, None, &[]).unwrap().contains("has not been run"));
+        assert!(irreproducible_reason(1, None, &[]).unwrap().contains("has not been run"));
         let nth = |events| FilterRun { instance_events: Some(events), ..run() };
-        assert_eq!(why_not(2, None, &[nth(1), run()]), None, "the first event of an instance meets a fresh one");
-        let reason = why_not(2, None, &[run(), nth(7)]).unwrap();
+        assert_eq!(
+            irreproducible_reason(2, None, &[nth(1), run()]),
+            None,
+            "the first event of an instance meets a fresh one"
+        );
+        let reason = irreproducible_reason(2, None, &[run(), nth(7)]).unwrap();
         assert!(reason.contains("`redact`") && reason.contains("6 events before"), "{reason}");
-        assert_eq!(why_not(0, None, &[]), None, "a chain without filters runs as often as one likes");
-        assert!(why_not(0, Some("no active version"), &[]).unwrap().contains("no active version"));
+        assert_eq!(irreproducible_reason(0, None, &[]), None, "a chain without filters runs as often as one likes");
+        assert!(irreproducible_reason(0, Some("no active version"), &[]).unwrap().contains("no active version"));
     }
 }

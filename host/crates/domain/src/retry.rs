@@ -61,7 +61,7 @@ impl RetrySchedule {
 }
 
 /// Start of the reason of a delivery that has used up its schedule.
-pub fn given_up(attempts: u32) -> String {
+pub fn given_up_reason(attempts: u32) -> String {
     format!("given up after {attempts} attempt{}", if attempts == 1 { "" } else { "s" })
 }
 

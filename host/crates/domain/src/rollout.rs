@@ -58,8 +58,7 @@ impl std::fmt::Display for Percent {
 /// Mode of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "mode", rename_all = "snake_case")]
-#[schemars(rename = "RolloutMode")]
-pub enum Mode {
+pub enum RolloutMode {
     /// The candidate runs in addition to the active version, on the same input. Its verdicts are counted and discarded.
     Shadow,
     /// The candidate runs instead of the active version for a share of the subjects.
@@ -73,7 +72,7 @@ pub enum Mode {
     },
 }
 
-impl Mode {
+impl RolloutMode {
     /// Name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -84,7 +83,7 @@ impl Mode {
 
     /// Whether a subject is assigned to the candidate. `hash` must be distributed evenly over subjects and be stable
     /// for a subject and a candidate, so that a larger share adds subjects and removes none.
-    pub fn picks(self, hash: u64) -> bool {
+    pub fn selects(self, hash: u64) -> bool {
         match self {
             Self::Shadow => false,
             Self::Canary { percent, .. } => (u128::from(hash) * 10_000) >> 64 < u128::from(percent.0),
@@ -92,7 +91,7 @@ impl Mode {
     }
 
     /// Whether this fault rate ends the rollout.
-    pub fn is_over(self, calls: u64, faults: u64) -> bool {
+    pub fn exceeds_fault_limit(self, calls: u64, faults: u64) -> bool {
         match self {
             Self::Shadow => false,
             Self::Canary { faults_percent_max, calls_min, .. } => {
@@ -110,7 +109,7 @@ pub struct Rollout {
     pub digest: Digest,
     /// Mode.
     #[serde(flatten)]
-    pub mode: Mode,
+    pub mode: RolloutMode,
     /// Start time. Changing the parameters of a canary does not reset it.
     pub started_at: Timestamp,
 }
@@ -143,8 +142,7 @@ impl EndReason {
 
 /// A finished rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "EndedRollout")]
-pub struct Ended {
+pub struct EndedRollout {
     /// The rollout.
     #[serde(flatten)]
     pub rollout: Rollout,
@@ -160,8 +158,7 @@ pub struct Ended {
 
 /// Calls of a candidate by live deliveries, since the start of the rollout or of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
-#[schemars(rename = "RolloutCounts")]
-pub struct Counted {
+pub struct RolloutCounts {
     /// Number of calls that returned a verdict or faulted.
     pub calls: u64,
     /// Number of these calls that ended in a fault of the filter itself.
@@ -170,8 +167,7 @@ pub struct Counted {
 
 /// Result of a version for one event.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(rename = "VersionVerdict")]
-pub struct Said {
+pub struct VersionVerdict {
     /// The verdict. Absent if the version faulted or was not called.
     pub verdict: Option<VerdictKind>,
     /// Reason of a drop.
@@ -187,16 +183,15 @@ pub struct Said {
 
 /// An event for which the results of two versions differ.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-#[schemars(rename = "VersionDifference")]
-pub struct Difference {
+pub struct VersionDifference {
     /// ID of the event.
     pub event: EventId,
     /// Subscription whose chain ran.
     pub subscription: SubscriptionId,
     /// Result of the active version.
-    pub active: Said,
+    pub active: VersionVerdict,
     /// Result of the candidate.
-    pub candidate: Said,
+    pub candidate: VersionVerdict,
     /// Difference of the claims: members that only the active version (`-`) or only the candidate (`+`) produced, as
     /// JSON Pointers (RFC 6901), in at most [`DIFFERENCE_BYTES_MAX`] bytes.
     pub claims: Vec<String>,
@@ -220,7 +215,7 @@ pub struct ShadowReport {
     /// Cost of the candidate.
     pub candidate: ShadowCost,
     /// The most recent differences.
-    pub samples: Vec<Difference>,
+    pub samples: Vec<VersionDifference>,
 }
 
 /// Cost of the compared calls of one version.
@@ -251,12 +246,13 @@ impl ShadowCost {
 
 /// Results of a rollout so far. Kept in memory and reset when the host restarts.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct TrialReport {
+#[schemars(rename = "TrialReport")]
+pub struct RolloutReport {
     /// Start of the counts.
     pub counted_since: Timestamp,
     /// Calls of a canary.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub canary: Option<Counted>,
+    pub canary: Option<RolloutCounts>,
     /// Results of a shadow rollout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowReport>,
@@ -270,8 +266,8 @@ mod tests {
         Percent::try_from(given).unwrap()
     }
 
-    fn canary(share: f64) -> Mode {
-        Mode::Canary { percent: percent(share), faults_percent_max: FAULTS_PERCENT_MAX_DEFAULT, calls_min: 20 }
+    fn canary(share: f64) -> RolloutMode {
+        RolloutMode::Canary { percent: percent(share), faults_percent_max: FAULTS_PERCENT_MAX_DEFAULT, calls_min: 20 }
     }
 
     #[test]
@@ -288,12 +284,12 @@ mod tests {
     #[test]
     fn nobody_at_0_and_everybody_at_100() {
         for hash in [0, 1, u64::MAX / 2, u64::MAX] {
-            assert!(!canary(0.0).picks(hash));
-            assert!(canary(100.0).picks(hash));
-            assert!(!Mode::Shadow.picks(hash));
+            assert!(!canary(0.0).selects(hash));
+            assert!(canary(100.0).selects(hash));
+            assert!(!RolloutMode::Shadow.selects(hash));
         }
-        assert!(canary(0.01).picks(0));
-        assert!(!canary(99.99).picks(u64::MAX));
+        assert!(canary(0.01).selects(0));
+        assert!(!canary(99.99).selects(u64::MAX));
     }
 
     #[test]
@@ -301,23 +297,30 @@ mod tests {
         for (calls, faults, over) in
             [(0, 0, false), (19, 19, false), (20, 1, false), (20, 2, true), (100, 5, false), (100, 6, true)]
         {
-            assert_eq!(canary(50.0).is_over(calls, faults), over, "{faults} of {calls}");
+            assert_eq!(canary(50.0).exceeds_fault_limit(calls, faults), over, "{faults} of {calls}");
         }
-        let strict = Mode::Canary { percent: percent(1.0), faults_percent_max: percent(0.0), calls_min: 0 };
-        assert!(!strict.is_over(0, 0) && !strict.is_over(7, 0) && strict.is_over(1, 1));
-        assert!(!Mode::Shadow.is_over(100, 100));
+        let strict = RolloutMode::Canary { percent: percent(1.0), faults_percent_max: percent(0.0), calls_min: 0 };
+        assert!(
+            !strict.exceeds_fault_limit(0, 0) && !strict.exceeds_fault_limit(7, 0) && strict.exceeds_fault_limit(1, 1)
+        );
+        assert!(!RolloutMode::Shadow.exceeds_fault_limit(100, 100));
     }
 
     #[test]
     fn it_reads_back_as_it_was_written() {
-        for mode in [Mode::Shadow, canary(12.5)] {
+        for mode in [RolloutMode::Shadow, canary(12.5)] {
             let rollout = Rollout { digest: Digest([7; 32]), mode, started_at: Timestamp::from_millis(1_000) };
             let text = serde_json::to_string(&rollout).unwrap();
             assert_eq!(serde_json::from_str::<Rollout>(&text).unwrap(), rollout, "{text}");
-            let ended =
-                Ended { rollout, at: Timestamp::from_millis(2_000), reason: EndReason::Faults, calls: 9, faults: 8 };
+            let ended = EndedRollout {
+                rollout,
+                at: Timestamp::from_millis(2_000),
+                reason: EndReason::Faults,
+                calls: 9,
+                faults: 8,
+            };
             let text = serde_json::to_string(&ended).unwrap();
-            assert_eq!(serde_json::from_str::<Ended>(&text).unwrap(), ended, "{text}");
+            assert_eq!(serde_json::from_str::<EndedRollout>(&text).unwrap(), ended, "{text}");
             assert!(text.contains("\"reason\":\"faults\""), "{text}");
         }
     }

@@ -14,9 +14,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::json::{JsonFault, JsonLimits, Object, check_object_and, is_space, quote, write_object};
+use super::json::{JsonError, JsonLimits, Object, check_object_and, is_space, quote, write_object};
 
-pub use apply::{Applied, SEALED, apply};
+pub use apply::{Applied, SEALED_CLAIMS, apply};
 
 /// Maximum length of a `jti` in characters. RFC 7519 specifies no limit, but `jti` is a key in the ledger.
 pub const JTI_CHARS_MAX: usize = 255;
@@ -28,7 +28,7 @@ pub const TYPES_MAX: usize = 16;
 
 /// From this value on, a number cannot be a time in seconds (the year 5138) and is treated as milliseconds (since March
 /// 1973).
-pub const MILLIS_FROM: i64 = 100_000_000_000;
+pub const MILLISECONDS_MIN: i64 = 100_000_000_000;
 
 /// A valid SET: the claims as JSON text, and the claims that every stage needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -47,10 +47,10 @@ pub struct SetToken {
 
 /// Why claims are not a valid SET. The messages name the claim and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SetFault {
+pub enum SetError {
     /// The text is not valid JSON, or not an object.
     #[error(transparent)]
-    Json(#[from] JsonFault),
+    Json(#[from] JsonError),
     /// A required claim is missing.
     #[error("`{claim}` is missing: a SET has iss, iat, jti and events (RFC 8417 section 2.2)")]
     Missing {
@@ -85,7 +85,7 @@ pub enum SetFault {
     IatNotANumber,
     /// `iat` is negative or too large.
     #[error(
-        "`iat` is {given}, which is no time in seconds since 1970-01-01T00:00:00Z: it has to be from 0 to below {MILLIS_FROM}"
+        "`iat` is {given}, which is no time in seconds since 1970-01-01T00:00:00Z: it has to be from 0 to below {MILLISECONDS_MIN}"
     )]
     IatOutOfRange {
         /// The number as it was spelled, truncated to 40 characters.
@@ -132,7 +132,7 @@ pub enum SetFault {
     ToeNotANumber,
 }
 
-impl SetFault {
+impl SetError {
     /// The invalid claim. `None` if the text is not a JSON object.
     pub fn claim(&self) -> Option<&'static str> {
         Some(match self {
@@ -157,12 +157,12 @@ impl SetToken {
     /// rounded down in [`issued_at`](Self::issued_at). Claims that the RFC does not define may have any value.
     ///
     /// # Errors
-    /// The first [`SetFault`]: JSON syntax first, then required claims, then optional ones.
-    pub fn parse(mut text: String, limits: JsonLimits) -> Result<Self, SetFault> {
+    /// The first [`SetError`]: JSON syntax first, then required claims, then optional ones.
+    pub fn parse(mut text: String, limits: JsonLimits) -> Result<Self, SetError> {
         let (claims, events) = check_object_and("events", text.as_bytes(), limits)?;
-        let facts = Facts::read(|claim| claims.get(claim), events.as_ref())?;
+        let parsed = ParsedClaims::read(|claim| claims.get(claim), events.as_ref())?;
         trim(&mut text);
-        Ok(facts.about(text))
+        Ok(parsed.into_token(text))
     }
 
     /// Applies edits to claims with [`Object::with`] and returns the resulting SET. The claims and their `events` must
@@ -170,57 +170,57 @@ impl SetToken {
     /// `events`.
     ///
     /// # Errors
-    /// The first [`SetFault`] of the edited claims, in the order of [`parse`](Self::parse).
-    pub fn edited(
+    /// The first [`SetError`] of the edited claims, in the order of [`parse`](Self::parse).
+    pub fn with_edits(
         claims: &Object<'_>,
         events: Option<&Object<'_>>,
         edits: &[(&str, Option<String>)],
-    ) -> Result<Self, SetFault> {
+    ) -> Result<Self, SetError> {
         let edited = |claim: &str| match edits.iter().find(|(name, _)| *name == claim) {
             Some((_, text)) => text.as_deref(),
             None => claims.get(claim),
         };
-        Ok(Facts::read(edited, events)?.about(claims.with(edits)))
+        Ok(ParsedClaims::read(edited, events)?.into_token(claims.with(edits)))
     }
 
     /// Creates a SET with one event, given its type and its value. `sub_id` and the value must be valid JSON, and the
     /// value at least two levels below the depth limit. `sub_id` must be a subject identifier (RFC 9493).
     ///
     /// # Errors
-    /// The first [`SetFault`] of issuer, `iat`, `jti` and event.
+    /// The first [`SetError`] of issuer, `iat`, `jti` and event.
     pub fn write(
         issuer: String,
         jti: String,
         issued_at: i64,
         sub_id: Option<&str>,
         (uri, body): (&str, &str),
-    ) -> Result<Self, SetFault> {
+    ) -> Result<Self, SetError> {
         let (iss, seconds) = (quote(&issuer), issued_at.to_string());
-        let facts = Facts {
+        let parsed = ParsedClaims {
             issuer: named("iss", issuer)?,
             issued_at: in_range(issued_at, &seconds)?,
             jti: check_jti(&jti).map(|()| jti)?,
             types: check_types(&[(uri, body.starts_with('{'))])?,
         };
-        let (jti, events) = (quote(&facts.jti), write_object(&[(uri, body)]));
+        let (jti, events) = (quote(&parsed.jti), write_object(&[(uri, body)]));
         let mut claims = vec![("iss", iss.as_str()), ("jti", &jti), ("iat", &seconds)];
         claims.extend(sub_id.map(|sub_id| ("sub_id", sub_id)));
         claims.push(("events", &events));
-        Ok(facts.about(write_object(&claims)))
+        Ok(parsed.into_token(write_object(&claims)))
     }
 }
 
 /// The parsed claims.
-struct Facts {
+struct ParsedClaims {
     issuer: String,
     jti: String,
     issued_at: i64,
     types: Vec<String>,
 }
 
-impl Facts {
+impl ParsedClaims {
     /// Parses the claims, given a lookup of their values as text, and `events` if it is an object.
-    fn read<'c>(get: impl Fn(&str) -> Option<&'c str>, events: Option<&Object<'_>>) -> Result<Self, SetFault> {
+    fn read<'c>(get: impl Fn(&str) -> Option<&'c str>, events: Option<&Object<'_>>) -> Result<Self, SetError> {
         let issuer = required_text("iss", get("iss"))?;
         let issued_at = issued_at(get("iat"))?;
         let jti = required_text("jti", get("jti"))?;
@@ -230,7 +230,7 @@ impl Facts {
         Ok(Self { issuer, jti, issued_at, types })
     }
 
-    fn about(self, text: String) -> SetToken {
+    fn into_token(self, text: String) -> SetToken {
         let Self { issuer, jti, issued_at, types } = self;
         SetToken { text, issuer, jti, issued_at, types }
     }
@@ -240,14 +240,14 @@ impl Facts {
 ///
 /// # Errors
 /// The violated rule.
-pub fn check_jti(jti: &str) -> Result<(), SetFault> {
+pub fn check_jti(jti: &str) -> Result<(), SetError> {
     let chars = jti.chars().count();
     if chars == 0 {
-        Err(SetFault::Empty { claim: "jti" })
+        Err(SetError::Empty { claim: "jti" })
     } else if chars > JTI_CHARS_MAX {
-        Err(SetFault::JtiTooLong { chars })
+        Err(SetError::JtiTooLong { chars })
     } else if jti.contains(char::is_control) {
-        Err(SetFault::JtiControl)
+        Err(SetError::JtiControl)
     } else {
         Ok(())
     }
@@ -281,54 +281,54 @@ fn trim(text: &mut String) {
     text.drain(..text.len() - text.trim_start_matches(is_space).len());
 }
 
-fn required_text(claim: &'static str, text: Option<&str>) -> Result<String, SetFault> {
-    let text = text.ok_or(SetFault::Missing { claim })?;
-    named(claim, serde_json::from_str(text).map_err(|_| SetFault::NotAString { claim })?)
+fn required_text(claim: &'static str, text: Option<&str>) -> Result<String, SetError> {
+    let text = text.ok_or(SetError::Missing { claim })?;
+    named(claim, serde_json::from_str(text).map_err(|_| SetError::NotAString { claim })?)
 }
 
-fn named(claim: &'static str, text: String) -> Result<String, SetFault> {
-    if text.is_empty() { Err(SetFault::Empty { claim }) } else { Ok(text) }
+fn named(claim: &'static str, text: String) -> Result<String, SetError> {
+    if text.is_empty() { Err(SetError::Empty { claim }) } else { Ok(text) }
 }
 
-fn issued_at(text: Option<&str>) -> Result<i64, SetFault> {
-    let text = text.ok_or(SetFault::Missing { claim: "iat" })?;
-    in_range(whole_number(text).ok_or(SetFault::IatNotANumber)?, text)
+fn issued_at(text: Option<&str>) -> Result<i64, SetError> {
+    let text = text.ok_or(SetError::Missing { claim: "iat" })?;
+    in_range(whole_number(text).ok_or(SetError::IatNotANumber)?, text)
 }
 
-fn in_range(seconds: i64, text: &str) -> Result<i64, SetFault> {
-    if (0..MILLIS_FROM).contains(&seconds) {
+fn in_range(seconds: i64, text: &str) -> Result<i64, SetError> {
+    if (0..MILLISECONDS_MIN).contains(&seconds) {
         Ok(seconds)
     } else {
-        Err(SetFault::IatOutOfRange { given: text.chars().take(40).collect() })
+        Err(SetError::IatOutOfRange { given: text.chars().take(40).collect() })
     }
 }
 
 /// Checks `events`, given its text, and its members if it is an object.
-fn event_types(text: Option<&str>, events: Option<&Object<'_>>) -> Result<Vec<String>, SetFault> {
+fn event_types(text: Option<&str>, events: Option<&Object<'_>>) -> Result<Vec<String>, SetError> {
     if text.is_none() {
-        return Err(SetFault::Missing { claim: "events" });
+        return Err(SetError::Missing { claim: "events" });
     }
-    let events = events.ok_or(SetFault::EventsNotAnObject)?;
+    let events = events.ok_or(SetError::EventsNotAnObject)?;
     let members: Vec<_> = events.iter().map(|(name, event)| (name, event.starts_with('{'))).collect();
     check_types(&members)
 }
 
 /// Checks the members of `events`, given their names and whether each is an object.
-fn check_types(members: &[(&str, bool)]) -> Result<Vec<String>, SetFault> {
+fn check_types(members: &[(&str, bool)]) -> Result<Vec<String>, SetError> {
     if members.is_empty() {
-        return Err(SetFault::EventsEmpty);
+        return Err(SetError::EventsEmpty);
     }
     if members.len() > TYPES_MAX {
-        return Err(SetFault::EventsTooMany { members: members.len() });
+        return Err(SetError::EventsTooMany { members: members.len() });
     }
     let mut types = Vec::with_capacity(members.len());
     for (name, is_object) in members {
         let cut = || name.chars().take(80).collect();
         if name.len() > EVENT_URI_BYTES_MAX || !is_absolute_uri(name) {
-            return Err(SetFault::EventNotAUri { name: cut() });
+            return Err(SetError::EventNotAUri { name: cut() });
         }
         if !is_object {
-            return Err(SetFault::EventNotAnObject { name: cut() });
+            return Err(SetError::EventNotAnObject { name: cut() });
         }
         types.push((*name).to_owned());
     }
@@ -336,7 +336,7 @@ fn check_types(members: &[(&str, bool)]) -> Result<Vec<String>, SetFault> {
 }
 
 /// Checks the optional claims, given a lookup of their values as text.
-fn check_optional<'c>(get: impl Fn(&str) -> Option<&'c str>) -> Result<(), SetFault> {
+fn check_optional<'c>(get: impl Fn(&str) -> Option<&'c str>) -> Result<(), SetError> {
     for claim in ["txn", "sub"] {
         if let Some(text) = get(claim) {
             required_text(claim, Some(text))?;
@@ -346,16 +346,16 @@ fn check_optional<'c>(get: impl Fn(&str) -> Option<&'c str>) -> Result<(), SetFa
         let read = serde_json::from_str(aud).unwrap_or(Value::Null);
         let ok = read.is_string() || read.as_array().is_some_and(|all| all.iter().all(Value::is_string));
         if !ok {
-            return Err(SetFault::AudNotStrings);
+            return Err(SetError::AudNotStrings);
         }
     }
     if let Some(sub_id) = get("sub_id")
         && Object::parse(sub_id).ok().and_then(|id| id.string("format")).is_none()
     {
-        return Err(SetFault::SubIdNoFormat);
+        return Err(SetError::SubIdNoFormat);
     }
     if get("toe").is_some_and(|toe| whole_number(toe).is_none()) {
-        return Err(SetFault::ToeNotANumber);
+        return Err(SetError::ToeNotANumber);
     }
     Ok(())
 }
@@ -367,7 +367,7 @@ mod tests {
     const SOUND: &str = r#"{"iss":"https://idp.example","iat":1520364019.75,"jti":"a.b","aud":["x"],"txn":"8","sub":"u",
         "sub_id":{"format":"opaque","id":"u"},"toe":1,"events":{"urn:x:y":{},"https://e.example/t":{"n":1.10}}}"#;
 
-    fn parse(text: &str) -> Result<SetToken, SetFault> {
+    fn parse(text: &str) -> Result<SetToken, SetError> {
         SetToken::parse(text.to_owned(), JsonLimits::default())
     }
 
@@ -387,35 +387,35 @@ mod tests {
         let claims = Object::parse(SOUND).unwrap();
         let long = format!("\"{}\"", "j".repeat(256));
         for (claim, text, expected) in [
-            ("iss", None, SetFault::Missing { claim: "iss" }),
-            ("iss", Some("7"), SetFault::NotAString { claim: "iss" }),
-            ("iss", Some("\"\""), SetFault::Empty { claim: "iss" }),
-            ("jti", None, SetFault::Missing { claim: "jti" }),
-            ("jti", Some("\"a\\u0007\""), SetFault::JtiControl),
-            ("jti", Some(long.as_str()), SetFault::JtiTooLong { chars: 256 }),
-            ("iat", None, SetFault::Missing { claim: "iat" }),
-            ("iat", Some("\"1520364019\""), SetFault::IatNotANumber),
-            ("iat", Some("1520364019750"), SetFault::IatOutOfRange { given: "1520364019750".into() }),
-            ("iat", Some("-1"), SetFault::IatOutOfRange { given: "-1".into() }),
-            ("iat", Some("1e300"), SetFault::IatOutOfRange { given: "1e300".into() }),
-            ("events", None, SetFault::Missing { claim: "events" }),
-            ("events", Some("[]"), SetFault::EventsNotAnObject),
-            ("events", Some("{}"), SetFault::EventsEmpty),
-            ("events", Some(r#"{"login":{}}"#), SetFault::EventNotAUri { name: "login".into() }),
-            ("events", Some(r#"{"urn:a b":{}}"#), SetFault::EventNotAUri { name: "urn:a b".into() }),
-            ("events", Some(r#"{"urn:a":1}"#), SetFault::EventNotAnObject { name: "urn:a".into() }),
-            ("aud", Some("[1]"), SetFault::AudNotStrings),
-            ("aud", Some("null"), SetFault::AudNotStrings),
-            ("txn", Some("8"), SetFault::NotAString { claim: "txn" }),
-            ("sub", Some("null"), SetFault::NotAString { claim: "sub" }),
-            ("sub_id", Some("{}"), SetFault::SubIdNoFormat),
-            ("toe", Some("\"1\""), SetFault::ToeNotANumber),
+            ("iss", None, SetError::Missing { claim: "iss" }),
+            ("iss", Some("7"), SetError::NotAString { claim: "iss" }),
+            ("iss", Some("\"\""), SetError::Empty { claim: "iss" }),
+            ("jti", None, SetError::Missing { claim: "jti" }),
+            ("jti", Some("\"a\\u0007\""), SetError::JtiControl),
+            ("jti", Some(long.as_str()), SetError::JtiTooLong { chars: 256 }),
+            ("iat", None, SetError::Missing { claim: "iat" }),
+            ("iat", Some("\"1520364019\""), SetError::IatNotANumber),
+            ("iat", Some("1520364019750"), SetError::IatOutOfRange { given: "1520364019750".into() }),
+            ("iat", Some("-1"), SetError::IatOutOfRange { given: "-1".into() }),
+            ("iat", Some("1e300"), SetError::IatOutOfRange { given: "1e300".into() }),
+            ("events", None, SetError::Missing { claim: "events" }),
+            ("events", Some("[]"), SetError::EventsNotAnObject),
+            ("events", Some("{}"), SetError::EventsEmpty),
+            ("events", Some(r#"{"login":{}}"#), SetError::EventNotAUri { name: "login".into() }),
+            ("events", Some(r#"{"urn:a b":{}}"#), SetError::EventNotAUri { name: "urn:a b".into() }),
+            ("events", Some(r#"{"urn:a":1}"#), SetError::EventNotAnObject { name: "urn:a".into() }),
+            ("aud", Some("[1]"), SetError::AudNotStrings),
+            ("aud", Some("null"), SetError::AudNotStrings),
+            ("txn", Some("8"), SetError::NotAString { claim: "txn" }),
+            ("sub", Some("null"), SetError::NotAString { claim: "sub" }),
+            ("sub_id", Some("{}"), SetError::SubIdNoFormat),
+            ("toe", Some("\"1\""), SetError::ToeNotANumber),
         ] {
             let broken = claims.with(&[(claim, text.map(str::to_owned))]);
             assert_eq!(parse(&broken), Err(expected.clone()), "{broken}");
             assert_eq!(expected.claim(), Some(claim));
         }
-        assert_eq!(parse("[]"), Err(SetFault::Json(JsonFault::NotAnObject)));
+        assert_eq!(parse("[]"), Err(SetError::Json(JsonError::NotAnObject)));
     }
 
     #[test]
@@ -431,6 +431,6 @@ mod tests {
             SetToken::parse(text, JsonLimits::default())
         };
         assert_eq!(of(TYPES_MAX).unwrap().types.len(), TYPES_MAX);
-        assert_eq!(of(TYPES_MAX + 1), Err(SetFault::EventsTooMany { members: TYPES_MAX + 1 }));
+        assert_eq!(of(TYPES_MAX + 1), Err(SetError::EventsTooMany { members: TYPES_MAX + 1 }));
     }
 }

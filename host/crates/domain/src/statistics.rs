@@ -20,7 +20,7 @@ const STEPS_LOG2: u32 = 3;
 
 impl Durations {
     /// Records a value. All values must have the same unit.
-    pub fn count(&mut self, value: u64) {
+    pub fn record(&mut self, value: u64) {
         *self.0.entry(step_of(value)).or_default() += 1;
     }
 
@@ -94,14 +94,15 @@ pub struct Statistics {
     /// Durations of attempts, in microseconds.
     pub attempt_us: Durations,
     /// Deliveries that are no longer due, by their state, in the order of [`State::ALL`].
-    pub rested: [u64; State::ALL.len()],
+    #[serde(rename = "rested")]
+    pub settled: [u64; State::ALL.len()],
     /// Time from the acceptance of an event to its delivery, in milliseconds. Without replays.
     pub accepted_to_delivered_ms: Durations,
 }
 
 impl Statistics {
     /// Records an attempt.
-    pub fn attempt(&mut self, outcome: &Outcome, latency_us: u64) {
+    pub fn record_attempt(&mut self, outcome: &Outcome, latency_us: u64) {
         if outcome.is_success() {
             self.succeeded += 1;
         } else if let Some(count) = self.failed.get_mut(outcome.class()) {
@@ -109,18 +110,18 @@ impl Statistics {
         } else {
             self.failed.insert(outcome.class().to_owned(), 1);
         }
-        self.attempt_us.count(latency_us);
+        self.attempt_us.record(latency_us);
     }
 
     /// Records a delivery that is no longer due.
-    pub fn rest(&mut self, state: State) {
+    pub fn record_settled(&mut self, state: State) {
         let place = State::ALL.iter().position(|known| *known == state);
-        self.rested[place.expect("every state is one of all")] += 1;
+        self.settled[place.expect("every state is one of all")] += 1;
     }
 
     /// Number of deliveries that reached a state.
-    pub fn rested_as(&self, state: State) -> u64 {
-        State::ALL.iter().zip(self.rested).find_map(|(known, count)| (*known == state).then_some(count)).unwrap_or(0)
+    pub fn settled_as(&self, state: State) -> u64 {
+        State::ALL.iter().zip(self.settled).find_map(|(known, count)| (*known == state).then_some(count)).unwrap_or(0)
     }
 
     /// Number of attempts.
@@ -135,7 +136,7 @@ impl Statistics {
             *self.failed.entry(class.clone()).or_default() += count;
         }
         self.attempt_us.merge(&other.attempt_us);
-        for (sum, count) in self.rested.iter_mut().zip(other.rested) {
+        for (sum, count) in self.settled.iter_mut().zip(other.settled) {
             *sum += count;
         }
         self.accepted_to_delivered_ms.merge(&other.accepted_to_delivered_ms);
@@ -205,8 +206,8 @@ mod tests {
             let mut durations = Durations::default();
             let (first, second) = values.split_at(values.len() / 2);
             let mut other = Durations::default();
-            first.iter().for_each(|value| durations.count(*value));
-            second.iter().for_each(|value| other.count(*value));
+            first.iter().for_each(|value| durations.record(*value));
+            second.iter().for_each(|value| other.record(*value));
             durations.merge(&other);
             values.sort_unstable();
             let rank = (values.len() as u64 * percent).div_ceil(100).max(1);
@@ -220,18 +221,18 @@ mod tests {
     fn what_is_counted_adds_up_and_reads_back() {
         let mut one = Statistics::default();
         assert_eq!(one.attempt_us.percentile(50), None);
-        one.attempt(&Outcome::status(204), 1_000);
-        one.attempt(&Outcome::status(503), 3_000);
-        one.rest(State::Delivered);
+        one.record_attempt(&Outcome::status(204), 1_000);
+        one.record_attempt(&Outcome::status(503), 3_000);
+        one.record_settled(State::Delivered);
         let mut other = Statistics::default();
-        other.attempt(&Outcome::status(500), 2_000);
-        other.attempt(&Outcome::Failed { class: ErrorClass::Timeout, detail: String::new() }, 9_000);
-        other.rest(State::Dead);
-        other.accepted_to_delivered_ms.count(70);
+        other.record_attempt(&Outcome::status(500), 2_000);
+        other.record_attempt(&Outcome::Failed { class: ErrorClass::Timeout, detail: String::new() }, 9_000);
+        other.record_settled(State::Dead);
+        other.accepted_to_delivered_ms.record(70);
         one.merge(&other);
         assert_eq!((one.attempts(), one.succeeded, one.attempt_us.total()), (4, 1, 4));
         assert_eq!(one.failed, BTreeMap::from([("5xx".to_owned(), 2), ("timeout".to_owned(), 1)]));
-        assert_eq!((one.rested_as(State::Delivered), one.rested_as(State::Dead)), (1, 1));
+        assert_eq!((one.settled_as(State::Delivered), one.settled_as(State::Dead)), (1, 1));
         let text = serde_json::to_string(&one).unwrap();
         assert_eq!(serde_json::from_str::<Statistics>(&text).unwrap(), one);
         // Missing fields, as written by older versions, are accepted.

@@ -82,7 +82,7 @@ pub const NOT_VERIFIED: &str = "not verified";
 pub struct Pause {
     /// Cause of the pause.
     #[serde(default)]
-    pub cause: Cause,
+    pub cause: PauseCause,
     /// Description of the reason.
     pub reason: String,
     /// Start of the pause.
@@ -92,8 +92,7 @@ pub struct Pause {
 /// Cause of a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[schemars(rename = "PauseCause")]
-pub enum Cause {
+pub enum PauseCause {
     /// An API request.
     #[default]
     Request,
@@ -107,7 +106,7 @@ pub enum Cause {
     Unverified,
 }
 
-impl Cause {
+impl PauseCause {
     /// Name in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -196,7 +195,7 @@ impl SigningKey {
     }
 
     /// Whether it may sign at `now`, according to its activation and expiry.
-    pub fn is_alive(&self, now: Timestamp) -> bool {
+    pub fn is_active(&self, now: Timestamp) -> bool {
         !self.is_staged(now) && self.expires_at.is_none_or(|at| now < at)
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 pub use self::csv::{Delimiter, from_csv};
-use super::text::without_mark;
+use super::text::strip_bom;
 
 /// The rows of a table by key. Values are JSON text.
 pub type Rows = HashMap<String, Arc<str>>;
@@ -29,7 +29,7 @@ struct Line<'a> {
 /// # Errors
 /// A message with the line number, starting at 1. For a duplicate key, with both line numbers.
 pub fn parse(text: &[u8]) -> Result<Rows, String> {
-    let text = std::str::from_utf8(without_mark(text)).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
+    let text = std::str::from_utf8(strip_bom(text)).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))?;
     let mut rows = Rows::new();
     for (number, line) in lines(text) {
         let Line { key, value } = read(number, line)?;

@@ -46,8 +46,8 @@ impl Tenant {
         // 64-bit FNV-1a: the value has to be distinct, but not secret.
         const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
         const PRIME: u64 = 0x0000_0100_0000_01b3;
-        let made_at = self.created_at.as_millis().to_be_bytes();
-        let bytes = made_at.iter().chain(self.id.as_str().as_bytes());
+        let created_at = self.created_at.as_millis().to_be_bytes();
+        let bytes = created_at.iter().chain(self.id.as_str().as_bytes());
         Incarnation(bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME)))
     }
 }
@@ -268,19 +268,19 @@ impl ApiKey {
     pub const PREFIX: &str = "sgk_";
 
     /// Splits a key `sgk_<id>_<secret>` into its public and secret half.
-    pub fn parts(given: &str) -> Option<(KeyId, &str)> {
+    pub fn parse(given: &str) -> Option<(KeyId, &str)> {
         let (id, secret) = given.strip_prefix(Self::PREFIX)?.split_once('_')?;
         Some((format!("{}{id}", KeyId::PREFIX).parse().ok()?, secret))
     }
 
     /// Combines both halves to a key.
-    pub fn whole(id: KeyId, secret: &str) -> String {
+    pub fn format(id: KeyId, secret: &str) -> String {
         let body = id.to_string();
         format!("{}{}_{secret}", Self::PREFIX, body.trim_start_matches(KeyId::PREFIX))
     }
 
     /// When the key expired, if it has expired.
-    pub fn ended(&self, now: Timestamp) -> Option<Timestamp> {
+    pub fn expired_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.expires_at.filter(|at| *at <= now)
     }
 }
@@ -317,7 +317,7 @@ impl Scope {
     }
 
     /// Whether only keys of the operator may have this scope.
-    pub fn is_operators(self) -> bool {
+    pub fn is_operator_only(self) -> bool {
         matches!(self, Self::OperatorRead | Self::Operator)
     }
 }

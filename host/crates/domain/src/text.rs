@@ -5,7 +5,7 @@
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Strips a leading byte order mark.
-pub fn without_mark(bytes: &[u8]) -> &[u8] {
+pub fn strip_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
@@ -40,10 +40,10 @@ mod tests {
 
     #[test]
     fn a_mark_is_skipped_once_and_only_at_the_beginning() {
-        assert_eq!(without_mark(b"\xef\xbb\xbf{}"), b"{}");
-        assert_eq!(without_mark(b"\xef\xbb\xbf\xef\xbb\xbf{}"), b"\xef\xbb\xbf{}");
-        assert_eq!(without_mark(b" \xef\xbb\xbf{}"), b" \xef\xbb\xbf{}");
-        assert_eq!(without_mark(b"\xef\xbb"), b"\xef\xbb");
+        assert_eq!(strip_bom(b"\xef\xbb\xbf{}"), b"{}");
+        assert_eq!(strip_bom(b"\xef\xbb\xbf\xef\xbb\xbf{}"), b"\xef\xbb\xbf{}");
+        assert_eq!(strip_bom(b" \xef\xbb\xbf{}"), b" \xef\xbb\xbf{}");
+        assert_eq!(strip_bom(b"\xef\xbb"), b"\xef\xbb");
     }
 
     #[test]

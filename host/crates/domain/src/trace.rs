@@ -33,7 +33,7 @@ pub struct TraceContext {
 impl TraceContext {
     /// Parses the headers of a request. `None` if there is no `traceparent` or it is invalid, which starts a new trace
     /// (section 3.2.2).
-    pub fn of_headers(headers: &HeaderMap) -> Option<Self> {
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut parents = headers.get_all(TRACEPARENT).iter();
         let parent = parents.next()?.to_str().ok()?;
         // With two parents, it is ambiguous which one applies.
@@ -71,12 +71,12 @@ impl TraceContext {
     }
 
     /// Starts a trace.
-    pub fn beginning(trace: [u8; 16], span: [u8; 8], sampled: bool) -> Self {
+    pub fn new_root(trace: [u8; 16], span: [u8; 8], sampled: bool) -> Self {
         Self { trace, span, flags: if sampled { SAMPLED } else { 0 }, state: String::new() }
     }
 
     /// The same trace with another parent span.
-    pub fn under(&self, span: [u8; 8]) -> Self {
+    pub fn with_span(&self, span: [u8; 8]) -> Self {
         Self { span, ..self.clone() }
     }
 
@@ -127,7 +127,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        TraceContext::of_headers(&map)
+        TraceContext::from_headers(&map)
     }
 
     #[test]

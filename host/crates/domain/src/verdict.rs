@@ -180,7 +180,7 @@ impl Fault {
     }
 
     /// Whether the filter itself is at fault, so that this counts towards its suspension.
-    pub fn is_filters_own(&self) -> bool {
+    pub fn is_caused_by_filter(&self) -> bool {
         !self.is_transient() && !matches!(self, Self::Suspended { .. })
     }
 

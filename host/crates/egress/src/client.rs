@@ -11,7 +11,7 @@ use http::{Method, Request, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::capture_connection;
 use setgate_base::clock::Clock;
-use setgate_domain::attempt::{Connection, ErrorClass, Outcome, Sent};
+use setgate_domain::attempt::{Connection, ErrorClass, Outcome, SentRequest};
 use setgate_domain::endpoint::{Destination, Origin};
 use setgate_domain::id::TenantId;
 use setgate_domain::redact::Redactor;
@@ -76,7 +76,7 @@ pub struct Exchange {
     /// Duration from the start to the end of the response or to the error, in microseconds.
     pub latency_us: u64,
     /// See [`Attempt::sent`](setgate_domain::attempt::Attempt::sent).
-    pub sent: Option<Sent>,
+    pub sent: Option<SentRequest>,
     /// See [`Attempt::connection`](setgate_domain::attempt::Attempt::connection).
     pub connection: Option<Connection>,
     /// The resource that this host lacked, if any. In that case no attempt was made, and the result is no evidence

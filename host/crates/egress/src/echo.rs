@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use setgate_domain::attempt::Outcome;
-use setgate_domain::redact::exchange::Secrets;
-use setgate_domain::redact::{End, Redactor, printable, printable_lines, redact_start};
+use setgate_domain::redact::exchange::ExchangeSecrets;
+use setgate_domain::redact::{Redactor, TextEnd, printable, printable_lines, redact_start};
 
 /// The redactor for the response to one request.
 pub(super) struct Echo<'a> {
@@ -15,7 +15,7 @@ pub(super) struct Echo<'a> {
 impl<'a> Echo<'a> {
     /// `endpoint` covers the secrets of the endpoint. The signatures in `headers` are added.
     pub(super) fn new(endpoint: &'a Redactor, headers: &[(&'static str, String)]) -> Self {
-        let mut secrets = Secrets::default();
+        let mut secrets = ExchangeSecrets::default();
         for (_, value) in headers.iter().filter(|(name, _)| name.contains("signature")) {
             secrets.signature(value);
         }
@@ -49,7 +49,7 @@ impl<'a> Echo<'a> {
     }
 
     fn redacted(&self, bytes: &[u8], bytes_max: usize) -> String {
-        redact_start(&[self.endpoint, &self.signatures], &text(bytes), bytes_max, End::Cut)
+        redact_start(&[self.endpoint, &self.signatures], &text(bytes), bytes_max, TextEnd::Truncated)
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn secrets_of_the_request_are_redacted_before_the_cut() {
-        let mut secrets = Secrets::default();
+        let mut secrets = ExchangeSecrets::default();
         secrets.header("x-token", "hush-4711-hush");
         let endpoint = secrets.redactor();
         let echo = Echo::new(&endpoint, &[("webhook-signature", "v1,c2lnbmF0dXJl v1a,b3RoZXI0NzEx".to_owned())]);

@@ -4,22 +4,22 @@ use http::Extensions;
 use http::header::HeaderMap;
 use hyper_util::client::legacy::connect::{CaptureConnection, HttpInfo};
 use setgate_base::crypto;
-use setgate_domain::attempt::{Connection, HttpVersion, Sent};
+use setgate_domain::attempt::{Connection, HttpVersion, SentRequest};
 use setgate_domain::endpoint::Destination;
 use setgate_domain::id::Digest;
 use setgate_domain::secret::REDACTED;
 use url::Position;
 
 /// The record of a request. Only the name of a sensitive header is recorded.
-pub(super) fn sent(to: &Destination, headers: &HeaderMap, body: &[u8]) -> Sent {
+pub(super) fn sent(to: &Destination, headers: &HeaderMap, body: &[u8]) -> SentRequest {
     // Recorded first, as `host` (HTTP/1) or `:authority` (HTTP/2, RFC 9113 section 8.3.1).
     let host = ("host".to_owned(), to.url()[Position::BeforeHost..Position::AfterPort].to_owned());
     let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         let value = if value.is_sensitive() { REDACTED.into() } else { String::from_utf8_lossy(value.as_bytes()) };
         (name.as_str().to_owned(), value.into_owned())
     };
-    Sent {
-        url: to.shown(),
+    SentRequest {
+        url: to.redacted_url(),
         headers: std::iter::once(host).chain(headers.iter().map(header)).collect(),
         body_digest: Digest(crypto::sha256(body)),
         body_bytes: body.len() as u64,

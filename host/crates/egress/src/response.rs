@@ -7,7 +7,7 @@ use http::header::{HeaderName, RETRY_AFTER, SET_COOKIE};
 use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::Incoming;
-use setgate_domain::attempt::{Outcome, ReceiverWish};
+use setgate_domain::attempt::{DeliveryDirective, Outcome};
 use setgate_domain::secret::REDACTED;
 use setgate_domain::time::Timestamp;
 use tokio::time::{Instant, timeout_at};
@@ -16,8 +16,8 @@ use super::Options;
 use super::echo::Echo;
 use super::failure::Failure;
 
-/// The header with a [`ReceiverWish`].
-const WISH: HeaderName = HeaderName::from_static("webhook-delivery");
+/// The header with a [`DeliveryDirective`].
+const DIRECTIVE: HeaderName = HeaderName::from_static("webhook-delivery");
 
 /// Reads the response and converts it to an outcome. The status and the head decide the outcome (RFC 9110 section 15);
 /// an incomplete body does not change it. `now` is the arrival time of the head. If the body breaks off or has not
@@ -49,7 +49,7 @@ pub(super) async fn read(
             options.response_headers_stored_max,
             options.response_header_bytes_stored_max,
         ),
-        wish: said(WISH).and_then(ReceiverWish::read),
+        directive: said(DIRECTIVE).and_then(DeliveryDirective::parse),
         body_incomplete,
     }
 }

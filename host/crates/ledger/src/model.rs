@@ -11,7 +11,7 @@ use setgate_domain::delivery::{DeliverySeq, DueDelivery, NewDelivery, Redrive, S
 use setgate_domain::event::{Event, EventSeq, NewEvent};
 use setgate_domain::filter::Plan;
 use setgate_domain::id::{DeliveryId, Digest, EventId, TenantId};
-use setgate_domain::replay::ReplayPlace;
+use setgate_domain::replay::ReplayPosition;
 use setgate_domain::statistics::{HOUR_MS, Statistics};
 use setgate_domain::time::Timestamp;
 use tempfile::TempDir;
@@ -73,7 +73,7 @@ enum Op {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Filtered,
-    FilterAgain,
+    FilterRetry,
     Dropped,
     Held,
     Delivered,
@@ -84,7 +84,7 @@ enum Kind {
 fn op() -> impl Strategy<Value = Op> {
     let kind = prop::sample::select(vec![
         Kind::Filtered,
-        Kind::FilterAgain,
+        Kind::FilterRetry,
         Kind::Dropped,
         Kind::Held,
         Kind::Delivered,
@@ -222,7 +222,7 @@ impl Model {
                 let claims = (delivery.event % 2 == 0).then(|| format!("{{\"after\":{}}}", delivery.event));
                 Step::Filtered { claims, runs: vec![run()] }
             }
-            Kind::FilterAgain => Step::FilterAgain { runs: vec![run()], due_at: again },
+            Kind::FilterRetry => Step::FilterRetry { runs: vec![run()], due_at: again },
             Kind::Dropped => Step::Dropped { runs: vec![run()], reason: "dropped".into() },
             Kind::Held => Step::Held { runs: vec![run()], reason: "held".into() },
             Kind::Delivered => Step::Delivered { attempt: attempt(number, 200) },
@@ -246,7 +246,7 @@ impl Model {
             return;
         }
         match step {
-            Step::Filtered { .. } | Step::FilterAgain { .. } => {}
+            Step::Filtered { .. } | Step::FilterRetry { .. } => {}
             Step::Dropped { .. } => self.count_now(false, Some(State::Dropped)),
             Step::Held { .. } => self.count_now(false, Some(State::Held)),
             Step::Delivered { .. } => self.count_now(true, Some(State::Delivered)),
@@ -260,11 +260,11 @@ impl Model {
                 delivery.filtered = true;
                 delivery.claims = claims.clone();
             }
-            Step::FilterAgain { due_at, .. } if !delivery.filtered => {
+            Step::FilterRetry { due_at, .. } if !delivery.filtered => {
                 delivery.filter_tries += 1;
                 delivery.due_at = *due_at;
             }
-            Step::Filtered { .. } | Step::FilterAgain { .. } => {}
+            Step::Filtered { .. } | Step::FilterRetry { .. } => {}
             Step::Dropped { .. } => delivery.state = State::Dropped,
             Step::Held { .. } => delivery.state = State::Held,
             Step::Delivered { attempt } => {
@@ -492,11 +492,11 @@ fn fail_after_writing(batch: &mut Batch<'_>) -> Result<(), Error> {
 /// Inserts one further run of a delivery by a separate replay.
 async fn replay_one(ledger: &Ledger, new: NewDelivery, number: u64) -> Result<Vec<DueDelivery>, Error> {
     let replay = replay(u128::from(number));
-    let begun = ledger.replays.begin(replay, usize::MAX, AuditAction::UNNAMED).await?.expect("not too many run");
+    let begun = ledger.replays.begin(replay, usize::MAX, AuditAction::HOST).await?.expect("not too many run");
     let step = ReplayStep {
         id: begun.replay.id,
         from: begun.position,
-        to: ReplayPlace { event: new.event, ..begun.position },
+        to: ReplayPosition { event: new.event, ..begun.position },
         deliveries: vec![new],
         passed_over: 0,
         done: false,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use setgate_base::clock::Clock;
-use setgate_domain::attempt::{Attempt, Connection, HttpVersion, Outcome, Sent};
+use setgate_domain::attempt::{Attempt, Connection, HttpVersion, Outcome, SentRequest};
 use setgate_domain::delivery::{DueDelivery, NewDelivery, Settlement, Step};
 use setgate_domain::event::{Dedupe, EventSeq, NewEvent};
 use setgate_domain::filter::Plan;
@@ -133,10 +133,10 @@ pub(crate) fn attempt(number: u32, status: u16) -> Attempt {
         body_head: "said".into(),
         retry_after_s: None,
         headers: vec![("server".into(), "a receiver".into())],
-        wish: None,
+        directive: None,
         body_incomplete: None,
     };
-    let sent = Sent {
+    let sent = SentRequest {
         url: "https://receiver.example/in".into(),
         headers: vec![("webhook-id".into(), "dlv_1".into())],
         body_digest: Digest([7; 32]),

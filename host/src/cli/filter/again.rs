@@ -9,10 +9,10 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::Method;
 use setgate_base::crypto::sha256;
-use setgate_domain::chain::{Chain, ChainEnd, Chained, Step, apply};
+use setgate_domain::chain::{Chain, ChainEnd, ChainResult, ChainStep, apply};
 use setgate_domain::filter::Grant;
 use setgate_domain::id::{DeliveryId, Digest, FilterName, TenantId};
-use setgate_domain::reproduction::{Reproduction, StepFacts, differences, why_not};
+use setgate_domain::reproduction::{RecordedStep, Reproduction, differences, irreproducible_reason};
 use setgate_domain::secret::Secret;
 use setgate_domain::set::SetToken;
 use setgate_domain::table;
@@ -78,15 +78,15 @@ pub(super) async fn run(args: Args, secrets: &[String]) -> anyhow::Result<ExitCo
     let mut limits = kept.limits;
     limits.wall_ms_max = limits.wall_ms_max.max(WALL_MS_MIN);
     let bench = Bench::over(components, &limits)?;
-    let Chained { end, runs } = chain(&bench, &kept, &secrets, Arc::new(MemoryTables(tables))).await;
+    let ChainResult { end, runs } = chain(&bench, &kept, &secrets, Arc::new(MemoryTables(tables))).await;
     let here = bench.sandbox.engine_id();
     let engines: BTreeSet<_> = kept.runs.iter().filter_map(|run| run.engine.as_deref()).collect();
     for other in engines.into_iter().filter(|engine| *engine != here) {
         say!("engine    {here} here, {other} on record: fuel and the text of a trap may differ");
     }
     let claims = match &end {
-        ChainEnd::Through(claims) => Some(claims.as_ref().unwrap_or(&kept.event.set.text)),
-        ChainEnd::Dropped(why) | ChainEnd::Held(why) | ChainEnd::Again(why) => {
+        ChainEnd::Completed(claims) => Some(claims.as_ref().unwrap_or(&kept.event.set.text)),
+        ChainEnd::Dropped(why) | ChainEnd::Held(why) | ChainEnd::Retry(why) => {
             say!("end       {why}");
             None
         }
@@ -95,7 +95,7 @@ pub(super) async fn run(args: Args, secrets: &[String]) -> anyhow::Result<ExitCo
     if let Some(digest) = digest {
         say!("claims    {digest}");
     }
-    if let Some(reason) = kept.reason.or_else(|| why_not(kept.steps.len(), None, &runs)) {
+    if let Some(reason) = kept.reason.or_else(|| irreproducible_reason(kept.steps.len(), None, &runs)) {
         say!("not reproducible: {reason}");
         return Ok(ExitCode::FAILURE);
     }
@@ -146,13 +146,13 @@ struct Secrets(Vec<BTreeMap<String, Secret>>);
 impl Secrets {
     /// Selects for each step the secrets of its binding. A missing one is an error, because the result would not be
     /// comparable.
-    fn new(given: &[String], steps: &[StepFacts]) -> anyhow::Result<Self> {
+    fn new(given: &[String], steps: &[RecordedStep]) -> anyhow::Result<Self> {
         let mut by_name = BTreeMap::new();
         for pair in given {
             let (name, value) = pair.split_once('=').context("--secret must be NAME=VALUE")?;
             by_name.insert(name, value);
         }
-        let of_step = |step: &StepFacts| {
+        let of_step = |step: &RecordedStep| {
             // A host decrypts secrets only for a filter that may read them.
             let wanted = step.secrets.iter().filter(|_| step.grants.contains(&Grant::Config));
             let find = |name: &String| {
@@ -169,7 +169,7 @@ impl Secrets {
     }
 }
 
-fn replacements(given: &[String], steps: &[StepFacts]) -> anyhow::Result<Vec<(FilterName, Bytes)>> {
+fn replacements(given: &[String], steps: &[RecordedStep]) -> anyhow::Result<Vec<(FilterName, Bytes)>> {
     let read = |pair: &String| {
         let (name, file) = pair.split_once('=').context("--replace must be FILTER=FILE")?;
         let name: FilterName = name.parse()?;
@@ -182,8 +182,8 @@ fn replacements(given: &[String], steps: &[StepFacts]) -> anyhow::Result<Vec<(Fi
     given.iter().map(read).collect()
 }
 
-async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Arc<MemoryTables>) -> Chained {
-    let mut chain = Chain::over(&kept.event.set);
+async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Arc<MemoryTables>) -> ChainResult {
+    let mut chain = Chain::new(&kept.event.set);
     for ((at, step), secrets) in (1..).zip(&kept.steps).zip(&secrets.0) {
         let call = Call {
             digest: step.digest,
@@ -197,7 +197,7 @@ async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Ar
             reuse: None,
         };
         let ran = bench.sandbox.run(call).await;
-        let of = Step { filter: &step.filter, on_fault: step.on_fault };
+        let of = ChainStep { filter: &step.filter, on_fault: step.on_fault };
         let bytes_max = kept.limits.output_bytes_max;
         let applied = ran.verdict.and_then(|verdict| apply(chain.claims(), verdict, bytes_max, &ran.redactor));
         let end = chain.step(of, applied, ran.run);
@@ -205,10 +205,10 @@ async fn chain(bench: &Bench, kept: &Reproduction, secrets: &Secrets, tables: Ar
             show_step(at, run);
         }
         if let Some(end) = end {
-            return chain.ended(end);
+            return chain.end_with(end);
         }
     }
-    chain.through()
+    chain.complete()
 }
 
 /// The event as the host passed it to the filters.
@@ -255,8 +255,8 @@ mod tests {
     use super::*;
     use setgate_domain::verdict::FaultPolicy;
 
-    fn step(filter: &str, secrets: &[&str], grants: &[Grant]) -> StepFacts {
-        StepFacts {
+    fn step(filter: &str, secrets: &[&str], grants: &[Grant]) -> RecordedStep {
+        RecordedStep {
             filter: filter.parse().unwrap(),
             digest: Digest([1; 32]),
             config: "{}".into(),

@@ -35,7 +35,7 @@ impl Bench {
     /// process compiles them within limits, as on a host.
     pub(super) fn over(components: HashMap<Digest, Bytes>, limits: &CallLimits) -> anyhow::Result<Self> {
         let compiler = std::env::current_exe().context("the path of this program, which compiles filters")?;
-        Self::with(Quota::default().with(limits), components, Some(compiler))
+        Self::with(Quota::default().with_call_limits(limits), components, Some(compiler))
     }
 
     fn with(quota: Quota, wasm: HashMap<Digest, Bytes>, compiler: Option<PathBuf>) -> anyhow::Result<Self> {

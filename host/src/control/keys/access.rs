@@ -86,7 +86,7 @@ impl Access {
             return Err(Revoked::Tenant);
         }
         let key = &snapshot.keys.get(&grant.key).ok_or(Revoked::KeyRemoved)?.value;
-        if key.ended(self.clock.now()).is_some() {
+        if key.expired_at(self.clock.now()).is_some() {
             return Err(Revoked::KeyEnded);
         }
         if Principal::of(key).may(grant.scope, Some(&grant.tenant)) { Ok(()) } else { Err(Revoked::Scope) }

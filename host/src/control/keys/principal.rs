@@ -33,7 +33,7 @@ impl Principal {
                 matches!(scope, Scope::Read | Scope::OperatorRead) && self.scopes.contains(&Scope::OperatorRead);
             return reads || self.scopes.contains(&Scope::Operator);
         };
-        tenant == Some(own) && !scope.is_operators() && self.scopes.contains(&scope)
+        tenant == Some(own) && !scope.is_operator_only() && self.scopes.contains(&scope)
     }
 
     /// The scopes that this caller may grant to a new key. `write` includes `ingest` here, because a caller with

@@ -59,7 +59,7 @@ impl Endpoints {
     }
 
     /// Whether a verification of one subscription's endpoint is valid for the other's.
-    pub(super) fn is_same_place(&self, one: &Subscription, other: &Subscription) -> bool {
+    pub(super) fn has_same_origin_and_path(&self, one: &Subscription, other: &Subscription) -> bool {
         if one.endpoint.origin() != other.endpoint.origin() {
             return false;
         }
@@ -67,7 +67,7 @@ impl Endpoints {
             return true;
         }
         let open = |of: &Subscription| self.master.open_destination(&of.tenant, &of.id, &of.endpoint);
-        matches!((open(one), open(other)), (Ok(one), Ok(other)) if one.is_same_place(&other))
+        matches!((open(one), open(other)), (Ok(one), Ok(other)) if one.has_same_origin_and_path(&other))
     }
 
     /// The endpoint without TLS settings.
@@ -82,7 +82,7 @@ impl Endpoints {
         let stored = before.map(|before| before.endpoint.without_tls());
         let url = match (given, &stored) {
             (None, Some(stored)) => return Ok(stored.clone()),
-            (Some(Some(url)), Some(stored)) if url == stored.shown() => return Ok(stored.clone()),
+            (Some(Some(url)), Some(stored)) if url == stored.redacted_url() => return Ok(stored.clone()),
             (Some(Some(url)), _) => url,
             (None, None) => return invalid("give the URL to send to"),
             (Some(None), None) => return invalid("an endpoint has a URL"),

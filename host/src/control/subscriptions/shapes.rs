@@ -382,7 +382,7 @@ pub(super) fn show(subscription: &Subscription, now: Timestamp) -> SubscriptionV
         name: subscription.name.clone(),
         description: subscription.description.clone(),
         endpoint: EndpointView {
-            url: subscription.endpoint.shown().to_owned(),
+            url: subscription.endpoint.redacted_url().to_owned(),
             headers: redacted(&subscription.headers),
             tls: show_tls(subscription.endpoint.tls()),
         },

@@ -280,7 +280,7 @@ fn put_in_front(signing: &mut Signing, mut key: SigningKey, ends: Timestamp, now
     if !setgate_dialects::scheme_of_signing(signing.scheme).supports_multiple_signatures && now < ends {
         key.activates_at = Some(ends);
     }
-    signing.keys.retain(|key| key.is_alive(now));
+    signing.keys.retain(|key| key.is_active(now));
     signing.keys.insert(0, key);
     signing.keys.truncate(KEYS_MAX);
 }

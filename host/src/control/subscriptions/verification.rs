@@ -1,8 +1,8 @@
 //! Verifies an endpoint: its operator must answer a challenge.
 
-use setgate_domain::audit::{Actor, Entry, Object, Outcome};
+use setgate_domain::audit::{Actor, AuditEntry, AuditObject, AuditOutcome};
 use setgate_domain::id::{SubscriptionId, TenantId};
-use setgate_domain::subscription::{Cause, NOT_VERIFIED, Pause, Subscription};
+use setgate_domain::subscription::{NOT_VERIFIED, Pause, PauseCause, Subscription};
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{History, TenantView};
 
@@ -48,12 +48,12 @@ impl Verifications {
         }
         self.documents
             .change(tenant, id, None, |_, subscription, now| {
-                if !self.endpoints.is_same_place(subscription, &asked) {
+                if !self.endpoints.has_same_origin_and_path(subscription, &asked) {
                     let why = "the endpoint was changed while it was verified: verify the new one".to_owned();
                     return Err(Error::Conflict(why));
                 }
                 subscription.verified_at = Some(now);
-                if subscription.paused.as_ref().is_some_and(|pause| pause.cause == Cause::Unverified) {
+                if subscription.paused.as_ref().is_some_and(|pause| pause.cause == PauseCause::Unverified) {
                     subscription.paused = None;
                 }
                 Ok((actor.action("subscription.verify"), Made::default()))
@@ -63,10 +63,10 @@ impl Verifications {
 
     /// Records a failed verification in the audit log, because a request was sent.
     async fn note_failure(&self, actor: &Actor, tenant: &TenantId, id: SubscriptionId, why: &str) -> Result<(), Error> {
-        let object = Object { kind: "subscription".to_owned(), id: id.to_string() };
+        let object = AuditObject { kind: "subscription".to_owned(), id: id.to_string() };
         let audit = actor.action("subscription.verify").note(why);
-        let entry = Entry::of(audit, self.documents.clock.now(), Some(tenant.clone()), object);
-        self.history.record_audit(Entry { outcome: Outcome::Failed, ..entry }).await?;
+        let entry = AuditEntry::new(audit, self.documents.clock.now(), Some(tenant.clone()), object);
+        self.history.record_audit(AuditEntry { outcome: AuditOutcome::Failed, ..entry }).await?;
         Ok(())
     }
 
@@ -84,10 +84,11 @@ impl Verifications {
         before: Option<&Subscription>,
         now: Timestamp,
     ) {
-        let before = before.filter(|before| self.endpoints.is_same_place(before, subscription));
+        let before = before.filter(|before| self.endpoints.has_same_origin_and_path(before, subscription));
         subscription.verified_at = before.and_then(|before| before.verified_at);
         if before.is_none() && subscription.paused.is_none() && self.requires_verified(view) {
-            subscription.paused = Some(Pause { cause: Cause::Unverified, reason: NOT_VERIFIED.to_owned(), since: now });
+            subscription.paused =
+                Some(Pause { cause: PauseCause::Unverified, reason: NOT_VERIFIED.to_owned(), since: now });
         }
     }
 

@@ -12,7 +12,7 @@ use hyper::body::Body as _;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use setgate_domain::id::{SubscriptionId, SubscriptionRef, TenantId};
-use setgate_domain::text::{check_charset, without_mark};
+use setgate_domain::text::{check_charset, strip_bom};
 
 pub(super) use body::{ReadBody, discard, read};
 pub(super) use conditional::{IfMatch, IfNoneMatch};
@@ -106,7 +106,7 @@ where
         if !is_json {
             return Err(not_json());
         }
-        strict::from_slice(without_mark(&body)).map(Self).map_err(|error| invalid(format!("in the JSON body: {error}")))
+        strict::from_slice(strip_bom(&body)).map(Self).map_err(|error| invalid(format!("in the JSON body: {error}")))
     }
 }
 

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::num::{NonZeroU16, NonZeroU32};
 
-use setgate_domain::breaker::{Admission, Breaker, BreakerBounds, Signal, Transition};
+use setgate_domain::breaker::{Admission, Breaker, BreakerSettings, Signal, Transition};
 use setgate_domain::endpoint::Origin;
 use setgate_domain::id::TenantId;
-use setgate_domain::pacing::Rate;
+use setgate_domain::pacing::RateLimiter;
 use setgate_domain::time::Timestamp;
 
 /// An endpoint belongs to a tenant.
@@ -54,23 +54,23 @@ struct Endpoint {
     in_flight: usize,
     bytes: u64,
     breaker: Breaker,
-    rate: Rate,
+    rate: RateLimiter,
 }
 
 /// All endpoints with state.
 pub(super) struct Endpoints {
     bounds: EndpointBounds,
-    breaker: BreakerBounds,
+    breaker: BreakerSettings,
     known: HashMap<EndpointKey, Endpoint>,
 }
 
 impl Endpoints {
-    pub(super) fn new(bounds: EndpointBounds, breaker: BreakerBounds) -> Self {
+    pub(super) fn new(bounds: EndpointBounds, breaker: BreakerSettings) -> Self {
         Self { bounds, breaker, known: HashMap::new() }
     }
 
     /// Changes the limits.
-    pub(super) fn bound(&mut self, bounds: EndpointBounds, breaker: BreakerBounds) {
+    pub(super) fn bound(&mut self, bounds: EndpointBounds, breaker: BreakerSettings) {
         (self.bounds, self.breaker) = (bounds, breaker);
     }
 
@@ -98,7 +98,7 @@ impl Endpoints {
         if endpoint.in_flight >= places || is_heavy {
             return Slot::NoneFree;
         }
-        let wait_until = route.per_second.and_then(|rate| endpoint.rate.wait_until_ms(now.as_millis(), rate));
+        let wait_until = route.per_second.and_then(|rate| endpoint.rate.next_at_ms(now.as_millis(), rate));
         if let Some(at) = wait_until {
             return Slot::NotBefore(Timestamp::from_millis(at));
         }
@@ -106,7 +106,7 @@ impl Endpoints {
             return Slot::NoBytes;
         }
         if let Some(per_second) = route.per_second {
-            endpoint.rate.took(now.as_millis(), per_second);
+            endpoint.rate.record(now.as_millis(), per_second);
         }
         if probe {
             endpoint.breaker.probe();
@@ -140,7 +140,7 @@ impl Endpoints {
         endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
         endpoint.bytes = endpoint.bytes.saturating_sub(bytes);
         let transition = endpoint.breaker.record(signal, probe, now, &self.breaker);
-        if endpoint.in_flight == 0 && endpoint.breaker.is_fresh() && endpoint.rate.is_idle(now.as_millis()) {
+        if endpoint.in_flight == 0 && endpoint.breaker.is_initial() && endpoint.rate.is_idle(now.as_millis()) {
             self.known.remove(key);
         }
         transition

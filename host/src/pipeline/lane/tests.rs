@@ -7,8 +7,8 @@ use setgate_domain::id::{DeliveryId, Digest, EventId};
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
-const BREAKER: BreakerBounds =
-    BreakerBounds { failures_max: 3, open_ms: 1_000, open_ms_max: 8_000, throttle_ms_max: 60_000 };
+const BREAKER: BreakerSettings =
+    BreakerSettings { failures_max: 3, open_ms: 1_000, open_ms_max: 8_000, throttle_ms_max: 60_000 };
 const BOUNDS: Bounds = Bounds {
     in_flight_max: 8,
     per_tenant_max: 6,
@@ -70,7 +70,7 @@ fn other_bounds_hold_from_the_next_turn_on() {
     }
     lanes.done(DeliverySeq(2), None, NOW);
     assert_eq!(taken(&mut lanes), [3]);
-    lanes.bound(Bounds { breaker: BreakerBounds { failures_max: 1, ..BREAKER }, ..BOUNDS });
+    lanes.bound(Bounds { breaker: BreakerSettings { failures_max: 1, ..BREAKER }, ..BOUNDS });
     let turn = over(&mut lanes, DeliverySeq(3), None, Some(Signal::Failing), NOW);
     assert!(turn.is_some(), "one failure opens the breaker now");
 }

@@ -1,13 +1,13 @@
 //! Digests that identify a repeated request with an `Idempotency-Key`.
 
 use setgate_domain::id::{Digest, KeyId, TenantId};
-use setgate_domain::idempotency::Claim;
+use setgate_domain::idempotency::IdempotencyClaim;
 
 use super::sha256;
 
 /// The claim of a request under an `Idempotency-Key`: of the caller's key, and of all parts that decide its effect.
-pub fn idempotency_claim(caller: KeyId, key: &str, tenant: Option<TenantId>, request: &[&[u8]]) -> Claim {
-    Claim { id: digest(&[caller.to_string().as_bytes(), key.as_bytes()]), tenant, request: digest(request) }
+pub fn idempotency_claim(caller: KeyId, key: &str, tenant: Option<TenantId>, request: &[&[u8]]) -> IdempotencyClaim {
+    IdempotencyClaim { id: digest(&[caller.to_string().as_bytes(), key.as_bytes()]), tenant, request: digest(request) }
 }
 
 /// A digest over the digests of the parts, so that different lists of parts never produce the same input.

@@ -1,7 +1,7 @@
 //! Errors for refused bodies.
 
-use setgate_domain::json::JsonFault;
-use setgate_domain::set::SetFault;
+use setgate_domain::json::JsonError;
+use setgate_domain::set::SetError;
 
 /// Why a body is refused, with the place and the remedy. All of these are permanent: a retry of the same body fails
 /// again.
@@ -17,7 +17,7 @@ pub enum NormalizeError {
     },
     /// The body is not valid JSON, or not an object.
     #[error("the body cannot be read: {0}")]
-    Json(#[from] JsonFault),
+    Json(#[from] JsonError),
     /// A member that the form requires is missing.
     #[error("`{claim}` is missing: {hint}")]
     MissingClaim {
@@ -68,13 +68,13 @@ impl NormalizeError {
         match self {
             Self::UnsupportedMediaType { .. } => "unsupported_media_type",
             Self::Json(fault) => match fault {
-                JsonFault::NotUtf8 { .. } => "not_utf8",
-                JsonFault::Malformed { .. } => "malformed_json",
-                JsonFault::LoneSurrogate { .. } => "lone_surrogate",
-                JsonFault::DuplicateKey { .. } => "duplicate_key",
-                JsonFault::TooDeep { .. } => "too_deep",
-                JsonFault::TooLarge { .. } => "too_large",
-                JsonFault::NotAnObject => "not_an_object",
+                JsonError::NotUtf8 { .. } => "not_utf8",
+                JsonError::Malformed { .. } => "malformed_json",
+                JsonError::LoneSurrogate { .. } => "lone_surrogate",
+                JsonError::DuplicateKey { .. } => "duplicate_key",
+                JsonError::TooDeep { .. } => "too_deep",
+                JsonError::TooLarge { .. } => "too_large",
+                JsonError::NotAnObject => "not_an_object",
             },
             Self::MissingClaim { .. } => "missing_claim",
             Self::BadClaim { .. } => "bad_claim",
@@ -93,15 +93,15 @@ impl NormalizeError {
     }
 }
 
-impl From<SetFault> for NormalizeError {
-    fn from(fault: SetFault) -> Self {
+impl From<SetError> for NormalizeError {
+    fn from(fault: SetError) -> Self {
         match fault {
-            SetFault::Json(fault) => Self::Json(fault),
-            SetFault::Missing { claim } => Self::MissingClaim {
+            SetError::Json(fault) => Self::Json(fault),
+            SetError::Missing { claim } => Self::MissingClaim {
                 claim: claim.to_owned(),
                 hint: "a SET has iss, iat, jti and events (RFC 8417 section 2.2)",
             },
-            fault @ SetFault::EventNotAUri { .. } => Self::BadClaim {
+            fault @ SetError::EventNotAUri { .. } => Self::BadClaim {
                 claim: "events".to_owned(),
                 why: format!("{fault}; if its sender names events so, set the source's `allow_plain_event_names`"),
             },

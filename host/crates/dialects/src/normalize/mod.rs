@@ -21,9 +21,9 @@ use bytes::Bytes;
 use setgate_base::crypto::sha256;
 use setgate_domain::event::{Dedupe, NewEvent};
 use setgate_domain::id::{EventId, SourceName, TenantId};
-use setgate_domain::json::{JsonLimits, quote, replace_lone, write_object};
+use setgate_domain::json::{JsonLimits, quote, replace_lone_surrogates_in, write_object};
 use setgate_domain::source::Source;
-use setgate_domain::text::without_mark;
+use setgate_domain::text::strip_bom;
 use setgate_domain::time::Timestamp;
 
 use crate::dialect::form_of;
@@ -101,11 +101,11 @@ pub fn dedupe_key(tenant: &TenantId, source: &SourceName, jti: &str) -> [u8; 32]
 
 /// The body without a byte order mark. If the source is configured so, each unpaired surrogate is replaced with U+FFFD.
 fn text_of<'b>(source: &Source, body: &'b [u8]) -> Cow<'b, [u8]> {
-    let body = without_mark(body);
+    let body = strip_bom(body);
     if !source.replace_lone_surrogates {
         return Cow::Borrowed(body);
     }
-    match std::str::from_utf8(body).map(replace_lone) {
+    match std::str::from_utf8(body).map(replace_lone_surrogates_in) {
         Ok(Cow::Owned(replaced)) => Cow::Owned(replaced.into_bytes()),
         Ok(Cow::Borrowed(_)) | Err(_) => Cow::Borrowed(body),
     }

@@ -1,7 +1,7 @@
 //! The inverse of normalization: the body in the product's own format, built from the filtered claims.
 
 use setgate_domain::event::Event;
-use setgate_domain::json::{JsonFault, Object, is_space, replace_lone};
+use setgate_domain::json::{JsonError, Object, is_space, replace_lone_surrogates_in};
 
 use super::wrapped;
 use crate::set;
@@ -14,14 +14,14 @@ use crate::set;
 ///
 /// # Errors
 /// If the claims are malformed. Claims that passed [`apply`](setgate_domain::set::apply) never are.
-pub fn original_body(event: &Event, claims: &str) -> Result<String, JsonFault> {
+pub fn original_body(event: &Event, claims: &str) -> Result<String, JsonError> {
     let claims = Object::parse(claims)?;
     // If no filter changed the claims, they equal the normalized SET.
     let made = if claims.text() == event.set.text { claims.clone() } else { Object::parse(&event.set.text)? };
-    let sent = std::str::from_utf8(&event.original).map_err(|error| JsonFault::NotUtf8 { at: error.valid_up_to() })?;
+    let sent = std::str::from_utf8(&event.original).map_err(|error| JsonError::NotUtf8 { at: error.valid_up_to() })?;
     // Undo the same cleanup as when the SET was made.
-    let sent = replace_lone(sent.trim_start_matches('\u{feff}').trim_matches(is_space));
-    let events = made.object("events").ok_or(JsonFault::NotAnObject)?;
-    let (name, value) = events.iter().next().ok_or(JsonFault::NotAnObject)?;
+    let sent = replace_lone_surrogates_in(sent.trim_start_matches('\u{feff}').trim_matches(is_space));
+    let events = made.object("events").ok_or(JsonError::NotAnObject)?;
+    let (name, value) = events.iter().next().ok_or(JsonError::NotAnObject)?;
     if value == sent.as_ref() { wrapped::unwrap(&claims, name) } else { set::original(&claims, &made, &sent) }
 }

@@ -1,7 +1,7 @@
 //! Bodies that are not SETs: each becomes, unchanged, the value of its event's member in a new SET, and back.
 
-use setgate_domain::json::{JsonFault, JsonLimits, Object, check_object, quote};
-use setgate_domain::set::{MILLIS_FROM, SetToken, whole_number};
+use setgate_domain::json::{JsonError, JsonLimits, Object, check_object, quote};
+use setgate_domain::set::{MILLISECONDS_MIN, SetToken, whole_number};
 use setgate_domain::source::Source;
 use setgate_domain::time::Timestamp;
 
@@ -40,10 +40,10 @@ pub(crate) fn wrap(source: &Source, uri: &str, body: &str, wrapping: Wrapping) -
 }
 
 /// The way back: the value of the event's member, or of the first remaining member if the filters removed that one.
-pub(super) fn unwrap(claims: &Object<'_>, name: &str) -> Result<String, JsonFault> {
-    let events = claims.object("events").ok_or(JsonFault::NotAnObject)?;
+pub(super) fn unwrap(claims: &Object<'_>, name: &str) -> Result<String, JsonError> {
+    let events = claims.object("events").ok_or(JsonError::NotAnObject)?;
     let value = events.get(name).or_else(|| events.iter().next().map(|(_, value)| value));
-    value.map(str::to_owned).ok_or(JsonFault::NotAnObject)
+    value.map(str::to_owned).ok_or(JsonError::NotAnObject)
 }
 
 /// `iss` for forms that carry none.
@@ -83,13 +83,13 @@ pub(crate) fn event_name(body: &Object<'_>, claim: &str) -> Result<String, Norma
 /// Parses a product's timestamp, RFC 3339 text or a number in seconds or milliseconds, into whole seconds.
 pub(crate) fn seconds(claim: &str, text: &str) -> Result<i64, NormalizeError> {
     let read = match whole_number(text) {
-        Some(number) if number >= MILLIS_FROM => Some(number / 1000),
+        Some(number) if number >= MILLISECONDS_MIN => Some(number / 1000),
         Some(number) => Some(number),
         None => {
             serde_json::from_str::<String>(text).ok().and_then(|at| Timestamp::parse(&at)).map(Timestamp::as_seconds)
         }
     };
-    read.filter(|at| (0..MILLIS_FROM).contains(at)).ok_or_else(|| NormalizeError::BadClaim {
+    read.filter(|at| (0..MILLISECONDS_MIN).contains(at)).ok_or_else(|| NormalizeError::BadClaim {
         claim: claim.to_owned(),
         why: format!(
             "`{claim}` is {}: write RFC 3339 text with an offset (2026-08-21T12:16:09Z), or a number of seconds or \

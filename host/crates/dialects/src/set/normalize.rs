@@ -1,7 +1,7 @@
 //! Bodies that are SETs: each keeps its own text, with the smallest edits.
 
 use setgate_domain::json::{JsonLimits, Object, check_object_and, quote};
-use setgate_domain::set::{MILLIS_FROM, SetToken, whole_number};
+use setgate_domain::set::{MILLISECONDS_MIN, SetToken, whole_number};
 
 use super::plain_names;
 use crate::form::{Made, Request};
@@ -42,7 +42,7 @@ fn of_claims(
     derive: Derive,
 ) -> Result<Made, NormalizeError> {
     let mut edits: Vec<(&str, Option<String>)> = Vec::new();
-    if let Some(iat) = claims.get("iat").and_then(whole_number).filter(|iat| *iat >= MILLIS_FROM) {
+    if let Some(iat) = claims.get("iat").and_then(whole_number).filter(|iat| *iat >= MILLISECONDS_MIN) {
         edits.push(("iat", Some((iat / 1000).to_string())));
     }
     // Drafts of SSF allowed numbers here.
@@ -52,7 +52,7 @@ fn of_claims(
     let Derived { added, subject } = derive(claims, events);
     // The edits add one or two members but no nesting level: strings, numbers, and one flat object beside `events`.
     edits.extend(added.into_iter().map(|(claim, text)| (claim, Some(text))));
-    let set = SetToken::edited(claims, events, &edits)?;
+    let set = SetToken::with_edits(claims, events, &edits)?;
     let source = request.source;
     if !source.issuers_allowed.is_empty() && !source.issuers_allowed.contains(&set.issuer) {
         return Err(NormalizeError::IssuerNotAllowed {

@@ -1,12 +1,12 @@
 //! The inverse of normalization for bodies that are SETs.
 
-use setgate_domain::json::{JsonFault, Object};
+use setgate_domain::json::{JsonError, Object};
 
 use super::plain_names;
 
 /// The SET with `iat` as the source wrote it and without the claims that normalization added. A `sub_id` that a filter
 /// changed is retained. `made` is the normalized SET, `sent` the source's body.
-pub(crate) fn original(claims: &Object<'_>, made: &Object<'_>, sent: &str) -> Result<String, JsonFault> {
+pub(crate) fn original(claims: &Object<'_>, made: &Object<'_>, sent: &str) -> Result<String, JsonError> {
     let sent = Object::parse(sent)?;
     let mut edits = vec![("iat", sent.get("iat").map(str::to_owned))];
     // Normalization adds these claims if they are absent, and turns a numeric `txn` into a string.

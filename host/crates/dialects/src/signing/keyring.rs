@@ -15,7 +15,7 @@ pub const KEYS_ACTIVE_MAX: usize = 8;
 /// expire. An older key without an expiry time was replaced without overlap and does not sign any more. If the scheme's
 /// header carries a single signature, only the current key signs.
 pub fn active_keys(signing: &Signing, now: Timestamp) -> Vec<&SigningKey> {
-    let mut alive = signing.keys.iter().filter(|key| key.is_alive(now));
+    let mut alive = signing.keys.iter().filter(|key| key.is_active(now));
     let Some(current) = alive.next() else { return Vec::new() };
     let mut keys = vec![current];
     if scheme_of_signing(signing.scheme).supports_multiple_signatures {

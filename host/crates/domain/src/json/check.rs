@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::surrogates::first_lone;
+use super::surrogates::first_lone_surrogate;
 use super::{Object, is_space};
 
 /// Limits of a JSON text.
@@ -36,7 +36,7 @@ const PATH_CHARS_MAX: usize = 200;
 
 /// Why a text was rejected. Lines and columns start at 1; columns count bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JsonFault {
+pub enum JsonError {
     /// The text is not UTF-8.
     #[error("not UTF-8 from byte {at} on: send JSON encoded as UTF-8 (RFC 8259 section 8.1)")]
     NotUtf8 {
@@ -103,7 +103,7 @@ pub enum JsonFault {
     NotAnObject,
 }
 
-impl JsonFault {
+impl JsonError {
     pub(super) fn malformed(error: &serde_json::Error) -> Self {
         // serde_json appends the position to its message; here it has separate fields.
         let text = error.to_string();
@@ -116,18 +116,18 @@ impl JsonFault {
 /// without surrounding white space.
 ///
 /// # Errors
-/// The first [`JsonFault`] in the text. Never returns [`JsonFault::NotAnObject`].
-pub fn check(bytes: &[u8], limits: JsonLimits) -> Result<&str, JsonFault> {
+/// The first [`JsonError`] in the text. Never returns [`JsonError::NotAnObject`].
+pub fn check(bytes: &[u8], limits: JsonLimits) -> Result<&str, JsonError> {
     sound(bytes, limits, Keep::Nothing).map(|(text, _)| text)
 }
 
 /// Checks like [`check`], and splits the object into members in the same pass.
 ///
 /// # Errors
-/// The first [`JsonFault`] in the text. [`JsonFault::NotAnObject`] if it is otherwise valid.
-pub fn check_object(bytes: &[u8], limits: JsonLimits) -> Result<Object<'_>, JsonFault> {
+/// The first [`JsonError`] in the text. [`JsonError::NotAnObject`] if it is otherwise valid.
+pub fn check_object(bytes: &[u8], limits: JsonLimits) -> Result<Object<'_>, JsonError> {
     let (text, keys) = sound(bytes, limits, Keep::Root)?;
-    Object::of_keys(text, keys.root.ok_or(JsonFault::NotAnObject)?)
+    Object::of_keys(text, keys.root.ok_or(JsonError::NotAnObject)?)
 }
 
 /// Checks like [`check`], and splits the object into members in the same pass. Does the same for its member `inner`, if
@@ -139,9 +139,9 @@ pub fn check_object_and<'a>(
     inner: &'static str,
     bytes: &'a [u8],
     limits: JsonLimits,
-) -> Result<(Object<'a>, Option<Object<'a>>), JsonFault> {
+) -> Result<(Object<'a>, Option<Object<'a>>), JsonError> {
     let (text, keys) = sound(bytes, limits, Keep::RootAnd(inner))?;
-    let object = Object::of_keys(text, keys.root.ok_or(JsonFault::NotAnObject)?)?;
+    let object = Object::of_keys(text, keys.root.ok_or(JsonError::NotAnObject)?)?;
     let inner = match (object.get(inner), keys.inner) {
         (Some(text), Some(keys)) => Some(Object::of_keys(text, keys)?),
         _ => None,
@@ -149,11 +149,11 @@ pub fn check_object_and<'a>(
     Ok((object, inner))
 }
 
-fn sound(bytes: &[u8], limits: JsonLimits, keep: Keep) -> Result<(&str, Kept<'_>), JsonFault> {
+fn sound(bytes: &[u8], limits: JsonLimits, keep: Keep) -> Result<(&str, Kept<'_>), JsonError> {
     if bytes.len() > limits.bytes_max {
-        return Err(JsonFault::TooLarge { bytes: bytes.len(), limit: limits.bytes_max });
+        return Err(JsonError::TooLarge { bytes: bytes.len(), limit: limits.bytes_max });
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| JsonFault::NotUtf8 { at: error.valid_up_to() })?;
+    let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8 { at: error.valid_up_to() })?;
     let depth_max = limits.depth_max.min(DEPTH_CEILING);
     let mut reader = serde_json::Deserializer::from_str(text);
     let mut seen = Seen { depth_max, found: None, keys: Vec::new(), keep, kept: Kept::default() };
@@ -163,22 +163,22 @@ fn sound(bytes: &[u8], limits: JsonLimits, keep: Keep) -> Result<(&str, Kept<'_>
         Ok(()) => Ok((text.trim_matches(is_space), seen.kept)),
         Err(error) => Err(match seen.found {
             Some(Found::Duplicate(path)) => {
-                JsonFault::DuplicateKey { path, line: error.line(), column: error.column() }
+                JsonError::DuplicateKey { path, line: error.line(), column: error.column() }
             }
-            Some(Found::TooDeep) => JsonFault::TooDeep { limit: depth_max, line: error.line(), column: error.column() },
-            None => lone_surrogate(text, &error).unwrap_or_else(|| JsonFault::malformed(&error)),
+            Some(Found::TooDeep) => JsonError::TooDeep { limit: depth_max, line: error.line(), column: error.column() },
+            None => lone_surrogate(text, &error).unwrap_or_else(|| JsonError::malformed(&error)),
         }),
     }
 }
 
 /// The fault, if the parser stopped at an unpaired surrogate.
-fn lone_surrogate(text: &str, error: &serde_json::Error) -> Option<JsonFault> {
-    let at = first_lone(text)?;
+fn lone_surrogate(text: &str, error: &serde_json::Error) -> Option<JsonError> {
+    let at = first_lone_surrogate(text)?;
     let before = &text[..at];
     let line = before.matches('\n').count() + 1;
     let column = at - before.rfind('\n').map_or(0, |end| end + 1) + 1;
     // The parser stops at the first error, so an unpaired surrogate after its position is not the cause.
-    ((line, column) <= (error.line(), error.column())).then(|| JsonFault::LoneSurrogate {
+    ((line, column) <= (error.line(), error.column())).then(|| JsonError::LoneSurrogate {
         escape: text[at..].chars().take(6).collect(),
         line,
         column,
@@ -385,7 +385,7 @@ mod tests {
 
     use super::*;
 
-    fn fault(text: &str) -> JsonFault {
+    fn fault(text: &str) -> JsonError {
         check(text.as_bytes(), JsonLimits::default()).unwrap_err()
     }
 
@@ -399,9 +399,9 @@ mod tests {
     fn a_key_that_stands_twice_is_named_with_its_place() {
         assert_eq!(
             fault("{\"a\":1,\n \"b\":[{\"x/y\":1,\"x\\/y\":2}]}"),
-            JsonFault::DuplicateKey { path: "/b/0/x~1y".to_owned(), line: 2, column: 21 },
+            JsonError::DuplicateKey { path: "/b/0/x~1y".to_owned(), line: 2, column: 21 },
         );
-        assert!(matches!(fault(r#"{"a":1,"\u0061":2}"#), JsonFault::DuplicateKey { path, .. } if path == "/a"));
+        assert!(matches!(fault(r#"{"a":1,"\u0061":2}"#), JsonError::DuplicateKey { path, .. } if path == "/a"));
         assert!(check(br#"{"a":{"a":1},"b":{"a":1}}"#, JsonLimits::default()).is_ok(), "siblings share keys");
     }
 
@@ -415,7 +415,7 @@ mod tests {
                 assert!(check(once.as_bytes(), JsonLimits::default()).is_ok(), "{once}");
                 keys.push("\"ag\\u0061in\":1".to_owned());
                 let twice = fault(&format!("{{{}}}", keys.join(",")));
-                assert!(matches!(&twice, JsonFault::DuplicateKey { path, .. } if path == "/again"), "{twice}");
+                assert!(matches!(&twice, JsonError::DuplicateKey { path, .. } if path == "/again"), "{twice}");
             }
         }
     }
@@ -442,43 +442,43 @@ mod tests {
             assert_eq!(inner.as_ref().map(texts), parsed.as_ref().map(texts), "{text}");
             assert_eq!(inner.map(|inner| inner.text()), parsed.map(|parsed| parsed.text()), "{text}");
         }
-        assert_eq!(taken("[{\"in\":{}}]").unwrap_err(), JsonFault::NotAnObject);
-        assert!(matches!(taken("[{\"a\":1,\"a\":2}]"), Err(JsonFault::DuplicateKey { .. })), "soundness comes first");
+        assert_eq!(taken("[{\"in\":{}}]").unwrap_err(), JsonError::NotAnObject);
+        assert!(matches!(taken("[{\"a\":1,\"a\":2}]"), Err(JsonError::DuplicateKey { .. })), "soundness comes first");
     }
 
     #[test]
     fn depth_is_counted_over_objects_and_arrays() {
         let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         assert!(check(nested(64).as_bytes(), JsonLimits::default()).is_ok());
-        assert!(matches!(fault(&nested(65)), JsonFault::TooDeep { limit: 64, line: 1, column: 65 | 66 }));
-        assert!(matches!(fault(&nested(100_000)), JsonFault::TooDeep { .. }));
+        assert!(matches!(fault(&nested(65)), JsonError::TooDeep { limit: 64, line: 1, column: 65 | 66 }));
+        assert!(matches!(fault(&nested(100_000)), JsonError::TooDeep { .. }));
         let lax = JsonLimits { depth_max: usize::MAX, ..JsonLimits::default() };
         assert!(check(nested(126).as_bytes(), lax).is_ok());
-        assert!(matches!(check(nested(127).as_bytes(), lax), Err(JsonFault::TooDeep { limit: 126, .. })));
+        assert!(matches!(check(nested(127).as_bytes(), lax), Err(JsonError::TooDeep { limit: 126, .. })));
     }
 
     #[test]
     fn what_is_not_json_is_told_with_line_and_column() {
         assert_eq!(
             fault("{\"a\":1,\n}"),
-            JsonFault::Malformed { line: 2, column: 1, detail: "trailing comma".to_owned() }
+            JsonError::Malformed { line: 2, column: 1, detail: "trailing comma".to_owned() }
         );
         for bad in ["", "{} {}", "nul", "{\"a\":01}", "[1e999]", "{'a':1}", "\u{feff}{}"] {
-            assert!(matches!(fault(bad), JsonFault::Malformed { .. }), "{bad}");
+            assert!(matches!(fault(bad), JsonError::Malformed { .. }), "{bad}");
         }
         for (bad, escape, line, column) in [
             ("\"\\ud800\"", "\\ud800", 1, 2),
             ("{\"a\":1,\n \"b\\uDC00\": 2}", "\\uDC00", 2, 4),
             ("[\"\\ud83d\\ud83d\\ude00\"]", "\\ud83d", 1, 3),
         ] {
-            let lone = JsonFault::LoneSurrogate { escape: escape.to_owned(), line, column };
+            let lone = JsonError::LoneSurrogate { escape: escape.to_owned(), line, column };
             assert_eq!(fault(bad), lone, "{bad}");
         }
         // An earlier error takes precedence.
-        assert!(matches!(fault("[nope, \"\\ud800\"]"), JsonFault::Malformed { .. }));
-        assert_eq!(check(b"{\"a\":\"\xff\"}", JsonLimits::default()), Err(JsonFault::NotUtf8 { at: 6 }));
+        assert!(matches!(fault("[nope, \"\\ud800\"]"), JsonError::Malformed { .. }));
+        assert_eq!(check(b"{\"a\":\"\xff\"}", JsonLimits::default()), Err(JsonError::NotUtf8 { at: 6 }));
         let small = JsonLimits { bytes_max: 2, ..JsonLimits::default() };
-        assert_eq!(check(b"{ }", small), Err(JsonFault::TooLarge { bytes: 3, limit: 2 }));
+        assert_eq!(check(b"{ }", small), Err(JsonError::TooLarge { bytes: 3, limit: 2 }));
     }
 
     proptest! {

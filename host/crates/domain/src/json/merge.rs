@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::object::push_quoted;
-use super::{JsonFault, JsonLimits, Object, check_object, is_space};
+use super::{JsonError, JsonLimits, Object, check_object, is_space};
 
 /// A merge patch for one value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,13 +55,13 @@ pub struct Named<'t, 'p> {
 /// or the patch, with unchanged contents.
 ///
 /// # Errors
-/// If the target or the patch is invalid. [`JsonFault::DuplicateKey`] and [`JsonFault::TooDeep`] refer to the patch.
-pub fn merge_patch<'t, 'p>(target: &'t str, patch: &'p str) -> Result<Merged<'t, 'p>, JsonFault> {
+/// If the target or the patch is invalid. [`JsonError::DuplicateKey`] and [`JsonError::TooDeep`] refer to the patch.
+pub fn merge_patch<'t, 'p>(target: &'t str, patch: &'p str) -> Result<Merged<'t, 'p>, JsonError> {
     let limits = JsonLimits { bytes_max: usize::MAX, ..JsonLimits::default() };
     let changes = match check_object(patch.as_bytes(), limits) {
         Ok(patch) => Patch::members(patch)?,
         // A patch that is not an object replaces the target.
-        Err(JsonFault::NotAnObject) => {
+        Err(JsonError::NotAnObject) => {
             return Ok(Merged { text: patch.trim_matches(is_space).to_owned(), named: Vec::new() });
         }
         Err(fault) => return Err(fault),
@@ -74,7 +74,7 @@ pub fn merge_patch<'t, 'p>(target: &'t str, patch: &'p str) -> Result<Merged<'t,
     let touched = Level { merge: &mut merge, changes: &changes, open: 0 }
         .deserialize(&mut reader)
         .and_then(|(_, touched)| reader.end().map(|()| touched))
-        .map_err(|error| JsonFault::malformed(&error))?;
+        .map_err(|error| JsonError::malformed(&error))?;
     merge.copy_to(target.len());
     let named = changes.into_iter().zip(touched).map(|((key, patch), touched)| {
         let before = touched.before.map(|at| &target[at]);
@@ -96,7 +96,7 @@ impl Merged<'_, '_> {
 }
 
 impl<'p> Patch<'p> {
-    fn members(patch: Object<'p>) -> Result<Vec<(Cow<'p, str>, Self)>, JsonFault> {
+    fn members(patch: Object<'p>) -> Result<Vec<(Cow<'p, str>, Self)>, JsonError> {
         let read = |text: &'p str| match text {
             "null" => Ok(Self::Remove),
             object if object.starts_with('{') => Self::members(Object::parse(object)?).map(Self::Members),
@@ -271,7 +271,7 @@ fn name(key: &RawValue) -> Result<Cow<'_, str>, serde_json::Error> {
 
 /// The pseudocode of RFC 7396 section 2 over values: the oracle of tests and fuzz targets.
 #[doc(hidden)]
-pub fn reference(target: serde_json::Value, patch: &serde_json::Value) -> serde_json::Value {
+pub fn merge_reference(target: serde_json::Value, patch: &serde_json::Value) -> serde_json::Value {
     use serde_json::{Map, Value};
     let Value::Object(patch) = patch else { return patch.clone() };
     let mut target = if let Value::Object(target) = target { target } else { Map::new() };
@@ -279,7 +279,7 @@ pub fn reference(target: serde_json::Value, patch: &serde_json::Value) -> serde_
         if value.is_null() {
             target.shift_remove(name);
         } else {
-            let merged = reference(target.get(name).cloned().unwrap_or(Value::Null), value);
+            let merged = merge_reference(target.get(name).cloned().unwrap_or(Value::Null), value);
             target.insert(name.clone(), merged);
         }
     }
@@ -289,13 +289,13 @@ pub fn reference(target: serde_json::Value, patch: &serde_json::Value) -> serde_
 /// The merge with a parser and a writer for each level: slow but simple. The single pass must match it byte for byte.
 /// Both texts must have passed [`check`](super::check).
 #[cfg(test)]
-pub(crate) fn by_levels(target: Option<&str>, patch: &str) -> Result<String, JsonFault> {
+pub(crate) fn by_levels(target: Option<&str>, patch: &str) -> Result<String, JsonError> {
     let patch = match Object::parse(patch) {
-        Err(JsonFault::NotAnObject) => return Ok(patch.to_owned()),
+        Err(JsonError::NotAnObject) => return Ok(patch.to_owned()),
         patch => patch?,
     };
     let target = match Object::parse(target.unwrap_or("{}")) {
-        Err(JsonFault::NotAnObject) => Object::parse("{}")?,
+        Err(JsonError::NotAnObject) => Object::parse("{}")?,
         target => target?,
     };
     let mut edits = Vec::with_capacity(patch.len());
@@ -348,12 +348,12 @@ mod tests {
 
     #[test]
     fn a_patch_is_checked() {
-        assert!(matches!(merge_patch("{}", r#"{"a":1,"a":2}"#), Err(JsonFault::DuplicateKey { .. })));
+        assert!(matches!(merge_patch("{}", r#"{"a":1,"a":2}"#), Err(JsonError::DuplicateKey { .. })));
         let deep = format!("{}1{}", "{\"a\":".repeat(5000), "}".repeat(5000));
-        assert!(matches!(merge_patch("{}", &deep), Err(JsonFault::TooDeep { .. })));
+        assert!(matches!(merge_patch("{}", &deep), Err(JsonError::TooDeep { .. })));
         for broken in ["{", "{\"a\"", "{\"a\"\u{e9}\u{e9}", "{\"a\" x{}", "{\"a\":{", "{\"a\":{}", "{\"a\":{}} x"] {
             for patch in ["{}", r#"{"a":{"b":1}}"#, r#"{"a":null}"#] {
-                assert!(matches!(merge_patch(broken, patch), Err(JsonFault::Malformed { .. })), "{broken} + {patch}");
+                assert!(matches!(merge_patch(broken, patch), Err(JsonError::Malformed { .. })), "{broken} + {patch}");
             }
         }
     }
@@ -387,7 +387,7 @@ mod tests {
                 prop_assert_eq!(merged.after(&named.key), after.get(&named.key));
             }
             let read: Value = serde_json::from_str(&merged.text).unwrap();
-            prop_assert_eq!(read.to_string(), reference(target, &patch).to_string());
+            prop_assert_eq!(read.to_string(), merge_reference(target, &patch).to_string());
         }
     }
 }

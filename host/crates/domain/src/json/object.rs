@@ -8,7 +8,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::check::Key;
-use super::{JsonFault, is_space};
+use super::{JsonError, is_space};
 
 /// One level of a JSON object: the members in their order, with each value as a slice of the text.
 #[derive(Debug, Clone)]
@@ -22,23 +22,23 @@ impl<'a> Object<'a> {
     /// [`get`](Self::get) returns the first value.
     ///
     /// # Errors
-    /// [`JsonFault::NotAnObject`] and [`JsonFault::Malformed`].
-    pub fn parse(text: &'a str) -> Result<Self, JsonFault> {
+    /// [`JsonError::NotAnObject`] and [`JsonError::Malformed`].
+    pub fn parse(text: &'a str) -> Result<Self, JsonError> {
         let text = text.trim_matches(is_space);
         if !text.starts_with('{') {
-            return Err(JsonFault::NotAnObject);
+            return Err(JsonError::NotAnObject);
         }
         let mut reader = serde_json::Deserializer::from_str(text);
         let members = reader
             .deserialize_map(MembersVisitor)
             .and_then(|members| reader.end().map(|()| members))
-            .map_err(|error| JsonFault::malformed(&error))?;
+            .map_err(|error| JsonError::malformed(&error))?;
         Ok(Self { text, members })
     }
 
     /// Builds the object from keys that were already parsed, in order. `text` must be valid and without surrounding
     /// white space, and keys without escapes must be slices of it.
-    pub(super) fn of_keys(text: &'a str, keys: Vec<Cow<'a, str>>) -> Result<Self, JsonFault> {
+    pub(super) fn of_keys(text: &'a str, keys: Vec<Cow<'a, str>>) -> Result<Self, JsonError> {
         if keys.iter().any(|key| matches!(key, Cow::Owned(_))) {
             // The position of a key with escapes is unknown, because it is not a slice of the text.
             return Self::parse(text);
@@ -217,8 +217,8 @@ mod tests {
         assert_eq!(members, [("b", "1.10"), ("a", "[ 1 ]"), ("c", "\"x\\/y\"")]);
         assert_eq!(object.string("c").as_deref(), Some("x/y"));
         assert_eq!(object.string("b"), None);
-        assert_eq!(Object::parse("[]").unwrap_err(), JsonFault::NotAnObject);
-        assert!(matches!(Object::parse("{} x").unwrap_err(), JsonFault::Malformed { .. }));
+        assert_eq!(Object::parse("[]").unwrap_err(), JsonError::NotAnObject);
+        assert!(matches!(Object::parse("{} x").unwrap_err(), JsonError::Malformed { .. }));
     }
 
     #[test]

@@ -9,13 +9,13 @@ const REPLACEMENT: &str = "\\ufffd";
 const ESCAPE: usize = REPLACEMENT.len();
 
 /// Byte index of the first unpaired surrogate escape in a JSON text.
-pub fn first_lone(text: &str) -> Option<usize> {
+pub fn first_lone_surrogate(text: &str) -> Option<usize> {
     next_lone(text.as_bytes(), 0)
 }
 
 /// Replaces each unpaired surrogate escape with the escape of U+FFFD.
-pub fn replace_lone(text: &str) -> Cow<'_, str> {
-    let Some(mut at) = first_lone(text) else { return Cow::Borrowed(text) };
+pub fn replace_lone_surrogates_in(text: &str) -> Cow<'_, str> {
+    let Some(mut at) = first_lone_surrogate(text) else { return Cow::Borrowed(text) };
     let mut out = String::with_capacity(text.len());
     let mut copied = 0;
     loop {
@@ -79,7 +79,11 @@ mod tests {
             ("\"é\\", None, "\"é\\"),
             (r#""\ud8"#, None, r#""\ud8"#),
         ] {
-            assert_eq!((first_lone(text), replace_lone(text).as_ref()), (first, replaced), "{text}");
+            assert_eq!(
+                (first_lone_surrogate(text), replace_lone_surrogates_in(text).as_ref()),
+                (first, replaced),
+                "{text}"
+            );
         }
     }
 }

@@ -23,9 +23,9 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 
 /// Collects the secrets of one endpoint to create a [`Redactor`].
 #[derive(Debug, Default)]
-pub struct Secrets(Vec<(Secret, String)>);
+pub struct ExchangeSecrets(Vec<(Secret, String)>);
 
-impl Secrets {
+impl ExchangeSecrets {
     /// Adds the path and query of the endpoint's URL: both together, each by itself, each value of the query, and each
     /// segment of the path that does not look like a word.
     pub fn url(&mut self, url: &Url) {
@@ -184,13 +184,13 @@ fn base64_of(bytes: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{End, redact_start};
+    use super::super::{TextEnd, redact_start};
     use super::*;
 
     const URL: &str = "https://hooks.example/services/T0AB12/B9/aZ4711qwertz?token=a%2Fb%26hush&v=json";
 
     fn redactor() -> Redactor {
-        let mut secrets = Secrets::default();
+        let mut secrets = ExchangeSecrets::default();
         secrets.url(&Url::parse(URL).unwrap());
         secrets.header("authorization", "Bearer tok\"en-4711");
         secrets.header("x-basic", "Basic dXNlcjpwYXNz");
@@ -254,7 +254,7 @@ mod tests {
         for text in ["no services for v=js", "theme=darkmode is a theme", "Bearer is a scheme", "B9", "second"] {
             assert_eq!(redactor.redact(text), text);
         }
-        assert!(Secrets::default().redactor().is_empty());
+        assert!(ExchangeSecrets::default().redactor().is_empty());
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         let text = format!("echo: {} Bearer tok\"en-4711 and more text behind it", &URL[21..]);
         for cut in 0..text.len() {
             for (given, bytes_max) in [(&text[..cut], usize::MAX), (&text[..], cut)] {
-                let shown = redact_start(&[&redactor], given, bytes_max, End::Cut);
+                let shown = redact_start(&[&redactor], given, bytes_max, TextEnd::Truncated);
                 assert!(!shown.contains("/servi") && !shown.contains("Bearer tok"), "{cut}: {shown}");
             }
         }

@@ -1,16 +1,16 @@
 //! Applies a filter's verdict to a SET.
 
 #[cfg(test)]
-mod long_way;
+mod reference_tests;
 
 use serde_json::Value;
 
-use super::{SetFault, SetToken, check_optional, check_types, event_types, trim};
-use crate::json::{JsonFault, JsonLimits, Merged, Object, Patch, check_object_and, merge_patch};
+use super::{SetError, SetToken, check_optional, check_types, event_types, trim};
+use crate::json::{JsonError, JsonLimits, Merged, Object, Patch, check_object_and, merge_patch};
 use crate::verdict::{Fault, Verdict};
 
 /// Claims that a filter must not change: issuer, time, identifier, audience and transaction.
-pub const SEALED: [&str; 5] = ["iss", "iat", "jti", "aud", "txn"];
+pub const SEALED_CLAIMS: [&str; 5] = ["iss", "iat", "jti", "aud", "txn"];
 
 /// Result of applying a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ fn patched(before: &SetToken, patch: &str, output_bytes_max: u64) -> Result<Appl
         return Ok(Applied::Unchanged);
     }
     if !merged.text.starts_with('{') {
-        return Err(not_a_set("the claims are ", &JsonFault::NotAnObject));
+        return Err(not_a_set("the claims are ", &JsonError::NotAnObject));
     }
     let named = |claim| merged.named(claim).map(|named| (named.before, merged.after(claim)));
     let respelled = respelled(|claim| named(claim).unwrap_or_default())?;
@@ -66,11 +66,11 @@ fn patched(before: &SetToken, patch: &str, output_bytes_max: u64) -> Result<Appl
 }
 
 /// The event types after a patch. An event that the patch names is an object exactly if the patch for it is one.
-fn types_after(before: &SetToken, merged: &Merged<'_, '_>) -> Result<Vec<String>, SetFault> {
+fn types_after(before: &SetToken, merged: &Merged<'_, '_>) -> Result<Vec<String>, SetError> {
     let Some(events) = merged.named("events") else { return Ok(before.types.clone()) };
     let changes = match &events.patch {
-        Patch::Remove => return Err(SetFault::Missing { claim: "events" }),
-        Patch::Value(_) => return Err(SetFault::EventsNotAnObject),
+        Patch::Remove => return Err(SetError::Missing { claim: "events" }),
+        Patch::Value(_) => return Err(SetError::EventsNotAnObject),
         Patch::Members(changes) => changes,
     };
     let changed = |name: &str| changes.iter().find(|(key, _)| key == name).map(|(_, patch)| patch);
@@ -89,7 +89,7 @@ fn types_after(before: &SetToken, merged: &Merged<'_, '_>) -> Result<Vec<String>
 /// needed.
 fn replaced(before: &SetToken, mut text: String, output_bytes_max: u64) -> Result<Applied, Fault> {
     within(text.len(), output_bytes_max)?;
-    let unsound = |fault: JsonFault| not_a_set("the claims are ", &fault);
+    let unsound = |fault: JsonError| not_a_set("the claims are ", &fault);
     let (claims, events) = check_object_and("events", text.as_bytes(), limits(output_bytes_max)).map_err(unsound)?;
     if claims.text() == before.text {
         return Ok(Applied::Unchanged);
@@ -114,7 +114,7 @@ fn respelled<'c>(
     values: impl Fn(&'static str) -> (Option<&'c str>, Option<&'c str>),
 ) -> Result<Vec<(&'static str, Option<String>)>, Fault> {
     let mut respelled = Vec::new();
-    for claim in SEALED {
+    for claim in SEALED_CLAIMS {
         match values(claim) {
             (before, after) if before == after => {}
             (Some(before), Some(after)) if read(before) == read(after) => {
@@ -148,13 +148,13 @@ fn within(bytes: usize, limit: u64) -> Result<(), Fault> {
     if bytes > limit { Err(Fault::Output { bytes, limit }) } else { Ok(()) }
 }
 
-fn invalid(fault: SetFault) -> Fault {
+fn invalid(fault: SetError) -> Fault {
     Fault::NotASet { detail: fault.to_string() }
 }
 
-fn not_a_set(what: &str, fault: &JsonFault) -> Fault {
+fn not_a_set(what: &str, fault: &JsonError) -> Fault {
     // The message for a duplicate key already has a subject.
-    let what = if matches!(fault, JsonFault::DuplicateKey { .. }) { "" } else { what };
+    let what = if matches!(fault, JsonError::DuplicateKey { .. }) { "" } else { what };
     Fault::NotASet { detail: format!("{what}{fault}") }
 }
 

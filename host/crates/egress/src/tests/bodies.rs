@@ -1,6 +1,6 @@
 //! Responses with a complete head and an incomplete body: the status decides.
 
-use setgate_domain::attempt::ReceiverWish;
+use setgate_domain::attempt::DeliveryDirective;
 
 use super::tls::{Asks, Authority, tls_stream};
 use super::*;
@@ -77,8 +77,8 @@ async fn a_body_that_ends_as_it_should_is_complete() {
 async fn what_the_head_asks_for_counts_without_the_body() {
     let answer = b"HTTP/1.1 503 Later\r\nretry-after: 77\r\nwebhook-delivery: disable\r\ncontent-length: 9\r\n\r\nhalf";
     match post(&egress(open()), &answering_once(answer, false).await).await {
-        Outcome::Answered { status: 503, retry_after_s, wish, body_head, body_incomplete, .. } => {
-            assert_eq!((retry_after_s, wish), (Some(77), Some(ReceiverWish::Disable)));
+        Outcome::Answered { status: 503, retry_after_s, directive, body_head, body_incomplete, .. } => {
+            assert_eq!((retry_after_s, directive), (Some(77), Some(DeliveryDirective::Disable)));
             assert!(body_head == "half" && body_incomplete.is_some());
         }
         other => panic!("{other:?}"),

@@ -1,7 +1,7 @@
 //! The record of an attempt.
 
 use setgate_base::crypto;
-use setgate_domain::attempt::{Connection, HttpVersion, ReceiverWish};
+use setgate_domain::attempt::{Connection, DeliveryDirective, HttpVersion};
 use setgate_domain::id::Digest;
 
 use super::*;
@@ -69,14 +69,14 @@ async fn the_answers_headers_are_kept_bounded_and_without_cookies() {
 #[tokio::test]
 async fn a_receiver_may_ask_to_be_left_alone() {
     for (said, expected) in [
-        ("webhook-delivery: disable\r\n", Some(ReceiverWish::Disable)),
-        ("Webhook-Delivery: ABORT\r\n", Some(ReceiverWish::Abort)),
+        ("webhook-delivery: disable\r\n", Some(DeliveryDirective::Disable)),
+        ("Webhook-Delivery: ABORT\r\n", Some(DeliveryDirective::Abort)),
         ("webhook-delivery: perhaps\r\n", None),
         ("", None),
     ] {
         let answer = format!("HTTP/1.1 400 No\r\n{said}content-length: 0\r\n\r\n");
         match post(&egress(open()), &answering(answer.leak()).await).await {
-            Outcome::Answered { status: 400, wish, .. } => assert_eq!(wish, expected, "{said}"),
+            Outcome::Answered { status: 400, directive, .. } => assert_eq!(directive, expected, "{said}"),
             other => panic!("{other:?}"),
         }
     }

@@ -10,7 +10,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 use setgate_domain::id::{Digest, TenantId};
-use setgate_domain::idempotency::Claim;
+use setgate_domain::idempotency::IdempotencyClaim;
 use setgate_domain::secret::Sealed;
 use setgate_domain::time::Timestamp;
 
@@ -41,7 +41,7 @@ pub struct StoredResponses {
 /// The executed request of a claim, if any, and the totals of its tenant, without rows written at or before `since`.
 pub(crate) fn find(
     conn: &Connection,
-    claim: &Claim,
+    claim: &IdempotencyClaim,
     since: Timestamp,
 ) -> Result<(Option<ExecutedRequest>, StoredResponses), Error> {
     let found = conn
@@ -60,7 +60,7 @@ pub(crate) fn find(
 }
 
 /// Records a request. If it is executed in several transactions, the first one records it.
-pub(crate) fn insert(conn: &Connection, claim: &Claim, at: Timestamp) -> Result<(), Error> {
+pub(crate) fn insert(conn: &Connection, claim: &IdempotencyClaim, at: Timestamp) -> Result<(), Error> {
     conn.prepare_cached(
         "INSERT INTO idempotency (claim, tenant, at, request, bytes) VALUES (?1, ?2, ?3, ?4, 0)
          ON CONFLICT (claim) DO UPDATE SET at = ?3, request = ?4, bytes = 0, response = NULL WHERE at <= ?5",
@@ -97,10 +97,10 @@ mod tests {
     use super::*;
     use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, open, reopen};
-    use setgate_domain::audit::{Actor, By, Entry, Object};
+    use setgate_domain::audit::{Actor, AuditEntry, AuditObject, Originator};
     use setgate_domain::id::KeyId;
 
-    fn claim(key: &str, request: &str) -> Claim {
+    fn claim(key: &str, request: &str) -> IdempotencyClaim {
         setgate_base::crypto::idempotency_claim(
             KeyId::new(NOW, 1),
             key,
@@ -109,15 +109,15 @@ mod tests {
         )
     }
 
-    async fn change(ledger: &Ledger, claim: &Claim) {
-        let actor = Actor { by: By::Host, request: None, remote: None, claim: Some(claim.clone()) };
+    async fn change(ledger: &Ledger, claim: &IdempotencyClaim) {
+        let actor = Actor { by: Originator::Host, request: None, remote: None, claim: Some(claim.clone()) };
         let audit = actor.action("key.create");
-        let object = Object { kind: "key".into(), id: "x".into() };
-        let entry = Entry::of(audit, ledger.store.clock().now(), claim.tenant.clone(), object);
+        let object = AuditObject { kind: "key".into(), id: "x".into() };
+        let entry = AuditEntry::new(audit, ledger.store.clock().now(), claim.tenant.clone(), object);
         ledger.history.record_audit(entry).await.unwrap();
     }
 
-    async fn found(ledger: &Ledger, claim: &Claim) -> Option<(Digest, Option<String>)> {
+    async fn found(ledger: &Ledger, claim: &IdempotencyClaim) -> Option<(Digest, Option<String>)> {
         let found = ledger.registry.executed_request(claim).await.unwrap().0;
         found.map(|found| (found.request, found.response.map(|response| response.0)))
     }

@@ -12,9 +12,9 @@ pub(crate) mod idempotency;
 
 use rusqlite::{Connection, OptionalExtension};
 use setgate_base::crypto::sha256;
-use setgate_domain::audit::{Entry, Query, Record};
+use setgate_domain::audit::{AuditEntry, AuditQuery, AuditRecord};
 use setgate_domain::id::{Digest, TenantId};
-use setgate_domain::page::Filling;
+use setgate_domain::page::PageBuilder;
 use setgate_domain::time::Timestamp;
 
 use crate::commit::queue::Batch;
@@ -67,7 +67,7 @@ pub(crate) fn verify(conn: &Connection) -> Result<AuditCheck, Error> {
     }
 }
 
-pub(crate) fn record(batch: &mut Batch<'_>, entry: &Entry) -> Result<(), Error> {
+pub(crate) fn record(batch: &mut Batch<'_>, entry: &AuditEntry) -> Result<(), Error> {
     let conn = batch.conn;
     let doc = serde_json::to_string(entry)
         .map_err(|error| Error::Engine(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
@@ -110,10 +110,10 @@ pub(crate) fn page(
     conn: &Connection,
     tenant: Option<&TenantId>,
     since_creation: bool,
-    query: &Query,
+    query: &AuditQuery,
     before: Option<i64>,
     limit: usize,
-) -> Result<(Vec<Record>, Option<i64>), Error> {
+) -> Result<(Vec<AuditRecord>, Option<i64>), Error> {
     let limit = limit.clamp(1, HISTORY_LIMIT_MAX);
     let before = before.unwrap_or(i64::MAX);
     let from = match tenant {
@@ -134,7 +134,7 @@ pub(crate) fn page(
             statement.query(params![before, from])?
         }
     };
-    let mut filling = Filling::new(limit);
+    let mut filling = PageBuilder::new(limit);
     let (mut scanned, mut last) = (0, before);
     while let Some(row) = rows.next()? {
         if filling.is_full() || scanned >= HISTORY_SCAN_ROWS_MAX {
@@ -143,9 +143,9 @@ pub(crate) fn page(
         scanned += 1;
         let seq = row.get(0)?;
         let text = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
-        let entry: Entry = serde_json::from_str(text)
+        let entry: AuditEntry = serde_json::from_str(text)
             .map_err(|error| Error::corrupt(format!("audit log entry {seq} cannot be decoded: {error}")))?;
-        if query.asks_for(&entry) && !filling.take(Record { seq, hash: row.column(1)?, entry }) {
+        if query.matches(&entry) && !filling.push(AuditRecord { seq, hash: row.column(1)?, entry }) {
             return Ok((filling.into_items(), Some(last)));
         }
         last = seq;
@@ -217,7 +217,7 @@ mod tests {
     use crate::Ledger;
     use crate::Precondition;
     use crate::tests::{NOW, TENANT, block_on, copy, open, open_at, reopen, tenant, with_tenant};
-    use setgate_domain::audit::{Actor, AuditAction, By, Object, Outcome};
+    use setgate_domain::audit::{Actor, AuditAction, AuditObject, AuditOutcome, Originator};
     use setgate_domain::id::KeyId;
     use setgate_domain::source::{Form, Proof, Source};
 
@@ -239,13 +239,13 @@ mod tests {
     }
 
     fn audit(action: &'static str) -> AuditAction {
-        let by = By::Key(KeyId::from_bytes([1; 16]));
+        let by = Originator::Key(KeyId::from_bytes([1; 16]));
         let actor = Actor { by, request: Some("req".into()), remote: Some("192.0.2.1".into()), claim: None };
         actor.action(action)
     }
 
-    async fn all(ledger: &Ledger) -> Vec<Record> {
-        ledger.history.audit(None, false, Query::default(), None, 100).await.unwrap().0
+    async fn all(ledger: &Ledger) -> Vec<AuditRecord> {
+        ledger.history.audit(None, false, AuditQuery::default(), None, 100).await.unwrap().0
     }
 
     #[test]
@@ -275,10 +275,13 @@ mod tests {
             assert_eq!((made.version_before, made.version), (None, Some(first)));
             assert_eq!((made.request.as_deref(), made.remote.as_deref()), (Some("req"), Some("192.0.2.1")));
             let changed = &log[1].entry;
-            assert_eq!((changed.version_before, changed.version, changed.by), (Some(first), Some(second), By::Host));
+            assert_eq!(
+                (changed.version_before, changed.version, changed.by),
+                (Some(first), Some(second), Originator::Host)
+            );
             assert_eq!(changed.changed, ["issuer"]);
             assert_eq!((log[0].entry.version_before, log[0].entry.version), (Some(second), None));
-            assert_eq!(log[0].entry.outcome, Outcome::Done);
+            assert_eq!(log[0].entry.outcome, AuditOutcome::Done);
             let check = checked(&ledger).await;
             assert_eq!(check, AuditCheck { rows: 4, head: log[0].hash, fault: None });
         });
@@ -346,12 +349,14 @@ mod tests {
             ledger.registry.remove_tenant(&id, Precondition::Any).await.unwrap();
             with_tenant(&ledger).await;
             ledger.registry.put_source(source("b"), Precondition::Any).await.unwrap();
-            let own = ledger.history.audit(Some(&id), true, Query::default(), None, 100).await.unwrap().0;
+            let own = ledger.history.audit(Some(&id), true, AuditQuery::default(), None, 100).await.unwrap().0;
             assert_eq!(own.iter().map(|r| r.seq).collect::<Vec<_>>(), [5, 4]);
-            let operators = ledger.history.audit(Some(&id), false, Query::default(), None, 100).await.unwrap().0;
+            let operators = ledger.history.audit(Some(&id), false, AuditQuery::default(), None, 100).await.unwrap().0;
             assert_eq!(operators.len(), 5, "the operator sees both");
             let other: TenantId = "other".parse().unwrap();
-            assert!(ledger.history.audit(Some(&other), true, Query::default(), None, 100).await.unwrap().0.is_empty());
+            assert!(
+                ledger.history.audit(Some(&other), true, AuditQuery::default(), None, 100).await.unwrap().0.is_empty()
+            );
         });
     }
 
@@ -363,13 +368,13 @@ mod tests {
             for n in 0..5 {
                 ledger.registry.put_source(source(&n.to_string()), Precondition::Any).await.unwrap();
             }
-            let object = Object { kind: "delivery".into(), id: "dlv_1".into() };
-            let entry = Entry::of(audit("delivery.again"), NOW, Some(tenant().id), object);
+            let object = AuditObject { kind: "delivery".into(), id: "dlv_1".into() };
+            let entry = AuditEntry::new(audit("delivery.again"), NOW, Some(tenant().id), object);
             ledger.history.record_audit(entry).await.unwrap();
             let (mut seen, mut before) = (Vec::new(), None);
             loop {
                 let (items, next) =
-                    ledger.history.audit(Some(&tenant().id), true, Query::default(), before, 3).await.unwrap();
+                    ledger.history.audit(Some(&tenant().id), true, AuditQuery::default(), before, 3).await.unwrap();
                 seen.extend(items.iter().map(|r| r.seq));
                 before = next;
                 if next.is_none() {
@@ -377,14 +382,15 @@ mod tests {
                 }
             }
             assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
-            let count = async |query: Query| ledger.history.audit(None, false, query, None, 100).await.unwrap().0.len();
-            let any = Query::default;
-            assert_eq!(count(Query { kind: Some("source".into()), ..any() }).await, 5);
-            assert_eq!(count(Query { action: Some("source.create".into()), ..any() }).await, 1);
-            assert_eq!(count(Query { object: Some("dlv_1".into()), ..any() }).await, 1);
-            assert_eq!(count(Query { by: Some(By::Host), ..any() }).await, 6);
-            assert_eq!(count(Query { since: Some(NOW.plus_millis(1)), ..any() }).await, 0);
-            assert_eq!(count(Query { until: Some(NOW.plus_millis(1)), ..any() }).await, 7);
+            let count =
+                async |query: AuditQuery| ledger.history.audit(None, false, query, None, 100).await.unwrap().0.len();
+            let any = AuditQuery::default;
+            assert_eq!(count(AuditQuery { kind: Some("source".into()), ..any() }).await, 5);
+            assert_eq!(count(AuditQuery { action: Some("source.create".into()), ..any() }).await, 1);
+            assert_eq!(count(AuditQuery { object: Some("dlv_1".into()), ..any() }).await, 1);
+            assert_eq!(count(AuditQuery { by: Some(Originator::Host), ..any() }).await, 6);
+            assert_eq!(count(AuditQuery { since: Some(NOW.plus_millis(1)), ..any() }).await, 0);
+            assert_eq!(count(AuditQuery { until: Some(NOW.plus_millis(1)), ..any() }).await, 7);
         });
     }
 }

@@ -9,7 +9,7 @@
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
-use setgate_domain::attempt::{Attempt, Connection as Over, Outcome, Sent};
+use setgate_domain::attempt::{Attempt, Connection as Over, Outcome, SentRequest};
 use setgate_domain::delivery::{DeliverySeq, Settlement};
 use setgate_domain::id::SigningKeyId;
 use setgate_domain::time::Timestamp;
@@ -44,7 +44,7 @@ const DICTIONARY: &str = concat!(
 struct NewAttemptDoc<'a> {
     outcome: &'a Outcome,
     signed_with: &'a [SigningKeyId],
-    sent: Option<&'a Sent>,
+    sent: Option<&'a SentRequest>,
     connection: Option<&'a Over>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     runs: &'a [FilterRun],
@@ -63,7 +63,7 @@ impl NewAttemptDoc<'_> {
 struct AttemptDoc {
     outcome: Outcome,
     signed_with: Vec<SigningKeyId>,
-    sent: Option<Sent>,
+    sent: Option<SentRequest>,
     connection: Option<Over>,
     #[serde(default)]
     runs: Vec<FilterRun>,
@@ -199,8 +199,12 @@ mod tests {
             ("content-length", "1112"),
         ];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let sent =
-            Sent { url: "https://receiver.example.com/".into(), headers, body_digest: Digest([7; 32]), body_bytes: 9 };
+        let sent = SentRequest {
+            url: "https://receiver.example.com/".into(),
+            headers,
+            body_digest: Digest([7; 32]),
+            body_bytes: 9,
+        };
         let connection = Over { http: HttpVersion::Http1, peer: Some("192.0.2.7:443".into()), proxied: false };
         Attempt { sent: Some(sent), connection: Some(connection), ..attempt(1, 200) }
     }
@@ -246,7 +250,7 @@ mod tests {
                 let (_folder, ledger) = open();
                 let due = due_one(&ledger).await;
                 let (first, last) = (FilterRun { fuel: 1, ..run() }, FilterRun { fuel: 2, ..run() });
-                let again = Step::FilterAgain { runs: vec![first], due_at: NOW };
+                let again = Step::FilterRetry { runs: vec![first], due_at: NOW };
                 ledger.deliveries.settle(Settlement::new(due.seq, NOW, again)).await.unwrap();
                 let delivered = Settlement::new(due.seq, NOW, Step::Delivered { attempt: attempt(number, 200) });
                 ledger.deliveries.settle(Settlement { passed: vec![last.clone()], ..delivered }).await.unwrap();

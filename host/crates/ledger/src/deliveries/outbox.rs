@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
-use setgate_domain::delivery::{DeliverySeq, DueDelivery, known_bytes};
+use setgate_domain::delivery::{DeliverySeq, DueDelivery, stored_or_assumed_bytes};
 use setgate_domain::id::{DeliveryId, SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
 
@@ -161,7 +161,7 @@ fn read_due(row: &Row<'_>) -> Result<DueDelivery, Error> {
         attempts_before: row.get(9)?,
         filter_tries: row.get(10)?,
         filtered: row.get(11)?,
-        bytes: known_bytes(event_bytes.cast_unsigned()) + claims_bytes.cast_unsigned(),
+        bytes: stored_or_assumed_bytes(event_bytes.cast_unsigned()) + claims_bytes.cast_unsigned(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::OptionalExtension;
 use setgate_domain::attempt::Attempt;
-use setgate_domain::audit::{self as audit_log, AuditAction, Object};
+use setgate_domain::audit::{self as audit_log, AuditAction, AuditObject};
 use setgate_domain::delivery::{DeliverySeq, DueDelivery, Redrive, Settlement, State, Step};
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
@@ -64,7 +64,7 @@ pub struct Decision {
 /// A decision of the host itself.
 impl From<Redrive> for Decision {
     fn from(redrive: Redrive) -> Self {
-        Self { redrive, audit: AuditAction::UNNAMED }
+        Self { redrive, audit: AuditAction::HOST }
     }
 }
 
@@ -81,7 +81,7 @@ impl Deliveries {
     /// Applies a settlement, which is durable when this returns. Idempotent.
     ///
     /// Only due rows change: a late settlement for a row that is at rest or gone is skipped. So is a [`Step::Retry`]
-    /// whose attempt is already recorded, and a [`Step::Filtered`] or [`Step::FilterAgain`] if the chain has already
+    /// whose attempt is already recorded, and a [`Step::Filtered`] or [`Step::FilterRetry`] if the chain has already
     /// run. If a delivery's chain has no steps or passed the claims unchanged, it need not be settled as filtered
     /// before it is sent: its bytes are those in the journal.
     pub async fn settle(&self, settlement: impl Into<Arc<Settlement>>) -> Result<SettleOutcome, Error> {
@@ -197,7 +197,7 @@ fn settle(batch: &mut Batch<'_>, settlement: &Settlement, row: Option<&AttemptRo
         Step::Filtered { claims, runs } => {
             store_chain_result(batch, &delivery, claims.as_deref(), runs, at)?;
         }
-        Step::FilterAgain { runs, due_at } => {
+        Step::FilterRetry { runs, due_at } => {
             // The same instant and the same due time mean the same settlement, applied again.
             let again = delivery.filter_tries > 0 && delivery.updated_at == at && delivery.due_at == *due_at;
             if delivery.filtered == UNFILTERED && !again {
@@ -302,7 +302,7 @@ fn insert_attempt(
     let new = row.insert(&mut batch.statements, delivery.seq, attempt)?;
     if new {
         let counts = batch.effects.statistics.of(&delivery.tenant, delivery.subscription, at);
-        counts.attempt(&attempt.outcome, attempt.latency_us);
+        counts.record_attempt(&attempt.outcome, attempt.latency_us);
         batch.effects.add_stored_bytes(&delivery.tenant, row.bytes());
     }
     Ok(new)
@@ -321,8 +321,8 @@ fn continue_failure_streak(batch: &Batch<'_>, delivery: &DeliveryRow, at: Timest
 fn count_latency(batch: &mut Batch<'_>, delivery: &DeliveryRow, at: Timestamp) {
     if delivery.run == 0 {
         // Zero if the clock was set back.
-        let ms = at.since(delivery.event.made_at()).max(0).unsigned_abs();
-        batch.effects.statistics.of(&delivery.tenant, delivery.subscription, at).accepted_to_delivered_ms.count(ms);
+        let ms = at.since(delivery.event.created_at()).max(0).unsigned_abs();
+        batch.effects.statistics.of(&delivery.tenant, delivery.subscription, at).accepted_to_delivered_ms.record(ms);
     }
 }
 
@@ -348,7 +348,7 @@ fn set_resting_state(
     batch.effects.add_stored_bytes(&delivery.tenant, length(reason) - length(delivery.reason.as_ref()));
     batch.effects.count(&delivery.tenant, delivery.subscription, delivery.state, -1);
     batch.effects.count(&delivery.tenant, delivery.subscription, state, 1);
-    batch.effects.statistics.of(&delivery.tenant, delivery.subscription, at).rest(state);
+    batch.effects.statistics.of(&delivery.tenant, delivery.subscription, at).record_settled(state);
     log_state(batch, delivery, state, attempt, at);
     match delivery.order_key {
         Some(key) if state != State::Held => unblocked_by(batch.conn, delivery.subscription, key, delivery.seq),
@@ -422,8 +422,8 @@ pub(crate) fn audit_decision(
     id: DeliveryId,
     at: Timestamp,
 ) -> Result<(), Error> {
-    let object = Object { kind: "delivery".to_owned(), id: id.to_string() };
-    audit::record(batch, &audit_log::Entry::of(audit, at, Some(tenant.clone()), object))
+    let object = AuditObject { kind: "delivery".to_owned(), id: id.to_string() };
+    audit::record(batch, &audit_log::AuditEntry::new(audit, at, Some(tenant.clone()), object))
 }
 
 fn requeue(batch: &mut Batch<'_>, delivery: &DeliveryRow, filtered: i64, at: Timestamp) -> Result<(), Error> {
@@ -485,7 +485,7 @@ mod tests {
                     ledger.deliveries.settle(settlement(due.seq, step.clone())).await.unwrap();
                 }
             };
-            twice(&ledger, Step::FilterAgain { runs: vec![run()], due_at: NOW.plus_millis(100) }).await;
+            twice(&ledger, Step::FilterRetry { runs: vec![run()], due_at: NOW.plus_millis(100) }).await;
             twice(&ledger, Step::Filtered { claims: Some("{}".into()), runs: vec![run()] }).await;
             twice(&ledger, Step::Retry { attempt: attempt(1, 500), due_at: NOW.plus_millis(900) }).await;
             // A late copy of an earlier step changes nothing either.

@@ -390,7 +390,7 @@ mod tests {
                 (now.state, now.attempts, now.due_at, now.filter_tries)
             };
             let (soon, later) = (NOW.plus_millis(10), NOW.plus_millis(20));
-            let again = settle(Step::FilterAgain { runs: vec![run()], due_at: soon }).await;
+            let again = settle(Step::FilterRetry { runs: vec![run()], due_at: soon }).await;
             assert_eq!(again, (State::Due, 0, soon, 1));
             let retry = settle(Step::Retry { attempt: attempt(1, 500), due_at: later }).await;
             assert_eq!(retry, (State::Due, 1, later, 1));

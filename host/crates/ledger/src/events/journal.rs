@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setgate_domain::audit::{AuditAction, Entry, Object};
+use setgate_domain::audit::{AuditAction, AuditEntry, AuditObject};
 use setgate_domain::delivery::{DueDelivery, NewDelivery};
 use setgate_domain::event::{Dedupe, Event, EventSeq, NewEvent};
 use setgate_domain::id::{EventId, TenantId};
@@ -98,9 +98,9 @@ impl Events {
         let at = self.0.clock().now();
         let (mut new, mut delivery) = (PreparedEvent::from(event), delivery);
         let bytes = new.bytes();
-        let object = Object { kind: "subscription".to_owned(), id: delivery.id.subscription.to_string() };
+        let object = AuditObject { kind: "subscription".to_owned(), id: delivery.id.subscription.to_string() };
         let audit = audit.note(delivery.id.to_string());
-        let entry = Entry::of(audit, at, Some(delivery.tenant.clone()), object);
+        let entry = AuditEntry::new(audit, at, Some(delivery.tenant.clone()), object);
         self.0
             .queue()
             .write_unless_full(bytes, move |batch| {

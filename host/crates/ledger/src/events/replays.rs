@@ -3,11 +3,11 @@
 
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row};
-use setgate_domain::audit::{AuditAction, Entry, Object};
+use setgate_domain::audit::{AuditAction, AuditEntry, AuditObject};
 use setgate_domain::delivery::{DueDelivery, NewDelivery};
 use setgate_domain::event::{EventRecord, EventSeq};
 use setgate_domain::id::{ReplayId, TenantId};
-use setgate_domain::replay::{Replay, ReplayPlace, ReplayRecord, ReplayState};
+use setgate_domain::replay::{Replay, ReplayPosition, ReplayRecord, ReplayState};
 use setgate_domain::time::Timestamp;
 
 use crate::commit::queue::Batch;
@@ -28,9 +28,9 @@ pub struct ReplayStep {
     /// The replay.
     pub id: ReplayId,
     /// Position before the step.
-    pub from: ReplayPlace,
+    pub from: ReplayPosition,
     /// Position after the step.
-    pub to: ReplayPlace,
+    pub to: ReplayPosition,
     /// Deliveries to insert for the events in between; `id.run` is ignored.
     pub deliveries: Vec<NewDelivery>,
     /// Number of events in between that get no delivery.
@@ -57,7 +57,7 @@ impl Replays {
         running_max: usize,
         audit: AuditAction,
     ) -> Result<Option<ReplayRecord>, Error> {
-        let entry = Entry::of(audit, replay.created_at, Some(replay.tenant.clone()), object_of(replay.id));
+        let entry = AuditEntry::new(audit, replay.created_at, Some(replay.tenant.clone()), object_of(replay.id));
         self.0
             .queue()
             .write(move |batch| {
@@ -97,7 +97,7 @@ impl Replays {
         at: Timestamp,
     ) -> Result<Option<ReplayRecord>, Error> {
         let tenant = tenant.clone();
-        let entry = Entry::of(audit, at, Some(tenant.clone()), object_of(id));
+        let entry = AuditEntry::new(audit, at, Some(tenant.clone()), object_of(id));
         self.0
             .queue()
             .write(move |batch| {
@@ -143,7 +143,7 @@ impl Replays {
     pub async fn events(
         &self,
         record: &ReplayRecord,
-        after: ReplayPlace,
+        after: ReplayPosition,
         limit: usize,
     ) -> Result<Vec<EventRecord>, Error> {
         let (tenant, until, last) = (record.replay.tenant.clone(), record.replay.until, record.last);
@@ -172,8 +172,8 @@ impl Replays {
 }
 
 /// A replay as the object of an audit entry.
-fn object_of(id: ReplayId) -> Object {
-    Object { kind: "replay".to_owned(), id: id.to_string() }
+fn object_of(id: ReplayId) -> AuditObject {
+    AuditObject { kind: "replay".to_owned(), id: id.to_string() }
 }
 
 pub(crate) const REPLAY_EVENTS: &str =
@@ -190,7 +190,7 @@ fn read(row: &Row<'_>) -> Result<ReplayRecord, Error> {
         state: row.column(1)?,
         made: row.get::<_, i64>(2)?.cast_unsigned(),
         passed_over: row.get::<_, i64>(3)?.cast_unsigned(),
-        position: ReplayPlace { at: row.column(4)?, event: row.column(5)? },
+        position: ReplayPosition { at: row.column(4)?, event: row.column(5)? },
         last: row.column(6)?,
         ended_at: row.column(7)?,
         reason: row.get(8)?,
@@ -238,7 +238,7 @@ fn begin(batch: &mut Batch<'_>, replay: Replay, running_max: usize) -> Result<Op
     // subscription.
     let last = batch.reach.last();
     // Before the first event of that instant.
-    let position = ReplayPlace { at: replay.since, event: EventSeq::default() };
+    let position = ReplayPosition { at: replay.since, event: EventSeq::default() };
     conn.prepare_cached(
         "INSERT INTO replay (id, tenant, state, last, at, seq, made, passed_over, doc)
          VALUES (?1, ?2, 0, ?3, ?4, ?5, 0, 0, ?6)",
@@ -308,7 +308,7 @@ pub(crate) mod tests {
     use crate::Ledger;
     use crate::tests::{NOW, TENANT, block_on, new_delivery, open, reopen, subscription, with_events, with_tenant};
     use crate::{FanOut, Precondition};
-    use setgate_domain::audit::Query;
+    use setgate_domain::audit::AuditQuery;
     use setgate_domain::id::Digest;
 
     const RUNNING_MAX: usize = 2;
@@ -341,7 +341,7 @@ pub(crate) mod tests {
     /// A step with a delivery for each of the next `count` events.
     async fn step(ledger: &Ledger, record: &ReplayRecord, count: usize, plan: Digest) -> ReplayStep {
         let events = ledger.replays.events(record, record.position, count).await.unwrap();
-        let to = events.last().map(|event| ReplayPlace { at: event.accepted_at, event: event.seq });
+        let to = events.last().map(|event| ReplayPosition { at: event.accepted_at, event: event.seq });
         ReplayStep {
             id: record.replay.id,
             from: record.position,
@@ -418,7 +418,7 @@ pub(crate) mod tests {
             begin(&ledger, 1).await;
             begin(&ledger, 2).await;
             assert!(
-                ledger.replays.begin(replay(3), RUNNING_MAX, AuditAction::UNNAMED).await.unwrap().is_none(),
+                ledger.replays.begin(replay(3), RUNNING_MAX, AuditAction::HOST).await.unwrap().is_none(),
                 "two run"
             );
             let cancel = async |whose: &TenantId, number| {
@@ -432,7 +432,8 @@ pub(crate) mod tests {
                 let expected = (ReplayState::Cancelled, Some(NOW.plus_millis(5)), Some("enough".to_owned()));
                 assert_eq!((cancelled.state, cancelled.ended_at, cancelled.reason), expected);
             }
-            let (log, _) = ledger.history.audit(Some(&tenant), true, Query::default(), None, usize::MAX).await.unwrap();
+            let (log, _) =
+                ledger.history.audit(Some(&tenant), true, AuditQuery::default(), None, usize::MAX).await.unwrap();
             let of_replays = log.iter().filter(|record| record.entry.object.kind == "replay");
             let logged: Vec<_> = of_replays.map(|record| record.entry.action.as_str()).collect();
             assert_eq!(logged, ["replay.cancel", "replay.start", "replay.start"], "only changes are logged, once each");
@@ -453,7 +454,7 @@ pub(crate) mod tests {
                 ledger.replays.list(&tenant, None, 999).await.unwrap().is_empty(),
                 "a removed tenant leaves nothing"
             );
-            let refused = ledger.replays.begin(replay(1), RUNNING_MAX, AuditAction::UNNAMED).await;
+            let refused = ledger.replays.begin(replay(1), RUNNING_MAX, AuditAction::HOST).await;
             assert!(matches!(refused, Err(Error::NoTenant(_))));
         });
     }

@@ -7,7 +7,7 @@ pub(crate) mod statistics;
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use setgate_domain::audit::{Entry, Query, Record};
+use setgate_domain::audit::{AuditEntry, AuditQuery, AuditRecord};
 use setgate_domain::id::TenantId;
 
 use crate::store::Store;
@@ -19,7 +19,7 @@ pub struct History(pub(crate) Arc<Store>);
 
 impl History {
     /// Records an action that changes no document of the registry.
-    pub async fn record_audit(&self, entry: Entry) -> Result<(), Error> {
+    pub async fn record_audit(&self, entry: AuditEntry) -> Result<(), Error> {
         self.0.queue().write(move |batch| audit::record(batch, &entry)).await
     }
 
@@ -31,10 +31,10 @@ impl History {
         &self,
         tenant: Option<&TenantId>,
         since_creation: bool,
-        query: Query,
+        query: AuditQuery,
         before: Option<i64>,
         limit: usize,
-    ) -> Result<(Vec<Record>, Option<i64>), Error> {
+    ) -> Result<(Vec<AuditRecord>, Option<i64>), Error> {
         let readers = self.0.history_readers();
         let of = tenant.cloned();
         let read = move |conn: &Connection| audit::page(conn, of.as_ref(), since_creation, &query, before, limit);

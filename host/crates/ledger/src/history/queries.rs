@@ -10,11 +10,11 @@ use std::str::FromStr;
 use rusqlite::{Connection, OptionalExtension, Row, Rows};
 use serde::Serialize;
 use setgate_domain::attempt::Attempt;
+use setgate_domain::builtin_event;
 use setgate_domain::delivery::{DeliveryRecord, DeliverySeq, State};
 use setgate_domain::event::EventRecord;
 use setgate_domain::id::{DeliveryId, EventId, FilterName, SourceName, SubscriptionId, TenantId};
-use setgate_domain::own_event;
-use setgate_domain::page::Filling;
+use setgate_domain::page::PageBuilder;
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::FilterRun;
 
@@ -377,7 +377,7 @@ fn read_delivery(conn: &Connection, row: &Row<'_>) -> Result<DeliveryRecord, Err
         event: row.column(4)?,
         subscription: row.column(2)?,
         tenant: row.column(9)?,
-        test: own_event::is_test(&source, &types),
+        test: builtin_event::is_test(&source, &types),
         source,
         types,
         subject: row.get(7)?,
@@ -454,7 +454,7 @@ pub(crate) fn page_of<T: Serialize>(
     limit: usize,
     mut read: impl FnMut(&Row<'_>) -> Result<Option<T>, Error>,
 ) -> Result<Page<T>, Error> {
-    let mut filling = Filling::new(limit.clamp(1, HISTORY_LIMIT_MAX));
+    let mut filling = PageBuilder::new(limit.clamp(1, HISTORY_LIMIT_MAX));
     let (mut scanned, mut last) = (0, None);
     while let Some(row) = rows.next()? {
         if filling.is_full() || scanned >= HISTORY_SCAN_ROWS_MAX {
@@ -462,7 +462,7 @@ pub(crate) fn page_of<T: Serialize>(
         }
         scanned += 1;
         if let Some(item) = read(row)?
-            && !filling.take(item)
+            && !filling.push(item)
         {
             return Ok(Page { items: filling.into_items(), next: last });
         }

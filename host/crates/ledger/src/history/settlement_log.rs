@@ -10,7 +10,7 @@ use serde::Serialize;
 use setgate_domain::attempt::Attempt;
 use setgate_domain::delivery::State;
 use setgate_domain::id::{DeliveryId, SourceName, SubscriptionId, TenantId};
-use setgate_domain::page::Filling;
+use setgate_domain::page::PageBuilder;
 use setgate_domain::time::Timestamp;
 
 use crate::history::History;
@@ -165,9 +165,9 @@ fn page(
     let limit = limit.clamp(1, SETTLED_LIMIT_MAX);
     let floor: i64 =
         conn.prepare_cached("SELECT value FROM mark WHERE name = 'settled_floor'")?.query_row([], |row| row.get(0))?;
-    let mut filling = Filling::with_bytes(limit, SETTLED_BYTES_MAX);
+    let mut filling = PageBuilder::with_bytes(limit, SETTLED_BYTES_MAX);
     let (mut next, missed) = (after, after.batch < floor);
-    let ended = |filling: Filling<SettledRecord>, next, more| {
+    let ended = |filling: PageBuilder<SettledRecord>, next, more| {
         Ok(SettledPage { items: filling.into_items(), next, more, missed })
     };
     let mut looked_at = 0;
@@ -191,7 +191,7 @@ fn page(
             }
             looked_at += 1;
             if let Some(settled) = read(conn, place, entry, query)?
-                && !filling.take(settled)
+                && !filling.push(settled)
             {
                 return ended(filling, next, true);
             }
@@ -300,7 +300,7 @@ mod tests {
                 }
             };
             let begin = ledger.history.settlements_end();
-            settle(&ledger, Step::FilterAgain { runs: vec![run()], due_at: NOW }).await;
+            settle(&ledger, Step::FilterRetry { runs: vec![run()], due_at: NOW }).await;
             settle(&ledger, Step::Held { runs: vec![run()], reason: "a fault".into() }).await;
             ledger.deliveries.redrive(&tenant(), due.id, Redrive::Release, NOW).await.unwrap();
             let after_three = ledger.history.settlements_end();

@@ -173,7 +173,7 @@ mod tests {
                 let counted = counted(&ledger, window, NOW.plus_millis(1_000)).await;
                 assert_eq!((counted.attempts(), counted.succeeded), (3, 1), "{window:?}");
                 assert_eq!((counted.failed["5xx"], counted.failed["4xx"]), (1, 1));
-                assert_eq!((counted.rested_as(State::Dead), counted.rested_as(State::Delivered)), (1, 1));
+                assert_eq!((counted.settled_as(State::Dead), counted.settled_as(State::Delivered)), (1, 1));
                 assert_eq!((counted.attempt_us.total(), counted.attempt_us.percentile(50)), (3, Some(1_471)));
                 assert_eq!(counted.accepted_to_delivered_ms.percentile(99), Some(91), "90 ms, read back in its step");
             }
@@ -204,7 +204,7 @@ mod tests {
             futures_util::future::try_join_all(settling).await.unwrap();
             assert_eq!(rows(&ledger).await, 4, "two subscriptions, a minute and an hour each");
             let counted = counted(&ledger, Window::Hour, NOW).await;
-            assert_eq!((counted.succeeded, counted.rested_as(State::Delivered)), (200, 200));
+            assert_eq!((counted.succeeded, counted.settled_as(State::Delivered)), (200, 200));
             assert_eq!(counted.accepted_to_delivered_ms.total(), 2, "the others are replays");
         });
     }
@@ -222,7 +222,7 @@ mod tests {
                 let step = Step::Dropped { runs: vec![], reason: "not wanted".into() };
                 ledger.deliveries.settle(Settlement::new(due.seq, at, step)).await.unwrap();
             }
-            let dropped = async |window: Window| counted(&ledger, window, now).await.rested_as(State::Dropped);
+            let dropped = async |window: Window| counted(&ledger, window, now).await.settled_as(State::Dropped);
             assert_eq!((dropped(Window::Hour).await, dropped(Window::Day).await), (1, 2));
             assert_eq!((dropped(Window::Week).await, rows(&ledger).await), (2, 6));
             let oldest = ledger.history.oldest_due(&tenant(), None).await.unwrap();

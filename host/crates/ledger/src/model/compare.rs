@@ -70,7 +70,7 @@ async fn hours(ledger: &Ledger) -> Result<BTreeMap<i64, (u64, [u64; State::ALL.l
                 let Json(counted): Json<Statistics> = row.get(1)?;
                 let (attempts, rests) = hours.entry(row.get(0)?).or_default();
                 *attempts += counted.attempts();
-                rests.iter_mut().zip(counted.rested).for_each(|(sum, count)| *sum += count);
+                rests.iter_mut().zip(counted.settled).for_each(|(sum, count)| *sum += count);
             }
             Ok(hours)
         })

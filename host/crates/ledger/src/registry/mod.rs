@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use setgate_domain::audit::AuditAction;
 use setgate_domain::filter::{Filter, Table};
 use setgate_domain::id::{FilterName, KeyId, SourceName, SubscriptionId, TableName, TenantId};
-use setgate_domain::idempotency::Claim;
+use setgate_domain::idempotency::IdempotencyClaim;
 use setgate_domain::secret::Sealed;
 use setgate_domain::source::Source;
 use setgate_domain::subscription::Subscription;
@@ -58,7 +58,7 @@ pub struct WriteContext {
 /// A change by the host itself.
 impl From<Precondition> for WriteContext {
     fn from(precondition: Precondition) -> Self {
-        Self { precondition, audit: AuditAction::UNNAMED }
+        Self { precondition, audit: AuditAction::HOST }
     }
 }
 
@@ -200,7 +200,7 @@ impl Registry {
     /// The executed request of this claim, if any, and the totals of its tenant.
     pub async fn executed_request(
         &self,
-        claim: &Claim,
+        claim: &IdempotencyClaim,
     ) -> Result<(Option<idempotency::ExecutedRequest>, idempotency::StoredResponses), Error> {
         let (asked, since) = (claim.clone(), self.0.clock().now().plus_millis(-idempotency::IDEMPOTENCY_RETENTION_MS));
         let read = move |conn: &Connection| idempotency::find(conn, &asked, since);
@@ -212,7 +212,12 @@ impl Registry {
 
     /// Stores the response of an executed request. A request that changed nothing has no row: it gets one if
     /// `insert_missing` is set, and otherwise nothing is stored.
-    pub async fn store_response(&self, claim: &Claim, response: Sealed, insert_missing: bool) -> Result<(), Error> {
+    pub async fn store_response(
+        &self,
+        claim: &IdempotencyClaim,
+        response: Sealed,
+        insert_missing: bool,
+    ) -> Result<(), Error> {
         let (claim, at) = (claim.clone(), self.0.clock().now());
         self.0
             .queue()

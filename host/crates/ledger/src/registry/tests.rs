@@ -1,4 +1,4 @@
-use setgate_domain::audit::{Actor, By};
+use setgate_domain::audit::{Actor, Originator};
 use setgate_domain::endpoint::{Destination, Endpoint};
 use setgate_domain::filter::{Binding, empty_object};
 use setgate_domain::id::Digest;
@@ -177,7 +177,7 @@ fn sized_source(name: &str, topics: usize) -> Source {
 
 /// As requested with a tenant's API key.
 fn named() -> (Precondition, AuditAction) {
-    let actor = Actor { by: By::Key(KeyId::new(NOW, 1)), ..Actor::HOST };
+    let actor = Actor { by: Originator::Key(KeyId::new(NOW, 1)), ..Actor::HOST };
     (Precondition::Any, actor.action("source.replace"))
 }
 

@@ -1,7 +1,7 @@
 //! Writes and removes documents together with their audit rows, in one request of the writer.
 
 use rusqlite::{Connection, OptionalExtension};
-use setgate_domain::audit::{By, Entry};
+use setgate_domain::audit::{AuditEntry, Originator};
 use setgate_domain::id::{FilterName, TenantId};
 use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::Quota;
@@ -46,12 +46,12 @@ pub(crate) fn put(
     let (name, tenant) = (doc.name(), doc.owner());
     let paused = doc.paused().map(str::to_owned);
     let verb = audit.action.and_then(|action| action.split_once('.')).map(|(_, verb)| verb);
-    let has_quota = audit.actor.by != By::Host && !verb.is_some_and(|verb| QUOTA_EXEMPT_VERBS.contains(&verb));
+    let has_quota = audit.actor.by != Originator::Host && !verb.is_some_and(|verb| QUOTA_EXEMPT_VERBS.contains(&verb));
     let Put { before, after, version } = put_without_audit(batch, doc, precondition, has_quota.then_some(host))?;
     let changed = before.as_ref().map(|(_, text)| differing(text, &after)).unwrap_or_default();
     let (kind, ..) = name.columns();
     let named = audit.action.is_some();
-    let mut entry = Entry::of(audit, at, tenant, name.object());
+    let mut entry = AuditEntry::new(audit, at, tenant, name.object());
     if !named {
         let only_paused = !changed.is_empty() && changed.iter().all(|field| field == "paused");
         let verb = match (&before, &paused) {
@@ -180,7 +180,7 @@ pub(crate) fn remove(batch: &mut Batch<'_>, name: Name, context: WriteContext, a
             .execute(params![kind, tenant, id])?;
     }
     let named = audit.action.is_some();
-    let mut entry = Entry::of(audit, at, name.owner(&text), name.object());
+    let mut entry = AuditEntry::new(audit, at, name.owner(&text), name.object());
     if !named {
         entry.action = format!("{kind}.remove");
     }

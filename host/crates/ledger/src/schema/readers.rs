@@ -152,7 +152,7 @@ mod tests {
     use crate::Ledger;
     use crate::options::READERS_MAX;
     use crate::tests::{open, subscription};
-    use setgate_domain::audit::Query;
+    use setgate_domain::audit::AuditQuery;
     use setgate_domain::delivery::DeliverySeq;
     use setgate_domain::id::Digest;
     use setgate_domain::time::Timestamp;
@@ -176,7 +176,7 @@ mod tests {
 
     /// Reads of history for a tenant.
     fn history<'a>(ledger: &'a Ledger, tenant: &'a TenantId) -> Reads<'a> {
-        let audit = ledger.history.audit(Some(tenant), true, Query::default(), None, 9);
+        let audit = ledger.history.audit(Some(tenant), true, AuditQuery::default(), None, 9);
         vec![
             ("deliveries", ledger.history.deliveries(tenant, DeliveryQuery::default(), None, 9).map_ok(drop).boxed()),
             ("attempts", ledger.history.attempts(tenant, ROW).map_ok(drop).boxed()),

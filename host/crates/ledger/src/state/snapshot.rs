@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use setgate_domain::audit::Object;
+use setgate_domain::audit::AuditObject;
 use setgate_domain::filter::{Filter, Table};
 use setgate_domain::id::{FilterName, KeyId, SourceName, SubscriptionId, TableName, TenantId};
 use setgate_domain::source::Source;
@@ -364,9 +364,9 @@ impl Name {
         }
     }
 
-    pub(crate) fn object(&self) -> Object {
+    pub(crate) fn object(&self) -> AuditObject {
         let (kind, _, id) = self.columns();
-        Object { kind: kind.to_owned(), id }
+        AuditObject { kind: kind.to_owned(), id }
     }
 
     /// Owner of a document with this name and text. `None` if it belongs to the operator.

@@ -166,8 +166,8 @@ mod tests {
             let redrive = async |action: Redrive| {
                 ledger.deliveries.redrive(&TENANT.parse().unwrap(), due.id, action, NOW).await.unwrap();
             };
-            settle(Step::FilterAgain { runs: vec![run()], due_at: NOW }).await;
-            settle(Step::FilterAgain { runs: vec![run(), run()], due_at: NOW.plus_millis(1) }).await;
+            settle(Step::FilterRetry { runs: vec![run()], due_at: NOW }).await;
+            settle(Step::FilterRetry { runs: vec![run(), run()], due_at: NOW.plus_millis(1) }).await;
             assert_exact(&folder, "two runs of its filters");
             settle(Step::Held { runs: vec![run()], reason: "trapped".into() }).await;
             assert_exact(&folder, "a fault");

@@ -2,12 +2,12 @@ use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use setgate_domain::audit::By;
+use setgate_domain::audit::Originator;
 use setgate_domain::id::TenantId;
 use setgate_domain::time::Timestamp;
 
 use crate::control::Page;
-use crate::control::audit::{AuditLog, Query as AuditQuery, Record};
+use crate::control::audit::{AuditLog, AuditQuery, AuditRecord};
 use crate::http::auth::{Operator, Tenant};
 use crate::http::extract::Query;
 use crate::http::openapi::{Operation, get};
@@ -18,7 +18,7 @@ use crate::http::problem::Problem;
 pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get("/audit", "listAudit", "Lists the audit log of the tenant, newest first.", list)
-            .responds::<Page<Record>>(200, "A page of entries."),
+            .responds::<Page<AuditRecord>>(200, "A page of entries."),
     ]
 }
 
@@ -26,7 +26,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
 pub(in crate::http) fn of_operator() -> Vec<Operation> {
     vec![
         get("/api/v1/audit", "listWholeAudit", "Lists the audit log of all tenants, newest first.", list_whole)
-            .responds::<Page<Record>>(200, "A page of entries."),
+            .responds::<Page<AuditRecord>>(200, "A page of entries."),
     ]
 }
 
@@ -40,7 +40,7 @@ pub(in crate::http) struct ListQuery {
     /// Entries of this action, `kind.verb`.
     action: Option<String>,
     /// Changes made with this key, or by the `host`.
-    by: Option<By>,
+    by: Option<Originator>,
     /// Entries at or after this time.
     since: Option<Timestamp>,
     /// Entries before this time.
@@ -59,7 +59,7 @@ pub(in crate::http) struct WholeQuery {
     /// Entries of this action, `kind.verb`.
     action: Option<String>,
     /// Changes made with this key, or by the `host`.
-    by: Option<By>,
+    by: Option<Originator>,
     /// Entries at or after this time.
     since: Option<Timestamp>,
     /// Entries before this time.
@@ -71,7 +71,7 @@ pub(in crate::http) async fn list(
     Query(asked): Query<ListQuery>,
     paging: Paging,
     State(audit): State<AuditLog>,
-) -> Result<Json<Page<Record>>, Problem> {
+) -> Result<Json<Page<AuditRecord>>, Problem> {
     let ListQuery { kind, object, action, by, since, until } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
     Ok(paging.answer(audit.list(&tenant, query, &paging.query).await?))
@@ -82,7 +82,7 @@ pub(in crate::http) async fn list_whole(
     Query(asked): Query<WholeQuery>,
     paging: Paging,
     State(audit): State<AuditLog>,
-) -> Result<Json<Page<Record>>, Problem> {
+) -> Result<Json<Page<AuditRecord>>, Problem> {
     let WholeQuery { tenant, kind, object, action, by, since, until } = asked;
     let query = AuditQuery { kind, object, action, by, since, until };
     Ok(paging.answer(audit.list_whole(tenant.as_ref(), query, &paging.query).await?))

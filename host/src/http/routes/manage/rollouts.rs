@@ -1,7 +1,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
-use setgate_domain::backtest::Report;
+use setgate_domain::backtest::BacktestReport;
 use setgate_domain::id::FilterName;
 
 use super::{Tagged, path_of};
@@ -23,7 +23,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
             backtest,
         )
         .description("Does not change or send anything. A tenant can run one backtest at a time.")
-        .responds::<Report>(200, "The differences from the recorded results.")
+        .responds::<BacktestReport>(200, "The differences from the recorded results.")
         .errors([409, 422, 429]),
         get("/filters/{filter}/rollout", "showRollout", "Shows the rollout of a filter and its report.", show)
             .responds::<RolloutView>(200, "The rollout.")
@@ -96,7 +96,7 @@ pub(in crate::http) async fn backtest(
     State(access): State<Access>,
     Granted(grant): Granted,
     JsonBody(input): JsonBody<BacktestInput>,
-) -> Result<Json<Report>, Problem> {
+) -> Result<Json<BacktestReport>, Problem> {
     let report = rollouts.backtest(&tenant, &name, input).await?;
     // A backtest takes a while: the key may have been revoked since the data was read.
     access.still_holds(&grant).map_err(revoked_meanwhile)?;

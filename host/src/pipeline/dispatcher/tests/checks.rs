@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use setgate_domain::attempt::Outcome;
+use setgate_domain::builtin_event;
 use setgate_domain::delivery::{DeliveryRecord, State};
-use setgate_domain::own_event;
 use setgate_domain::retry::RetrySchedule;
 use setgate_ledger::DeliveryQuery;
 use standardwebhooks::Webhook;
@@ -34,7 +34,7 @@ pub(super) async fn all_went_well(seed: u64, world: &World, seen: &mut Seen) {
             disabled = records.len();
             for arrival in &arrivals {
                 let body: serde_json::Value = serde_json::from_slice(&arrival.body).unwrap();
-                let about = &body["events"][own_event::SUBSCRIPTION_DISABLED];
+                let about = &body["events"][builtin_event::SUBSCRIPTION_DISABLED];
                 assert_eq!(about["subscription"], world.subscriptions[IMPATIENT].to_string(), "{at}");
                 assert_eq!(about["cause"], "failing", "{at}");
             }

@@ -15,7 +15,9 @@ use setgate_domain::pacing::{Ordering, Pacing};
 use setgate_domain::retry::RetrySchedule;
 use setgate_domain::secret::signing_context;
 use setgate_domain::set::SetToken;
-use setgate_domain::subscription::{Cause, Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
+use setgate_domain::subscription::{
+    Format, Pattern, Pause, PauseCause, Signing, SigningKey, SigningScheme, Subscription,
+};
 use setgate_domain::tenant::Tenant;
 use setgate_egress::Egress;
 use setgate_ledger::{Ledger, Precondition};
@@ -292,7 +294,7 @@ impl World {
 
     pub(super) async fn pause(&self, number: usize, paused: bool) {
         let since = self.clock.now();
-        let pause = paused.then(|| Pause { cause: Cause::Request, reason: "by the script".into(), since });
+        let pause = paused.then(|| Pause { cause: PauseCause::Request, reason: "by the script".into(), since });
         self.change(number, |subscription| subscription.paused = pause).await;
     }
 

@@ -8,10 +8,10 @@ mod reference_tests;
 #[cfg(test)]
 mod tests;
 
-use super::attempt::{ErrorClass, Outcome, ReceiverWish};
+use super::attempt::{DeliveryDirective, ErrorClass, Outcome};
 use super::breaker::Signal;
-use super::retry::{RetrySchedule, given_up};
-use super::subscription::Cause;
+use super::retry::{RetrySchedule, given_up_reason};
+use super::subscription::PauseCause;
 use super::time::Timestamp;
 
 /// Delay in milliseconds before a delivery is sent after this host lacked a resource for the attempt.
@@ -19,7 +19,7 @@ const SHORTAGE_WAIT_MS: i64 = 1_000;
 
 /// The result of an attempt.
 #[derive(Debug, Clone, Copy)]
-pub struct Answer<'a> {
+pub struct AttemptResult<'a> {
     /// Status, headers and body, or the error. An incomplete body does not change the meaning: the status and the head
     /// decide (RFC 9110 section 15).
     pub outcome: &'a Outcome,
@@ -29,7 +29,7 @@ pub struct Answer<'a> {
 
 /// The position of an attempt in its delivery's retry schedule.
 #[derive(Debug, Clone, Copy)]
-pub struct Retries<'a> {
+pub struct RetryState<'a> {
     /// Schedule of the subscription.
     pub schedule: &'a RetrySchedule,
     /// Failed attempts since the delivery was created or last redriven, without this one.
@@ -40,7 +40,7 @@ pub struct Retries<'a> {
 
 /// The consequences of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Consequences {
+pub struct AttemptEffects {
     /// For the delivery.
     pub delivery: NextState,
     /// For the circuit breaker of the endpoint. `None` if the answer does not come from the endpoint.
@@ -75,7 +75,7 @@ pub enum NextState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PauseReason {
     /// The cause.
-    pub cause: Cause,
+    pub cause: PauseCause,
     /// Start of the state that led to the pause. `None`: this attempt.
     pub since: Option<Timestamp>,
     /// Description for the tenant.
@@ -83,27 +83,27 @@ pub struct PauseReason {
 }
 
 /// Decides the consequences of an attempt that ended at `now`.
-pub fn interpret(answer: Answer<'_>, retries: Retries<'_>, now: Timestamp) -> Consequences {
-    if answer.host_shortage {
+pub fn interpret(result: AttemptResult<'_>, retries: RetryState<'_>, now: Timestamp) -> AttemptEffects {
+    if result.host_shortage {
         let due_at = now.plus_millis(SHORTAGE_WAIT_MS);
-        return Consequences { delivery: NextState::NotAttempted { due_at }, endpoint: None, subscription: None };
+        return AttemptEffects { delivery: NextState::NotAttempted { due_at }, endpoint: None, subscription: None };
     }
-    let outcome = answer.outcome;
-    Consequences {
+    let outcome = result.outcome;
+    AttemptEffects {
         delivery: for_delivery(outcome, retries, now),
         endpoint: for_endpoint(outcome),
         subscription: for_subscription(outcome),
     }
 }
 
-fn for_delivery(outcome: &Outcome, retries: Retries<'_>, now: Timestamp) -> NextState {
+fn for_delivery(outcome: &Outcome, retries: RetryState<'_>, now: Timestamp) -> NextState {
     let retry_after_s = match outcome {
         outcome if outcome.is_success() => return NextState::Delivered,
         // Standard Webhooks, "Responses": the endpoint does not want this or any further delivery.
         Outcome::Answered { status: 410, .. } => {
             return NextState::Dead { reason: "the receiver answered 410 Gone".into() };
         }
-        Outcome::Answered { wish: Some(ReceiverWish::Abort), .. } => {
+        Outcome::Answered { directive: Some(DeliveryDirective::Abort), .. } => {
             return NextState::Dead { reason: "the receiver answered `webhook-delivery: abort`".into() };
         }
         Outcome::Answered { retry_after_s, .. } => *retry_after_s,
@@ -113,7 +113,7 @@ fn for_delivery(outcome: &Outcome, retries: Retries<'_>, now: Timestamp) -> Next
     match retries.schedule.next(failed, now, retry_after_s, retries.jitter) {
         Some(due_at) => NextState::Retry { due_at },
         None => {
-            let reason = format!("{}: the last one {}", given_up(failed), outcome.in_words());
+            let reason = format!("{}: the last one {}", given_up_reason(failed), outcome.summary());
             NextState::Dead { reason }
         }
     }
@@ -139,9 +139,9 @@ fn for_endpoint(outcome: &Outcome) -> Option<Signal> {
 fn for_subscription(outcome: &Outcome) -> Option<PauseReason> {
     let (cause, text) = match outcome {
         // Standard Webhooks, "Responses": 410 disables the endpoint.
-        Outcome::Answered { status: 410, .. } => (Cause::Gone, "the receiver answered 410 Gone"),
-        Outcome::Answered { wish: Some(ReceiverWish::Disable), .. } => {
-            (Cause::Receiver, "the receiver answered `webhook-delivery: disable`")
+        Outcome::Answered { status: 410, .. } => (PauseCause::Gone, "the receiver answered 410 Gone"),
+        Outcome::Answered { directive: Some(DeliveryDirective::Disable), .. } => {
+            (PauseCause::Receiver, "the receiver answered `webhook-delivery: disable`")
         }
         _ => return None,
     };
@@ -152,7 +152,7 @@ fn for_subscription(outcome: &Outcome) -> Option<PauseReason> {
 pub fn failing_too_long(failing_since: Timestamp, pause_after_s: u64, now: Timestamp) -> Option<PauseReason> {
     let failing_s = u64::try_from(now.since(failing_since) / 1_000).unwrap_or(0);
     (pause_after_s > 0 && failing_s >= pause_after_s).then(|| PauseReason {
-        cause: Cause::Failing,
+        cause: PauseCause::Failing,
         since: Some(failing_since),
         text: format!("no attempt has succeeded since {failing_since}: `pause_after_s` is {pause_after_s}"),
     })

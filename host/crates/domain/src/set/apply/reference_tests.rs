@@ -7,7 +7,7 @@ use proptest::sample::select;
 use super::*;
 use crate::json::{by_levels, check};
 
-fn the_long_way(before: &SetToken, verdict: Verdict, bytes_max: u64) -> Result<Applied, Fault> {
+fn apply_reference(before: &SetToken, verdict: Verdict, bytes_max: u64) -> Result<Applied, Fault> {
     let after = match verdict {
         Verdict::Pass => return Ok(Applied::Unchanged),
         Verdict::Drop(reason) => return Ok(Applied::Dropped(reason)),
@@ -29,7 +29,7 @@ fn the_long_way(before: &SetToken, verdict: Verdict, bytes_max: u64) -> Result<A
     }
     let original = Object::parse(&before.text).unwrap();
     let claims = Object::parse(&after).map_err(|fault| not_a_set("the claims are ", &fault))?;
-    for claim in SEALED {
+    for claim in SEALED_CLAIMS {
         let same = match (original.get(claim), claims.get(claim)) {
             (None, None) => true,
             (Some(before), Some(after)) => before == after || read(before) == read(after),
@@ -39,10 +39,10 @@ fn the_long_way(before: &SetToken, verdict: Verdict, bytes_max: u64) -> Result<A
             return Err(Fault::Sealed { claim: claim.to_owned() });
         }
     }
-    let after = claims.with(&SEALED.map(|claim| (claim, original.get(claim).map(str::to_owned))));
+    let after = claims.with(&SEALED_CLAIMS.map(|claim| (claim, original.get(claim).map(str::to_owned))));
     within(after.len(), bytes_max)?;
     let after = SetToken::parse(after, limits(bytes_max)).map_err(|fault| match fault {
-        SetFault::Json(fault) => not_a_set("the claims are ", &fault),
+        SetError::Json(fault) => not_a_set("the claims are ", &fault),
         fault => invalid(fault),
     })?;
     Ok(if after.text == before.text { Applied::Unchanged } else { Applied::Changed(after) })
@@ -192,7 +192,7 @@ proptest! {
     #[test]
     fn a_patch_comes_to_the_same(before in sets(), patch in patches(), bytes_max in bytes_max()) {
         let verdict = Verdict::Patch(patch);
-        prop_assert_eq!(apply(&before, verdict.clone(), bytes_max), the_long_way(&before, verdict, bytes_max));
+        prop_assert_eq!(apply(&before, verdict.clone(), bytes_max), apply_reference(&before, verdict, bytes_max));
     }
 
     #[test]
@@ -202,14 +202,14 @@ proptest! {
         // A patched text is similar to the claims; the patch itself is arbitrary.
         let text = by_levels(Some(&before.text), &patch).ok().filter(|_| !whole).unwrap_or(patch);
         let verdict = Verdict::Replace(format!("{around}{text}{around}"));
-        prop_assert_eq!(apply(&before, verdict.clone(), bytes_max), the_long_way(&before, verdict, bytes_max));
+        prop_assert_eq!(apply(&before, verdict.clone(), bytes_max), apply_reference(&before, verdict, bytes_max));
     }
 
     #[test]
     fn what_came_of_one_patch_takes_the_next(before in sets(), first in patches(), second in patches()) {
         let Ok(Applied::Changed(before)) = apply(&before, Verdict::Patch(first), 1 << 20) else { return Ok(()) };
         let verdict = Verdict::Patch(second);
-        prop_assert_eq!(apply(&before, verdict.clone(), 1 << 20), the_long_way(&before, verdict, 1 << 20));
+        prop_assert_eq!(apply(&before, verdict.clone(), 1 << 20), apply_reference(&before, verdict, 1 << 20));
     }
 }
 
@@ -224,6 +224,6 @@ fn the_deepest_patch_of_the_deepest_set_is_no_deeper() {
         let verdict = Verdict::Patch(patch);
         let applied = apply(&before, verdict.clone(), 1 << 20);
         assert_eq!(matches!(applied, Ok(Applied::Changed(_))), taken, "{applied:?}");
-        assert_eq!(applied, the_long_way(&before, verdict, 1 << 20));
+        assert_eq!(applied, apply_reference(&before, verdict, 1 << 20));
     }
 }

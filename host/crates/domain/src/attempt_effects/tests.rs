@@ -2,13 +2,13 @@ use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
-fn answered(status: u16, retry_after_s: Option<u32>, wish: Option<ReceiverWish>) -> Outcome {
+fn answered(status: u16, retry_after_s: Option<u32>, directive: Option<DeliveryDirective>) -> Outcome {
     Outcome::Answered {
         status,
         body_head: String::new(),
         retry_after_s,
         headers: Vec::new(),
-        wish,
+        directive,
         body_incomplete: None,
     }
 }
@@ -17,12 +17,12 @@ fn failed(class: ErrorClass) -> Outcome {
     Outcome::Failed { class, detail: String::new() }
 }
 
-fn meaning(outcome: &Outcome) -> Consequences {
+fn meaning(outcome: &Outcome) -> AttemptEffects {
     after(&RetrySchedule::default(), 0, outcome, 0.5)
 }
 
-fn after(schedule: &RetrySchedule, failed_before: u32, outcome: &Outcome, jitter: f64) -> Consequences {
-    interpret(Answer { outcome, host_shortage: false }, Retries { schedule, failed_before, jitter }, NOW)
+fn after(schedule: &RetrySchedule, failed_before: u32, outcome: &Outcome, jitter: f64) -> AttemptEffects {
+    interpret(AttemptResult { outcome, host_shortage: false }, RetryState { schedule, failed_before, jitter }, NOW)
 }
 
 #[test]
@@ -89,10 +89,10 @@ fn only_failures_of_the_endpoint_count_towards_its_breaker() {
 
 #[test]
 fn a_shortage_of_this_host_is_not_an_attempt() {
-    let retries = Retries { schedule: &RetrySchedule::default(), failed_before: 0, jitter: 0.5 };
-    let short = interpret(Answer { outcome: &failed(ErrorClass::Connect), host_shortage: true }, retries, NOW);
+    let retries = RetryState { schedule: &RetrySchedule::default(), failed_before: 0, jitter: 0.5 };
+    let short = interpret(AttemptResult { outcome: &failed(ErrorClass::Connect), host_shortage: true }, retries, NOW);
     let due_at = NOW.plus_millis(SHORTAGE_WAIT_MS);
-    let expected = Consequences { delivery: NextState::NotAttempted { due_at }, endpoint: None, subscription: None };
+    let expected = AttemptEffects { delivery: NextState::NotAttempted { due_at }, endpoint: None, subscription: None };
     assert_eq!(short, expected);
 }
 
@@ -102,5 +102,5 @@ fn a_subscription_that_fails_for_too_long_is_paused() {
     assert_eq!(failing_too_long(since, 0, NOW), None, "switched off");
     assert_eq!(failing_too_long(since, 11, NOW), None);
     let paused = failing_too_long(since, 10, NOW).unwrap();
-    assert_eq!((paused.cause, paused.since), (Cause::Failing, Some(since)));
+    assert_eq!((paused.cause, paused.since), (PauseCause::Failing, Some(since)));
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 
 const FILE: &str = "../../../docs/reference/delivery.md";
-const BEGIN: &str = "<!-- generated from host/crates/domain/src/answer.rs: begin -->\n";
+const BEGIN: &str = "<!-- generated from host/crates/domain/src/attempt_effects.rs: begin -->\n";
 const END: &str = "<!-- generated: end -->\n";
 
 const NOW: Timestamp = Timestamp::from_millis(1_000_000);
@@ -25,7 +25,7 @@ const CLASSES: [ErrorClass; 8] = [
 /// An answer, reduced to the parts that may change its meaning.
 #[derive(Debug, Clone, Copy)]
 enum Case {
-    Status { status: u16, retry_after: bool, wish: Option<ReceiverWish> },
+    Status { status: u16, retry_after: bool, directive: Option<DeliveryDirective> },
     Error(ErrorClass),
     HostShortage,
 }
@@ -36,34 +36,34 @@ impl Case {
         cases.extend(CLASSES.map(Self::Error));
         for status in 100..=999 {
             for retry_after in [false, true] {
-                for wish in [None, Some(ReceiverWish::Abort), Some(ReceiverWish::Disable)] {
-                    cases.push(Self::Status { status, retry_after, wish });
+                for directive in [None, Some(DeliveryDirective::Abort), Some(DeliveryDirective::Disable)] {
+                    cases.push(Self::Status { status, retry_after, directive });
                 }
             }
         }
         cases
     }
 
-    fn consequences(self) -> Consequences {
+    fn consequences(self) -> AttemptEffects {
         let outcome = match self {
-            Self::Status { status, retry_after, wish } => Outcome::Answered {
+            Self::Status { status, retry_after, directive } => Outcome::Answered {
                 status,
                 body_head: String::new(),
                 retry_after_s: retry_after.then_some(60),
                 headers: Vec::new(),
-                wish,
+                directive,
                 body_incomplete: None,
             },
             Self::Error(class) => Outcome::Failed { class, detail: String::new() },
             Self::HostShortage => Outcome::Failed { class: ErrorClass::Connect, detail: String::new() },
         };
-        let answer = Answer { outcome: &outcome, host_shortage: matches!(self, Self::HostShortage) };
-        let retries = Retries { schedule: &RetrySchedule::default(), failed_before: 0, jitter: 0.5 };
+        let answer = AttemptResult { outcome: &outcome, host_shortage: matches!(self, Self::HostShortage) };
+        let retries = RetryState { schedule: &RetrySchedule::default(), failed_before: 0, jitter: 0.5 };
         interpret(answer, retries, NOW)
     }
 
     fn cells(self) -> [&'static str; 3] {
-        let Consequences { delivery, endpoint, subscription } = self.consequences();
+        let AttemptEffects { delivery, endpoint, subscription } = self.consequences();
         let delivery = match delivery {
             NextState::Delivered => "delivered",
             NextState::Retry { .. } => "retried",
@@ -111,23 +111,25 @@ fn is_throttled(case: Case) -> bool {
 /// as "as above".
 const HEADER_ROWS: [Row; 2] = [
     ("any but 2xx, with `webhook-delivery: abort`", |case| match case {
-        Case::Status { status, wish, .. } => wish == Some(ReceiverWish::Abort) && !matches!(status, 200..=299),
+        Case::Status { status, directive, .. } => {
+            directive == Some(DeliveryDirective::Abort) && !matches!(status, 200..=299)
+        }
         _ => false,
     }),
     ("any, with `webhook-delivery: disable`", |case| {
-        matches!(case, Case::Status { wish: Some(ReceiverWish::Disable), .. })
+        matches!(case, Case::Status { directive: Some(DeliveryDirective::Disable), .. })
     }),
 ];
 
 fn without_wish(case: Case) -> Case {
     match case {
-        Case::Status { status, retry_after, .. } => Case::Status { status, retry_after, wish: None },
+        Case::Status { status, retry_after, .. } => Case::Status { status, retry_after, directive: None },
         other => other,
     }
 }
 
 fn has_wish(case: &Case) -> bool {
-    matches!(case, Case::Status { wish: Some(_), .. })
+    matches!(case, Case::Status { directive: Some(_), .. })
 }
 
 fn cell(cases: &[Case], column: usize, label: &str) -> &'static str {
@@ -168,7 +170,7 @@ fn the_documented_table_is_the_one_of_the_code() {
     }
     assert!(
         page == expected,
-        "the table in docs/reference/delivery.md is outdated: run `UPDATE=1 cargo test -p setgate-domain answer::`"
+        "the table in docs/reference/delivery.md is outdated: run `UPDATE=1 cargo test -p setgate-domain attempt_effects::`"
     );
 }
 
@@ -180,7 +182,7 @@ fn each_answer_is_in_one_row() {
     }
     // A successful delivery is delivered, even if the receiver asks to abort it.
     for case in Case::all() {
-        if let Case::Status { status: 200..=299, wish: Some(ReceiverWish::Abort), .. } = case {
+        if let Case::Status { status: 200..=299, directive: Some(DeliveryDirective::Abort), .. } = case {
             assert_eq!(case.cells(), without_wish(case).cells());
         }
     }
