@@ -171,6 +171,10 @@ pub struct Options {
     pub progress: Option<fn(&Shown)>,
 }
 
+/// Seconds after the last attack until the host has released freed memory. The host's pool of threads for blocking work
+/// ends a thread after 10 s without work, and the allocator releases the memory that the thread kept one second later.
+const MEMORY_RELEASE_S: u64 = 20;
+
 /// Number of classes between two measurements of the neighbour without an attack.
 const CLASSES_PER_QUIET: usize = 8;
 /// Time limit of an attack. If it is exceeded, the attack counts as escaped, because it should have been answered.
@@ -223,7 +227,7 @@ pub async fn run(options: &Options) -> Report {
         }
         shown.push(one);
     }
-    neighbour.during(Phase::Quiet, tokio::time::sleep(quiet(5))).await;
+    neighbour.during(Phase::Quiet, tokio::time::sleep(quiet(MEMORY_RELEASE_S))).await;
     let rss_after = arena.rss_bytes();
     let same_process = arena.host.pid() == process && arena.answers().await.is_ok();
     let neighbour = neighbour.move_out().await;
