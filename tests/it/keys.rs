@@ -115,7 +115,7 @@ async fn rotated_key_overlaps_and_expires() {
     let (third, newest) = made(&acme.client, &rotated);
     let ended = new.get(&sources).await;
     assert_eq!(ended.not_the_problem(401, "bad_key"), None);
-    assert!(ended.text().contains("ended at"), "who holds the secret is told: {}", ended.text());
+    assert!(ended.text().contains("expired at"), "who holds the secret is told: {}", ended.text());
     assert!(host.metric("setgate_keys_denied_total", &["reason=\"ended\""]).await >= 1.0);
     let again = newest.post(&format!("{keys}/{second}/rotate"), &json!({})).await;
     assert_eq!(again.not_the_problem(409, "conflict"), None, "what has ended is not rotated");

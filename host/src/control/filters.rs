@@ -24,7 +24,7 @@ use super::rollouts;
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
 use super::{Error, Page, PageQuery};
 use crate::config::Settings;
-use crate::pipeline::DataPlane;
+use crate::pipeline::RolloutResults;
 
 pub(super) use activation::{check_needs, resume, set_active};
 
@@ -87,7 +87,7 @@ pub struct Filters {
     pub(super) plans: Plans,
     pub(super) usage: Usage,
     pub(super) sandbox: Sandbox,
-    pub(super) data_plane: DataPlane,
+    pub(super) rollouts: RolloutResults,
     pub(super) clock: Clock,
     pub(super) settings: Settings,
 }
@@ -300,7 +300,7 @@ impl Filters {
             let ended = filter.end_rollout(
                 self.clock.now(),
                 EndReason::RolledBack,
-                rollouts::counted(&self.data_plane, tenant, name),
+                rollouts::counted(&self.rollouts, tenant, name),
             );
             let before = filter.active.replace(previous);
             filter.withdraw(&previous, None);
@@ -309,7 +309,7 @@ impl Filters {
             let intent = (expect_version(expected, Some(stored)), audit);
             let version = self.registry.put_filter(filter.clone(), intent).await?;
             if ended.is_some() {
-                rollouts::ended(&self.data_plane, tenant, name, EndReason::RolledBack);
+                rollouts::ended(&self.rollouts, tenant, name, EndReason::RolledBack);
             }
             Ok(show(&filter, version))
         })

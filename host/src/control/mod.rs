@@ -61,7 +61,6 @@ pub struct Components {
     pub clock: Clock,
     /// The current configuration, which can change at run time.
     pub settings: Settings,
-    /// The operations of the data plane.
     pub data_plane: DataPlane,
 }
 
@@ -107,7 +106,7 @@ impl ControlPlane {
             endpoints: endpoints.clone(),
             history: history.clone(),
             settings: settings.clone(),
-            data_plane: data_plane.clone(),
+            verifier: data_plane.verifier,
             requests: requests.clone(),
         };
         Self {
@@ -125,7 +124,7 @@ impl ControlPlane {
                 plans: plans.clone(),
                 usage: usage.clone(),
                 sandbox: sandbox.clone(),
-                data_plane: data_plane.clone(),
+                rollouts: data_plane.rollouts.clone(),
                 clock: clock.clone(),
                 settings: settings.clone(),
             },
@@ -135,7 +134,8 @@ impl ControlPlane {
                 history: history.clone(),
                 deliveries: ledger.deliveries.clone(),
                 shown: delivery_history.clone(),
-                data_plane: data_plane.clone(),
+                requeues: data_plane.requeues,
+                due: data_plane.due,
                 clock: clock.clone(),
                 settings: settings.clone(),
                 running: Arc::new(TenantSemaphores::new(redrive::REDRIVES_PER_TENANT_MAX)),
@@ -151,12 +151,13 @@ impl ControlPlane {
                 history: history.clone(),
                 plans: plans.clone(),
                 sandbox: sandbox.clone(),
-                data_plane: data_plane.clone(),
+                chain: data_plane.chain,
                 settings: settings.clone(),
             },
             rollouts: rollouts::Rollouts {
                 registry: registry.clone(),
-                data_plane: data_plane.clone(),
+                results: data_plane.rollouts,
+                backtester: data_plane.backtester,
                 clock: clock.clone(),
             },
             settlements: tail::Settlements { registry: registry.clone(), history: history.clone() },
@@ -196,7 +197,7 @@ impl ControlPlane {
                 registry: registry.clone(),
                 usage: usage.clone(),
                 settings,
-                data_plane,
+                sender: data_plane.test_events,
                 requests,
             },
             delivery_history,

@@ -19,7 +19,7 @@ use super::deliveries::{DeliveryHistory, DeliveryView, not_found};
 use super::pages::{cursor as cursor_of, parse_cursor};
 use super::{DeliveryQuery, Error};
 use crate::config::Settings;
-use crate::pipeline::DataPlane;
+use crate::pipeline::{DueQueue, Requeues};
 
 /// Limit for a tenant's concurrent bulk redrives.
 pub(super) const REDRIVES_PER_TENANT_MAX: usize = 1;
@@ -141,7 +141,8 @@ pub struct Redrives {
     pub(super) history: History,
     pub(super) deliveries: Deliveries,
     pub(super) shown: DeliveryHistory,
-    pub(super) data_plane: DataPlane,
+    pub(super) requeues: Requeues,
+    pub(super) due: DueQueue,
     pub(super) clock: Clock,
     pub(super) settings: Settings,
     /// Limits the bulk redrives of each tenant.
@@ -164,7 +165,7 @@ impl Redrives {
         let audit = audit_of(actor, action);
         // A delivery without a completed chain runs the current chain, because its pinned chain would hold it again.
         if action == Redrive::Again
-            && !self.data_plane.requeue_with_current_chain(tenant, vec![record], audit.clone()).await?.is_empty()
+            && !self.requeues.with_current_chain(tenant, vec![record], audit.clone()).await?.is_empty()
         {
             return self.shown.show(tenant, id).await;
         }
@@ -174,7 +175,7 @@ impl Redrives {
         let doing = tokio::spawn(async move {
             let redriven = redrives.deliveries.redrive(&whose, id, (action, audit), redrives.clock.now()).await?;
             if let Some(RedriveOutcome::Due(due) | RedriveOutcome::Discarded(Some(due))) = &redriven {
-                redrives.data_plane.dispatch(vec![due.clone()]).await;
+                redrives.due.push(vec![due.clone()]).await;
             }
             Ok(redriven)
         });
@@ -298,7 +299,7 @@ impl Redrives {
         let mut redriven = 0;
         if action == Redrive::Again {
             // Deliveries without a completed chain run the current chain.
-            for id in self.data_plane.requeue_with_current_chain(tenant, records, audit.clone()).await? {
+            for id in self.requeues.with_current_chain(tenant, records, audit.clone()).await? {
                 ids.remove(&id);
                 redriven += 1;
             }
@@ -314,7 +315,7 @@ impl Redrives {
             }
             redriven += 1;
         }
-        self.data_plane.dispatch(due).await;
+        self.due.push(due).await;
         Ok(redriven)
     }
 }

@@ -20,7 +20,7 @@ use setgate_sandbox::Sandbox;
 use super::Error;
 use super::checks::{find_tenant, quota_of};
 use crate::config::Settings;
-use crate::pipeline::DataPlane;
+use crate::pipeline::ChainRunner;
 
 /// Minimum wall-clock limit of a call in milliseconds during reproduction. It overrides a shorter limit, because
 /// reproduction compares results, and a busy host must not cause a timeout.
@@ -61,7 +61,7 @@ pub struct Reproductions {
     pub(super) history: History,
     pub(super) plans: Plans,
     pub(super) sandbox: Sandbox,
-    pub(super) data_plane: DataPlane,
+    pub(super) chain: Arc<ChainRunner>,
     pub(super) settings: Settings,
 }
 
@@ -113,7 +113,7 @@ impl Reproductions {
             let mut limits = self.limits_of(tenant, &kept.plan)?;
             limits.wall_ms_max = limits.wall_ms_max.max(AGAIN_WALL_MS_MIN);
             let plan = Plan { limits: Some(limits), ..kept.plan.as_ref().clone() };
-            let again = self.data_plane.run_chain(&plan, &kept.content.event, id).await;
+            let again = self.chain.run_alone(&plan, &kept.content.event, id).await;
             let Kept { record, content, plan } = &kept;
             reproduced.reason = match &again.end {
                 // If a table cannot be read, the chain ends before its first run.

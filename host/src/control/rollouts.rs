@@ -1,6 +1,8 @@
 //! Rollouts: tries a version of a filter in a backtest over stored events, in a shadow run, or as a canary for a share
 //! of the subjects, before it is promoted to the active version.
 
+use std::sync::Arc;
+
 use metrics::counter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,7 @@ use super::Error;
 use super::checks::{expect_version, find_tenant, retried};
 use super::filters::{check_needs, not_found, resume, set_active};
 use super::read_only::{ReadOnly, check_name};
-use crate::pipeline::DataPlane;
+use crate::pipeline::{Backtester, RolloutResults};
 
 /// Limit for a tenant's concurrent rollouts. Each canary doubles the number of possible plans of a subscription.
 pub const ROLLOUTS_MAX: usize = 4;
@@ -179,7 +181,8 @@ impl ShownRollout {
 #[derive(Clone)]
 pub struct Rollouts {
     pub(super) registry: Registry,
-    pub(super) data_plane: DataPlane,
+    pub(super) results: RolloutResults,
+    pub(super) backtester: Arc<Backtester>,
     pub(super) clock: Clock,
 }
 
@@ -282,7 +285,7 @@ impl Rollouts {
         let view = find_tenant(&self.registry, tenant)?;
         let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
         let mut filter = stored.value.clone();
-        let counted = counted(&self.data_plane, tenant, name);
+        let counted = counted(&self.results, tenant, name);
         let Some(candidate) = filter.end_rollout(self.clock.now(), reason, counted) else {
             return Err(Error::NotFound(format!("rollout of filter `{name}`")));
         };
@@ -292,7 +295,7 @@ impl Rollouts {
         let action = if reason == EndReason::Promoted { "rollout.promote" } else { "rollout.end" };
         let audit = actor.action(action).note(candidate.to_string());
         let version = self.registry.put_filter(filter.clone(), (expect_version(expected, Some(stored)), audit)).await?;
-        ended(&self.data_plane, tenant, name, reason);
+        ended(&self.results, tenant, name, reason);
         Ok(self.view(tenant, &filter, version))
     }
 
@@ -314,7 +317,7 @@ impl Rollouts {
         let (tenant, filter) = (tenant.clone(), name.clone());
         let ask =
             BacktestRequest { tenant, filter, candidate: input.digest, events, subscriptions, source: input.source };
-        self.data_plane.backtest(ask).await?.ok_or(Error::BacktestRunning)
+        self.backtester.run(ask).await?.ok_or(Error::BacktestRunning)
     }
 
     fn view(&self, tenant: &TenantId, filter: &Filter, version: u64) -> RolloutView {
@@ -323,21 +326,21 @@ impl Rollouts {
             filter: filter.name.clone(),
             active: filter.active,
             rollout: filter.rollout.clone(),
-            report: self.data_plane.rollout_report(tenant, &filter.name),
+            report: self.results.report(tenant, &filter.name),
             last_rollout: filter.last_rollout.clone(),
         }
     }
 }
 
 /// The counters of a canary's candidate so far.
-pub(super) fn counted(data_plane: &DataPlane, tenant: &TenantId, name: &FilterName) -> RolloutCounts {
-    data_plane.rollout_report(tenant, name).and_then(|report| report.canary).unwrap_or_default()
+pub(super) fn counted(results: &RolloutResults, tenant: &TenantId, name: &FilterName) -> RolloutCounts {
+    results.report(tenant, name).and_then(|report| report.canary).unwrap_or_default()
 }
 
 /// Must be called after the end of a rollout is durable.
-pub(super) fn ended(data_plane: &DataPlane, tenant: &TenantId, name: &FilterName, reason: EndReason) {
+pub(super) fn ended(results: &RolloutResults, tenant: &TenantId, name: &FilterName, reason: EndReason) {
     counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason.as_str()).increment(1);
-    data_plane.rollout_ended(tenant, name);
+    results.ended(tenant, name);
 }
 
 /// Checks that a rollout or backtest with this candidate is possible: the version exists, all bindings grant what it

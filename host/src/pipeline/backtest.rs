@@ -64,7 +64,7 @@ struct Costs {
 }
 
 /// Runs backtests.
-pub(super) struct Backtester {
+pub(crate) struct Backtester {
     registry: Registry,
     history: History,
     events: Events,
@@ -96,7 +96,7 @@ impl Backtester {
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub(super) async fn run(&self, ask: BacktestRequest) -> Result<Option<BacktestReport>, setgate_ledger::Error> {
+    pub(crate) async fn run(&self, ask: BacktestRequest) -> Result<Option<BacktestReport>, setgate_ledger::Error> {
         let Some(_turn) = self.running.begin(&ask.tenant) else { return Ok(None) };
         let deadline = Instant::now() + self.time_limit();
         let mut parts = self.parts_of(&ask);

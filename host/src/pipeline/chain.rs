@@ -43,7 +43,7 @@ pub(super) struct Given<'a> {
 }
 
 /// Runs chains.
-pub(super) struct ChainRunner {
+pub(crate) struct ChainRunner {
     sandbox: Sandbox,
     /// Decrypts the secrets of bindings.
     master: Arc<MasterKey>,
@@ -73,7 +73,7 @@ impl ChainRunner {
     /// Runs a plan over an event within the limits pinned with the plan, including suspended versions, with a fresh
     /// instance for each filter. It decides nothing about the delivery and stores nothing, so a chain can be run again
     /// at any time.
-    pub(super) async fn run_alone(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> ChainResult {
+    pub(crate) async fn run_alone(&self, plan: &Plan, event: &Event, delivery: DeliveryId) -> ChainResult {
         let around = Around { suspensions: &Suspensions::ignored(), reusing: &Reusing::never(), under: None };
         self.run(plan, event, delivery, around, &mut Witness::default()).await
     }

@@ -16,7 +16,7 @@ use super::attempt::Attempter;
 use super::backtest::Backtester;
 use super::canary::Canaries;
 use super::chain::ChainRunner;
-use super::data_plane::DataPlane;
+use super::data_plane::{DataPlane, Requeues, TestEventSender};
 use super::deliver::Sender;
 use super::dispatcher::Dispatcher;
 use super::due_queue::DueQueue;
@@ -34,7 +34,7 @@ use super::replay::Replayer;
 use super::requeue::Requeuer;
 use super::resume_held::ResumeHeld;
 use super::reuse::IdleInstances;
-use super::rollout_report::{RolloutReports, Rollouts};
+use super::rollout_report::{RolloutReports, RolloutResults};
 use super::seal::Sealer;
 use super::settle::Settler;
 use super::shadow::Shadows;
@@ -210,13 +210,14 @@ pub(crate) fn compose(components: Components) -> Stages {
     };
 
     // Operations on request.
+    let test_events = TestEvents::new(registry.clone(), events.clone(), planner.clone(), clock.clone(), spans);
     let data_plane = DataPlane {
-        requeuer,
-        test_events: Arc::new(TestEvents::new(registry.clone(), events.clone(), planner.clone(), clock.clone(), spans)),
+        requeues: Requeues { requeuer, due: due.clone() },
+        test_events: TestEventSender { events: Arc::new(test_events), due: due.clone() },
         verifier: Arc::new(EndpointVerifier::new(master, signer, egress, clock.clone())),
         chain: chain.clone(),
         backtester: Arc::new(Backtester::new((registry.clone(), history, events), settings, planner, matcher, chain)),
-        rollouts: Rollouts::new(registry, clock, reports),
+        rollouts: RolloutResults::new(registry, clock, reports),
         due: due.clone(),
     };
     let readiness = Readiness::new(usage, upkeep);

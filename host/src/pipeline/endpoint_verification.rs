@@ -22,7 +22,7 @@ use super::endpoints::OpenEndpoint;
 const CHALLENGE_TYPE: &str = "https://schemas.setgate.dev/verification";
 
 /// Verifies endpoints.
-pub(super) struct EndpointVerifier {
+pub(crate) struct EndpointVerifier {
     master: Arc<MasterKey>,
     signer: Arc<Signer>,
     egress: Egress,
@@ -41,7 +41,7 @@ impl EndpointVerifier {
     ///
     /// # Errors
     /// A description of the failure, for the user.
-    pub(super) async fn verify(&self, subscription: &Subscription) -> Result<(), String> {
+    pub(crate) async fn verify(&self, subscription: &Subscription) -> Result<(), String> {
         let challenge = URL_SAFE_NO_PAD.encode(crypto::random_bytes::<32>());
         let body = json!({"type": CHALLENGE_TYPE, "subscription": subscription.id, "challenge": challenge});
         let body = bytes::Bytes::from(body.to_string());

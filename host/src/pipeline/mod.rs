@@ -80,6 +80,11 @@ mod test_event;
 mod withdrawal;
 mod witness;
 
+pub(crate) use backtest::Backtester;
+pub(crate) use chain::ChainRunner;
 pub(crate) use compose::{Components, Stages, compose};
 pub use data_plane::DataPlane;
+pub(crate) use data_plane::{Requeues, TestEventSender};
 pub(crate) use due_queue::DueQueue;
+pub(crate) use endpoint_verification::EndpointVerifier;
+pub(crate) use rollout_report::RolloutResults;

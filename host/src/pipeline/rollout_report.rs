@@ -124,26 +124,26 @@ impl RolloutReports {
 
 /// The results of rollouts for users. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Rollouts {
+pub(crate) struct RolloutResults {
     registry: Registry,
     clock: Clock,
     reports: Arc<RolloutReports>,
 }
 
-impl Rollouts {
+impl RolloutResults {
     pub(super) fn new(registry: Registry, clock: Clock, reports: Arc<RolloutReports>) -> Self {
         Self { registry, clock, reports }
     }
 
     /// The state of a filter's rollout so far. `None` if it has no rollout.
-    pub(super) fn report(&self, tenant: &TenantId, filter: &FilterName) -> Option<RolloutReport> {
+    pub(crate) fn report(&self, tenant: &TenantId, filter: &FilterName) -> Option<RolloutReport> {
         let snapshot = self.registry.snapshot();
         let rollout = snapshot.tenant(tenant)?.filters.get(filter)?.value.rollout.as_ref()?;
         Some(self.reports.report(tenant, filter, rollout, self.clock.now()))
     }
 
     /// Drops the counters of a filter's rollout. Call this after a user has ended the rollout.
-    pub(super) fn ended(&self, tenant: &TenantId, filter: &FilterName) {
+    pub(crate) fn ended(&self, tenant: &TenantId, filter: &FilterName) {
         self.reports.forget(tenant, filter);
     }
 }

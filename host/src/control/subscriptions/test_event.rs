@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::control::Error;
 use crate::control::checks::{find_tenant, quota_of};
 use crate::control::rate::ReceiverRequests;
-use crate::pipeline::DataPlane;
+use crate::pipeline::TestEventSender;
 
 /// A test event that was queued.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -28,7 +28,7 @@ pub struct TestEvents {
     pub(in crate::control) registry: Registry,
     pub(in crate::control) usage: Usage,
     pub(in crate::control) settings: Settings,
-    pub(in crate::control) data_plane: DataPlane,
+    pub(in crate::control) sender: TestEventSender,
     pub(in crate::control) requests: ReceiverRequests,
 }
 
@@ -50,7 +50,7 @@ impl TestEvents {
             return Err(Error::Conflict(why));
         }
         self.requests.take(id)?;
-        let delivery = self.data_plane.send_test_event(tenant, id, actor.action("subscription.test")).await?;
+        let delivery = self.sender.send(tenant, id, actor.action("subscription.test")).await?;
         let delivery = delivery.ok_or_else(|| not_found(id))?;
         Ok(TestSent { event: delivery.event, delivery })
     }

@@ -1,5 +1,7 @@
 //! Verifies an endpoint: its operator must answer a challenge.
 
+use std::sync::Arc;
+
 use setgate_domain::audit::{Actor, AuditEntry, AuditObject, AuditOutcome};
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::subscription::{NOT_VERIFIED, Pause, PauseCause, Subscription};
@@ -14,7 +16,7 @@ use crate::config::Settings;
 use crate::control::Error;
 use crate::control::checks::{find_tenant, quota_of};
 use crate::control::rate::ReceiverRequests;
-use crate::pipeline::DataPlane;
+use crate::pipeline::EndpointVerifier;
 
 /// Verifies endpoints, and decides whether an endpoint must be verified.
 #[derive(Clone)]
@@ -23,7 +25,7 @@ pub struct Verifications {
     pub(in crate::control) endpoints: Endpoints,
     pub(in crate::control) history: History,
     pub(in crate::control) settings: Settings,
-    pub(in crate::control) data_plane: DataPlane,
+    pub(in crate::control) verifier: Arc<EndpointVerifier>,
     pub(in crate::control) requests: ReceiverRequests,
 }
 
@@ -42,7 +44,7 @@ impl Verifications {
         let view = find_tenant(&self.documents.registry, tenant)?;
         let asked = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?.value.clone();
         self.requests.take(id)?;
-        if let Err(why) = self.data_plane.verify_endpoint(&asked).await {
+        if let Err(why) = self.verifier.verify(&asked).await {
             self.note_failure(actor, tenant, id, &why).await?;
             return Err(Error::NotVerified { why });
         }
