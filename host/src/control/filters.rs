@@ -1,6 +1,7 @@
 //! Filters: upload, activation and rollback. A version is identified by the digest of its component and is immutable.
 
 mod activation;
+mod change;
 
 use std::collections::BTreeSet;
 
@@ -27,6 +28,7 @@ use crate::config::Settings;
 use crate::pipeline::RolloutResults;
 
 pub(super) use activation::{check_needs, resume, set_active};
+pub(super) use change::change;
 
 /// Limit for the versions of one filter, including versions in use.
 pub const VERSIONS_MAX: usize = 100;
@@ -262,20 +264,14 @@ impl Filters {
         digest: Digest,
         expected: Option<u64>,
     ) -> Result<FilterView, Error> {
-        retried(expected, || async {
-            let view = find_tenant(&self.registry, tenant)?;
-            let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-            let mut filter = stored.value.clone();
+        let changed = change(&self.registry, tenant, name, expected, |view, filter| {
             if filter.version(&digest).is_none() {
                 return Err(Error::NotFound(format!("version {digest} of filter `{name}`")));
             }
-            set_active(&mut filter, digest, &view)?;
-            let audit = actor.action("filter.activate").note(digest.to_string());
-            let intent = (expect_version(expected, Some(stored)), audit);
-            let version = self.registry.put_filter(filter.clone(), intent).await?;
-            Ok(show(&filter, version))
-        })
-        .await
+            set_active(filter, digest, view)?;
+            Ok((actor.action("filter.activate").note(digest.to_string()), ()))
+        });
+        changed.await.map(|(filter, version, ())| show(&filter, version))
     }
 
     /// Activates the previously active version again. This also ends a rollout, since a rollback must leave all
@@ -287,33 +283,25 @@ impl Filters {
         name: &FilterName,
         expected: Option<u64>,
     ) -> Result<FilterView, Error> {
-        retried(expected, || async {
-            let view = find_tenant(&self.registry, tenant)?;
-            let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-            let mut filter = stored.value.clone();
+        let changed = change(&self.registry, tenant, name, expected, |view, filter| {
             let Some(previous) = filter.previous.pop() else {
                 let instead = if filter.rollout.is_some() { ": to be rid of its rollout, end that" } else { "" };
                 let why = format!("no version of filter `{name}` was active before this one{instead}");
                 return Err(Error::Conflict(why));
             };
-            check_needs(&filter, previous, &view)?;
-            let ended = filter.end_rollout(
-                self.clock.now(),
-                EndReason::RolledBack,
-                rollouts::counted(&self.rollouts, tenant, name),
-            );
+            check_needs(filter, previous, view)?;
+            let counted = rollouts::counted(&self.rollouts, tenant, name);
+            let ended = filter.end_rollout(self.clock.now(), EndReason::RolledBack, counted);
             let before = filter.active.replace(previous);
             filter.withdraw(&previous, None);
-            activation::release(&mut filter, before);
-            let audit = actor.action("filter.rollback").note(previous.to_string());
-            let intent = (expect_version(expected, Some(stored)), audit);
-            let version = self.registry.put_filter(filter.clone(), intent).await?;
-            if ended.is_some() {
-                rollouts::ended(&self.rollouts, tenant, name, EndReason::RolledBack);
-            }
-            Ok(show(&filter, version))
-        })
-        .await
+            activation::release(filter, before);
+            Ok((actor.action("filter.rollback").note(previous.to_string()), ended.is_some()))
+        });
+        let (filter, version, had_rollout) = changed.await?;
+        if had_rollout {
+            rollouts::ended(&self.rollouts, tenant, name, EndReason::RolledBack);
+        }
+        Ok(show(&filter, version))
     }
 
     /// Ends the suspension of all versions or of the given one. Deliveries that they hold are run again.
@@ -325,17 +313,14 @@ impl Filters {
         digest: Option<Digest>,
         expected: Option<u64>,
     ) -> Result<FilterView, Error> {
-        retried(expected, || async {
-            let view = find_tenant(&self.registry, tenant)?;
-            let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-            let mut filter = stored.value.clone();
+        let changed = change(&self.registry, tenant, name, expected, |_, filter| {
             let asked: Vec<Digest> = match digest {
                 Some(digest) => vec![digest],
                 None => filter.versions.iter().map(|version| version.digest).collect(),
             };
             let mut resumed = false;
             for digest in asked {
-                resumed |= resume(&mut filter, digest);
+                resumed |= resume(filter, digest);
             }
             if !resumed {
                 let which = digest.map_or_else(|| "no version".to_owned(), |digest| format!("no version {digest}"));
@@ -343,11 +328,9 @@ impl Filters {
                 return Err(Error::Conflict(why));
             }
             let which = digest.map_or_else(|| "all versions".to_owned(), |digest| digest.to_string());
-            let intent = (expect_version(expected, Some(stored)), actor.action("filter.resume").note(which));
-            let version = self.registry.put_filter(filter.clone(), intent).await?;
-            Ok(show(&filter, version))
-        })
-        .await
+            Ok((actor.action("filter.resume").note(which), ()))
+        });
+        changed.await.map(|(filter, version, ())| show(&filter, version))
     }
 
     /// A tenant's filters, by name.

@@ -19,8 +19,8 @@ use setgate_domain::rollout::{
 use setgate_ledger::{Registry, TenantView};
 
 use super::Error;
-use super::checks::{expect_version, find_tenant, retried};
-use super::filters::{check_needs, not_found, resume, set_active};
+use super::checks::find_tenant;
+use super::filters::{self, check_needs, not_found, resume, set_active};
 use super::read_only::{ReadOnly, check_name};
 use crate::pipeline::{Backtester, RolloutResults};
 
@@ -199,23 +199,20 @@ impl Rollouts {
     ) -> Result<(RolloutView, bool), Error> {
         check_name("filter", input.filter.as_ref(), name)?;
         let asked = input.asked()?;
-        let mode = asked.mode()?;
-        retried(expected, || self.put_once(actor, tenant, name, asked.digest, mode, expected)).await
+        let (digest, mode) = (asked.digest, asked.mode()?);
+        let changed = filters::change(&self.registry, tenant, name, expected, |view, filter| {
+            let new = self.begin(view, filter, digest, mode)?;
+            let action = if new { "rollout.begin" } else { "rollout.change" };
+            Ok((actor.action(action).note(digest.to_string()), new))
+        });
+        let (filter, version, new) = changed.await?;
+        Ok((self.view(tenant, &filter, version), new))
     }
 
-    async fn put_once(
-        &self,
-        actor: &Actor,
-        tenant: &TenantId,
-        name: &FilterName,
-        digest: Digest,
-        mode: RolloutMode,
-        expected: Option<u64>,
-    ) -> Result<(RolloutView, bool), Error> {
-        let view = find_tenant(&self.registry, tenant)?;
-        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-        let mut filter = stored.value.clone();
-        check_candidate(&filter, digest, &view)?;
+    /// Sets the rollout of a filter. Returns true if it is a new one.
+    fn begin(&self, view: &TenantView, filter: &mut Filter, digest: Digest, mode: RolloutMode) -> Result<bool, Error> {
+        let name = &filter.name;
+        check_candidate(filter, digest, view)?;
         if filter.active == Some(digest) {
             return Err(Error::Conflict(format!("the version {digest} is active already: there is nothing to try")));
         }
@@ -236,12 +233,9 @@ impl Rollouts {
         let started_at = goes_on.map_or_else(|| self.clock.now(), |rollout| rollout.started_at);
         filter.withdraw(&digest, None);
         // A new trial of a suspended version implies that it may be called again.
-        resume(&mut filter, digest);
+        resume(filter, digest);
         filter.rollout = Some(Rollout { digest, mode, started_at });
-        let action = if new { "rollout.begin" } else { "rollout.change" };
-        let audit = actor.action(action).note(digest.to_string());
-        let version = self.registry.put_filter(filter.clone(), (expect_version(expected, Some(stored)), audit)).await?;
-        Ok((self.view(tenant, &filter, version), new))
+        Ok(new)
     }
 
     /// The rollout of a filter and its results so far.
@@ -259,7 +253,7 @@ impl Rollouts {
         name: &FilterName,
         expected: Option<u64>,
     ) -> Result<RolloutView, Error> {
-        retried(expected, || self.end_once(actor, tenant, name, EndReason::Promoted, expected)).await
+        self.end_with(actor, tenant, name, EndReason::Promoted, expected).await
     }
 
     /// Ends a rollout without promotion. The active version remains, and deliveries held by the candidate's faults are
@@ -271,10 +265,10 @@ impl Rollouts {
         name: &FilterName,
         expected: Option<u64>,
     ) -> Result<RolloutView, Error> {
-        retried(expected, || self.end_once(actor, tenant, name, EndReason::Ended, expected)).await
+        self.end_with(actor, tenant, name, EndReason::Ended, expected).await
     }
 
-    async fn end_once(
+    async fn end_with(
         &self,
         actor: &Actor,
         tenant: &TenantId,
@@ -282,19 +276,20 @@ impl Rollouts {
         reason: EndReason,
         expected: Option<u64>,
     ) -> Result<RolloutView, Error> {
-        let view = find_tenant(&self.registry, tenant)?;
-        let stored = view.filters.get(name).ok_or_else(|| not_found(name))?;
-        let mut filter = stored.value.clone();
-        let counted = counted(&self.results, tenant, name);
-        let Some(candidate) = filter.end_rollout(self.clock.now(), reason, counted) else {
-            return Err(Error::NotFound(format!("rollout of filter `{name}`")));
-        };
-        if reason == EndReason::Promoted {
-            set_active(&mut filter, candidate, &view)?;
-        }
-        let action = if reason == EndReason::Promoted { "rollout.promote" } else { "rollout.end" };
-        let audit = actor.action(action).note(candidate.to_string());
-        let version = self.registry.put_filter(filter.clone(), (expect_version(expected, Some(stored)), audit)).await?;
+        let changed = filters::change(&self.registry, tenant, name, expected, |view, filter| {
+            let counted = counted(&self.results, tenant, name);
+            let Some(candidate) = filter.end_rollout(self.clock.now(), reason, counted) else {
+                return Err(Error::NotFound(format!("rollout of filter `{name}`")));
+            };
+            let action = if reason == EndReason::Promoted {
+                set_active(filter, candidate, view)?;
+                "rollout.promote"
+            } else {
+                "rollout.end"
+            };
+            Ok((actor.action(action).note(candidate.to_string()), ()))
+        });
+        let (filter, version, ()) = changed.await?;
         ended(&self.results, tenant, name, reason);
         Ok(self.view(tenant, &filter, version))
     }
