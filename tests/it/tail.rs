@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use setgate_tests::certificate::Issued;
-use setgate_tests::{Host, Receiver, Reply, Seed, Source, Tail, Tenant, World, event, until};
+use setgate_tests::{Host, Receiver, Reply, Seed, Source, Tail, Tenant, World, assert_document, event, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -21,10 +21,14 @@ async fn tail_resumes_after_a_disconnect() {
 
     let first = source.accept(event::set("one")).await;
     let failed = tail.settlement().await;
-    assert_eq!((&failed["state"], &failed["attempt"]["outcome"]["status"]), (&json!("due"), &json!(503)), "{failed}");
-    assert_eq!(failed["delivery"], subscription.delivery_of(&first), "{failed}");
-    assert_eq!((&failed["event"], &failed["subscription"]), (&json!(first.event), &json!(subscription.id)), "{failed}");
-    assert_eq!((&failed["types"], &failed["source"]), (&json!([event::SET_TYPE]), &json!("idp")), "{failed}");
+    let delivery = subscription.delivery_of(&first);
+    let record = acme.delivery(&delivery).await;
+    let expected = json!({
+        "delivery": delivery, "event": first.event, "subscription": subscription.id, "state": "due", "at": "<time>",
+        "source": "idp", "types": [event::SET_TYPE], "subject": "jane@example.com", "attempt": record["attempts"][0],
+    });
+    assert_document(&failed, &expected);
+    assert_eq!(failed["attempt"]["outcome"]["status"], 503, "{failed}");
     // Three seconds later, and so after the request timeout.
     let delivered = tail.settlement().await;
     assert_eq!((&delivered["state"], &delivered["attempt"]["number"]), (&json!("delivered"), &json!(2)), "{delivered}");

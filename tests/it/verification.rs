@@ -1,7 +1,7 @@
 //! Test events and endpoint verification: checks of a subscription before it is used.
 
 use serde_json::{Value, json};
-use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Subscription, Tenant, event};
+use setgate_tests::{Answer, Host, Receiver, Reply, Seed, Subscription, Tenant, assert_document, event};
 
 const PING: &str = "https://schemas.setgate.dev/events/test/event-type/ping";
 
@@ -37,9 +37,11 @@ async fn test_event_runs_the_chain_of_one_subscription() {
     assert_eq!(narrow.verify(&received), Ok(()), "signed as all its deliveries are");
     assert_eq!(received.id(), sent["delivery"].as_str().unwrap());
     let set = received.json();
-    assert_eq!(set["events"][PING], json!({"subscription": narrow.id}), "{set}");
-    assert_eq!(set["iss"], "https://schemas.setgate.dev/sources/acme/setgate");
-    assert_eq!(set["jti"], sent["event"]);
+    let expected = json!({
+        "iss": "https://schemas.setgate.dev/sources/acme/setgate", "jti": sent["event"], "iat": "<number>",
+        "events": { (PING): {"subscription": narrow.id} },
+    });
+    assert_document(&set, &expected);
     let delivery = acme.delivery_in("delivered", received.id()).await;
     assert_eq!((&delivery["test"], &delivery["source"]), (&json!(true), &json!("setgate")));
     assert_eq!(delivery["runs"][0]["filter"], "flag-suspicious-login", "{delivery}");

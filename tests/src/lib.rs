@@ -19,6 +19,7 @@
 pub mod certificate;
 pub mod client;
 pub mod crash;
+pub mod document;
 pub mod event;
 pub mod everything;
 pub mod frames;
@@ -40,6 +41,7 @@ pub mod world;
 
 pub use certificate::Authority;
 pub use client::{Answer, Client};
+pub use document::assert_document;
 pub use everything::Everything;
 pub use frames::{Frames, Treats};
 pub use host::Host;
