@@ -77,7 +77,9 @@ pub(crate) struct Backtester {
 
 impl Backtester {
     pub(super) fn new(
-        (registry, history, events): (Registry, History, Events),
+        registry: Registry,
+        history: History,
+        events: Events,
         settings: Settings,
         planner: Planner,
         matcher: Matcher,

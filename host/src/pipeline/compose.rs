@@ -158,7 +158,8 @@ pub(crate) fn compose(components: Components) -> Stages {
         chain: chain.clone(),
         withdrawals: Withdrawals::new(registry.clone(), plans, deliveries.clone()),
         shadows: Shadows::new(
-            (registry.clone(), clock.clone()),
+            registry.clone(),
+            clock.clone(),
             reports.clone(),
             chain.clone(),
             tables,
@@ -216,7 +217,7 @@ pub(crate) fn compose(components: Components) -> Stages {
         test_events: TestEventSender { events: Arc::new(test_events), due: due.clone() },
         verifier: Arc::new(EndpointVerifier::new(master, signer, egress, clock.clone())),
         chain: chain.clone(),
-        backtester: Arc::new(Backtester::new((registry.clone(), history, events), settings, planner, matcher, chain)),
+        backtester: Arc::new(Backtester::new(registry.clone(), history, events, settings, planner, matcher, chain)),
         rollouts: RolloutResults::new(registry, clock, reports),
         due: due.clone(),
     };

@@ -1,5 +1,5 @@
 //! Fan-out: creates one delivery for each subscription that matches an event. Most deliveries are created in the
-//! transaction that appends the event (`accept`).
+//! transaction that appends the event (`append`).
 //!
 //! Loop A creates the deliveries of events that were appended without them: events with very many matching
 //! subscriptions, events with a plan that retention swept, the host's own notices, and events from an older version.
@@ -52,7 +52,7 @@ impl Fanout {
             if registry.has_changed().unwrap_or(false) || settings.has_changed().unwrap_or(false) {
                 registry.mark_unchanged();
                 settings.mark_unchanged();
-                self.has_changed();
+                self.evict_outdated();
             }
             match self.one_batch().await {
                 Ok(0) => tokio::select! {
@@ -149,8 +149,8 @@ impl Fanout {
         Ok(events.len())
     }
 
-    /// Invalidates caches after a change of the registry or of the settings.
-    fn has_changed(&self) {
+    /// Evicts outdated plans and idle instances after a change of the registry or of the settings.
+    fn evict_outdated(&self) {
         self.pinned.keep(&self.registry.snapshot());
         self.idle_instances.evict_outdated();
     }

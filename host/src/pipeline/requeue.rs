@@ -75,12 +75,12 @@ impl Requeuer {
             Some((view, subscription, choices(subscription, view, record.subject.as_deref(), record.id.event)))
         });
         let mut anew = pinned.plans_of(of.collect()).await?.into_iter();
-        let rerun = |record: DeliveryRecord| {
+        let change = |record: DeliveryRecord| {
             let is_there = view.subscriptions.contains_key(&record.id.subscription);
             let plan = is_there.then(|| anew.next()).flatten().unwrap_or(record.plan);
             PlanChange { id: record.id, plan }
         };
-        let reruns = held.into_iter().map(rerun).collect();
-        self.deliveries.requeue_with_plan(tenant, reruns, self.clock.now(), audit).await
+        let changes = held.into_iter().map(change).collect();
+        self.deliveries.requeue_with_plan(tenant, changes, self.clock.now(), audit).await
     }
 }

@@ -83,7 +83,8 @@ pub(super) struct Shadows {
 
 impl Shadows {
     pub(super) fn new(
-        (registry, clock): (Registry, Clock),
+        registry: Registry,
+        clock: Clock,
         reports: Arc<RolloutReports>,
         chain: Arc<ChainRunner>,
         tables: Arc<TableCache>,
