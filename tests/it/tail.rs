@@ -33,7 +33,7 @@ async fn tail_resumes_after_a_disconnect() {
     let delivered = tail.settlement().await;
     assert_eq!((&delivered["state"], &delivered["attempt"]["number"]), (&json!("delivered"), &json!(2)), "{delivered}");
 
-    // After a disconnect no settlement is missed, even over a kill.
+    // After a disconnect no settlement is missed.
     let seen = tail.last_id.clone();
     drop(tail);
     let mut expected = BTreeSet::new();
@@ -44,8 +44,6 @@ async fn tail_resumes_after_a_disconnect() {
     for id in &expected {
         acme.delivery_in("delivered", id).await;
     }
-    host.kill9().await;
-    host.start_again().await;
     let mut resumed = Tail::open(acme, "", Some(&seen)).await;
     let mut settled = Vec::new();
     for _ in 0..expected.len() {
@@ -88,6 +86,36 @@ async fn tail_resumes_after_a_disconnect() {
 }
 
 #[tokio::test]
+async fn tail_is_notified_of_the_gap_after_a_restart() {
+    let World { mut host, acme, source, subscription, receiver: _receiver } = World::start().await;
+    let mut tail = Tail::open(&acme, "", None).await;
+    let first = source.accept(event::set("first")).await;
+    assert_eq!(tail.settlement().await["delivery"], subscription.delivery_of(&first));
+    let seen = tail.last_id.clone();
+    drop(tail);
+    let unseen = source.accept(event::set("unseen")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&unseen)).await;
+    host.kill9().await;
+    host.start_again().await;
+
+    let mut resumed = Tail::open(&acme, "", Some(&seen)).await;
+    let missed = resumed.next().await.expect("it is open");
+    assert_eq!(missed.kind, "missed", "{missed:?}");
+    assert!(missed.data["reason"].as_str().unwrap().contains("/deliveries"), "it says where else to look: {missed:?}");
+    acme.delivery_in("delivered", &subscription.delivery_of(&unseen)).await;
+    let second = source.accept(event::set("second")).await;
+    assert_eq!(resumed.settlement().await["delivery"], subscription.delivery_of(&second), "the stream continues");
+
+    // From a position of this process nothing is missing.
+    let seen = resumed.last_id.clone();
+    drop(resumed);
+    let third = source.accept(event::set("third")).await;
+    acme.delivery_in("delivered", &subscription.delivery_of(&third)).await;
+    let mut resumed = Tail::open(&acme, "", Some(&seen)).await;
+    assert_eq!(resumed.settlement().await["delivery"], subscription.delivery_of(&third));
+}
+
+#[tokio::test]
 async fn slow_reader_misses_nothing() {
     // More than the stream buffers.
     const EVENTS: usize = 350;
@@ -108,13 +136,13 @@ async fn slow_reader_misses_nothing() {
 }
 
 #[tokio::test]
-async fn late_reader_is_notified_of_the_gap() {
+async fn tail_is_notified_if_deliveries_were_deleted() {
     let config = "[data]\nretention_s = 5\nretention_every_s = 1";
     let World { acme, source, subscription, .. } = &World::with().config(config).start().await;
     let before = Tail::open(acme, "", None).await.last_id;
     let accepted = source.accept(event::set("one")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
-    let missed = until("the log has forgotten it", async || {
+    let missed = until("retention has deleted the delivery", async || {
         let mut late = Tail::open(acme, "", Some(&before)).await;
         let event = late.next().await.expect("it is open");
         (event.kind == "missed").then_some(event)

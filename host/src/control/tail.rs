@@ -1,5 +1,6 @@
-//! The live tail: streams a tenant's settlements from the ledger's settlement log. A tail reads only from the log, so a
-//! slow reader falls behind without loss, as long as the log retains the records.
+//! The live tail: streams a tenant's settlements from the ledger's settlement log, which is in memory. A tail reads only
+//! from the log. So a slow reader falls behind without loss while the log retains its next entry, and is informed of the
+//! gap otherwise.
 
 use std::time::Duration;
 
@@ -10,13 +11,12 @@ use setgate_domain::delivery::State;
 use setgate_domain::id::{DeliveryId, EventId, SourceName, SubscriptionId, TenantId};
 use setgate_domain::tenant::Incarnation;
 use setgate_domain::time::Timestamp;
-use tokio::sync::watch;
 
 use super::checks::find_tenant;
 use super::{Error, pages};
 
 pub use setgate_ledger::SETTLED_BYTES_MAX as PAGE_BYTES_MAX;
-use setgate_ledger::{History, Registry, SettledPlace, SettledQuery, SettledRecord};
+use setgate_ledger::{History, Registry, SettledQuery, SettledRecord, SettlementReader};
 
 /// Settlements read at a time. Together with [`PAGE_BYTES_MAX`] it limits the memory of a stream.
 pub const PAGE_MAX: usize = 100;
@@ -67,20 +67,15 @@ pub struct SettlementView {
 pub struct Tailed {
     /// Settlements, oldest first, each with the cursor after it.
     pub settlements: Vec<(String, SettlementView)>,
-    /// True if earlier settlements may be missing because the log no longer retains them.
+    /// True if earlier settlements may be missing, because the log does not retain them or the cursor is from before a
+    /// restart of the host.
     pub missed: bool,
 }
 
 /// A running tail.
 pub struct Tail {
-    history: History,
-    tenant: TenantId,
     of: Incarnation,
-    query: SettledQuery,
-    place: SettledPlace,
-    /// The log may contain further settlements.
-    more: bool,
-    changed: watch::Receiver<i64>,
+    reader: SettlementReader,
 }
 
 /// The settlements of all tenants' deliveries.
@@ -92,41 +87,31 @@ pub struct Settlements {
 
 impl Settlements {
     /// Starts a tail of the tenant's settlements, after `cursor` or from now on.
-    pub async fn tail(&self, tenant: &TenantId, query: TailQuery) -> Result<Tail, Error> {
+    pub fn tail(&self, tenant: &TenantId, query: TailQuery) -> Result<Tail, Error> {
         let of = find_tenant(&self.registry, tenant)?.incarnation();
-        let changed = self.history.settlements_changed();
-        let end = self.history.settlements_end();
-        let place = pages::parse_cursor(of, query.cursor.as_deref())?.unwrap_or(end);
+        let after = pages::parse_cursor(of, query.cursor.as_deref())?;
         let query = SettledQuery { subscription: query.subscription, state: query.state };
-        // Fails if the cursor is beyond the end of the log, since this host cannot have issued it.
-        self.history.settlements(tenant, query, place, 1).await?;
-        Ok(Tail { history: self.history.clone(), tenant: tenant.clone(), of, query, place, more: true, changed })
+        Ok(Tail { of, reader: self.history.follow_settlements(tenant, query, after)? })
     }
 }
 
 impl Tail {
     /// The current cursor, from which another tail can resume.
     pub fn place(&self) -> String {
-        pages::cursor(self.of, self.place)
+        pages::cursor(self.of, self.reader.position())
     }
 
     /// Waits for the next settlements. Cancel safe: if the future is dropped, the next call resumes without loss.
     pub async fn next(&mut self) -> Result<Tailed, Error> {
         loop {
-            if !self.more && !self.history.has_settlements(&self.tenant, self.place) {
-                // The sender is part of the ledger that `history` holds, so the wait cannot fail.
-                let _told = self.changed.changed().await;
-                if !self.history.has_settlements(&self.tenant, self.place) {
-                    continue;
-                }
+            if !self.reader.has_more() {
+                self.reader.wait_for_more().await;
                 tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
             }
-            let page = self.history.settlements(&self.tenant, self.query, self.place, PAGE_MAX).await?;
-            self.place = page.next;
-            self.more = page.more;
+            let page = self.reader.next_page(PAGE_MAX).await?;
             if page.missed || !page.items.is_empty() {
                 let settlements =
-                    page.items.into_iter().map(|one| (pages::cursor(self.of, one.place), show(one))).collect();
+                    page.items.into_iter().map(|one| (pages::cursor(self.of, one.position), show(one))).collect();
                 return Ok(Tailed { settlements, missed: page.missed });
             }
             // Yields to other tasks after a page without matching settlements.

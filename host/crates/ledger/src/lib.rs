@@ -19,8 +19,7 @@
 //! | `document` | a control-plane document, JSON, with its version | kind, tenant, id |
 //! | `blob`, `blob_part`, `upload` | a filter component or the rows of a lookup table, its parts, and the bytes of an unfinished upload by tenant | SHA-256 |
 //! | `dedupe_run`, `dedupe_part`, `dedupe_header` | a run of the dedupe index, and its pages (`dedupe/`) | a number |
-//! | `mark` | `cursor` (last event fanned out), `revision` (last version given to a document), `settled` and `settled_floor` (last batch in the settlement log, last batch deleted from it) | name |
-//! | `settled` | state changes of deliveries in one batch, JSON | batch, tenant |
+//! | `mark` | `cursor` (last event fanned out), `revision` (last version given to a document) | name |
 //! | `replay` | a replay of past events into new runs, JSON, with its progress | its id |
 //! | `failure_streak` | start of a subscription's current failure streak, if it has one | the subscription |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
@@ -49,11 +48,12 @@
 //!    transaction that wrote it. Deleting rows later does not change a bucket; it expires as a whole.
 //! 8. A replay's deliveries and its position are one transaction: everything before the position has been created,
 //!    nothing after it.
-//! 9. `settled` has every state change and every attempt, in commit order, except those older than `tail_retention_ms`.
-//!    Batch numbers are never reused.
+//! 9. The settlement log, in memory, has every state change and every failed attempt of a tenant's deliveries once, in
+//!    commit order, from the tenant's first live tail on. A reader that missed entries, because of the limits of the log
+//!    or a restart, is informed of it.
 //! 10. Every document change, and every manual decision about a delivery, adds a row to `audit` in the same
 //!     transaction.
-//! 11. Memory (snapshot, cursor, backlog) changes after the commit and before the replies.
+//! 11. Memory (snapshot, cursor, backlog, settlement log) changes after the commit and before the replies.
 //!
 //! An event passes through two transactions, `append_with` and `settle`, and through `fan_out` as well if it was
 //! appended without its deliveries. Each is idempotent, so recovery means opening the file and continuing.
@@ -122,7 +122,7 @@ pub use events::{Events, Replays};
 pub use history::History;
 pub use history::queries::{Counts, Cursor, DeliveryQuery, EventQuery, Page};
 pub use history::settlement_log::{
-    SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledPlace, SettledQuery, SettledRecord,
+    SETTLED_BYTES_MAX, SETTLED_LIMIT_MAX, SettledPage, SettledQuery, SettledRecord, SettlementReader,
 };
 pub use history::statistics::{MINUTE_RETENTION_MS, StatisticsWindow};
 pub use integrity::damage::QuickCheck;
@@ -144,6 +144,7 @@ pub use state::disk::Cause;
 pub use state::document_usage::{DOCUMENT_BYTES, DOCUMENT_BYTES_MAX, DocumentUsage};
 pub use state::fanout_cursor::Reach;
 pub use state::handoff::Made;
+pub use state::settlements::SettlementPosition;
 pub use state::snapshot::{Snapshot, TenantView, Versioned};
 pub use state::space::Shortage;
 pub use upkeep::backup::{BackupError, Manifest, back_up, is_in_use, manifest, restore};

@@ -16,8 +16,6 @@ pub struct Options {
     pub retention_ms: i64,
     /// How long statistics are retained, in milliseconds. Default: 7 days.
     pub statistics_retention_ms: i64,
-    /// How long the settlement log is retained, in milliseconds. Default: 1 hour.
-    pub tail_retention_ms: i64,
     /// Maximum number of requests in one commit. Default: 512.
     pub batch_max: usize,
     /// Maximum group-commit delay in microseconds. If the last commit had at least [`BUSY_COMMIT_REQUESTS`](crate::BUSY_COMMIT_REQUESTS) requests, the writer
@@ -67,8 +65,6 @@ pub struct Options {
 
 /// How long statistics are retained, in milliseconds.
 const STATISTICS_RETENTION_MS: i64 = 7 * 24 * 3600 * 1000;
-/// How far back a live tail can start, in milliseconds; no further than `data.retention_s`.
-const TAIL_RETENTION_MS: i64 = 3600 * 1000;
 /// Events or settlements in one commit.
 const BATCH_MAX: usize = 512;
 /// Longest group-commit delay of a busy writer, in microseconds.
@@ -95,7 +91,6 @@ impl Options {
             path: settings.dir.join("ledger"),
             retention_ms: millis(settings.retention_s),
             statistics_retention_ms: STATISTICS_RETENTION_MS,
-            tail_retention_ms: TAIL_RETENTION_MS.min(millis(settings.retention_s)),
             batch_max: BATCH_MAX,
             commit_delay_us_max: COMMIT_DELAY_US_MAX,
             append_deliveries_max: settings.inline_fanout_max,

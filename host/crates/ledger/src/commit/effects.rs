@@ -18,7 +18,7 @@ use crate::state::disk::Disk;
 use crate::state::fanout_cursor::Reach;
 use crate::state::handoff::Untold;
 use crate::state::recent_writes::{Hot, Rows};
-use crate::state::settlements::Log;
+use crate::state::settlements::{SettlementLog, StateChange};
 use crate::state::snapshot::{Change, Snapshot};
 use crate::state::space::{Shortage, Space};
 use crate::state::stored::Stored;
@@ -48,9 +48,7 @@ pub(crate) struct Effects {
     /// A replay was started or cancelled.
     replays_changed: bool,
     /// Entries for the settlement log.
-    pub(crate) settled: Log,
-    /// Number of the batch in the settlement log, once written.
-    settled_batch: Option<i64>,
+    settled: Vec<(TenantId, StateChange)>,
     /// Counts for the statistics.
     pub(crate) statistics: BatchCounters,
 }
@@ -103,6 +101,11 @@ impl Effects {
         self.untold.push(delivery);
     }
 
+    /// A delivery changed its state, or an attempt failed.
+    pub(crate) fn settled(&mut self, tenant: &TenantId, change: StateChange) {
+        self.settled.push((tenant.clone(), change));
+    }
+
     pub(crate) fn replays_changed(&mut self) {
         self.replays_changed = true;
     }
@@ -131,13 +134,13 @@ impl Effects {
         self.untold.extend(other.untold);
         self.changes.extend(other.changes);
         self.replays_changed |= other.replays_changed;
-        self.settled.merge(other.settled);
+        self.settled.extend(other.settled);
         self.statistics.merge(other.statistics);
     }
 
     /// Writes the counts, and the cursor if it has moved. The last step before the commit.
     pub(crate) fn store(
-        &mut self,
+        &self,
         conn: &Connection,
         statistics: &mut StatisticsCache,
         cursor: Option<EventSeq>,
@@ -160,7 +163,6 @@ impl Effects {
             .execute(params![tenant, by])?;
         }
         self.statistics.store(conn, statistics)?;
-        self.settled_batch = self.settled.store(conn)?;
         if let Some(cursor) = cursor {
             conn.prepare_cached("UPDATE mark SET value = ?1 WHERE name = 'cursor'")?.execute(params![cursor])?;
         }
@@ -178,12 +180,8 @@ pub(crate) struct SharedState {
     pub(crate) untold: Untold,
     /// Number of times replays were started or cancelled.
     pub(crate) replays: watch::Sender<u64>,
-    /// Last batch in the settlement log.
-    pub(crate) settled: watch::Sender<i64>,
-    /// The value of `settled` at the start.
-    settled_at_start: i64,
-    /// Last batch per tenant, for tenants with a settlement since the start.
-    settled_of: RwLock<HashMap<TenantId, i64>>,
+    /// Recent state changes of deliveries, for live tails.
+    pub(crate) settlements: SettlementLog,
     /// Deliveries due or held per tenant; tenants without any are absent.
     backlog: RwLock<HashMap<TenantId, i64>>,
     /// Bytes stored per tenant.
@@ -211,7 +209,6 @@ impl SharedState {
             Ok(conn.query_row("SELECT value FROM mark WHERE name = ?1", [name], |row| row.get(0))?)
         };
         let cursor = mark("cursor")?;
-        let settled = mark("settled")?;
         let revision = mark("revision")?;
         let revision = u64::try_from(revision).map_err(|_| Error::corrupt(format!("the revision is {revision}")))?;
         let last = conn.query_row("SELECT max(seq) FROM event", [], |row| row.column::<Option<EventSeq>>(0))?;
@@ -232,9 +229,7 @@ impl SharedState {
             reach: watch::Sender::new(Reach::new(last.unwrap_or_default(), EventSeq(cursor))),
             untold: Untold::default(),
             replays: watch::Sender::new(0),
-            settled: watch::Sender::new(settled),
-            settled_at_start: settled,
-            settled_of: RwLock::default(),
+            settlements: SettlementLog::default(),
             backlog: RwLock::new(backlog),
             stored,
             queue_bytes: AtomicUsize::new(0),
@@ -276,22 +271,13 @@ impl SharedState {
             for change in effects.changes {
                 next.apply(change);
             }
-            self.settled_of
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|tenant, _| next.tenants.contains_key(tenant));
             let revision = next.revision;
-            self.snapshot.store(Arc::new(next));
+            let next = Arc::new(next);
+            self.snapshot.store(Arc::clone(&next));
+            self.settlements.retain_tenants(&next);
             self.revision.send_replace(revision);
         }
-        if let Some(batch) = effects.settled_batch {
-            let mut settled_of = self.settled_of.write().unwrap_or_else(PoisonError::into_inner);
-            for tenant in effects.settled.tenants() {
-                settled_of.insert(tenant.clone(), batch);
-            }
-            drop(settled_of);
-            self.settled.send_replace(batch);
-        }
+        self.settlements.add(&effects.settled);
         if effects.replays_changed {
             self.replays.send_modify(|times| *times += 1);
         }
@@ -321,11 +307,5 @@ impl SharedState {
         let all = self.stored.all().into_iter().map(|(tenant, _)| tenant);
         let heavy: HashSet<_> = all.filter(|tenant| self.over_share(tenant).is_some()).collect();
         (!heavy.is_empty()).then_some(heavy)
-    }
-
-    /// Last batch that may contain settlements of the tenant.
-    pub(crate) fn last_settled(&self, tenant: &TenantId) -> i64 {
-        let settled_of = self.settled_of.read().unwrap_or_else(PoisonError::into_inner);
-        settled_of.get(tenant).copied().unwrap_or(self.settled_at_start)
     }
 }

@@ -14,7 +14,7 @@ use crate::deliveries::outbox::due_by_seq;
 use crate::deliveries::settle;
 use crate::registry::plans::plan_row;
 use crate::schema::sql_types::{ReadColumn, params};
-use crate::state::settlements::Entry;
+use crate::state::settlements::StateChange;
 use crate::state::stored;
 
 /// A held or dead delivery and its new plan.
@@ -108,10 +108,8 @@ fn requeue(
     batch.effects.add_stored_bytes(tenant, stored::of_delivery(conn, seq)? - stored_before);
     batch.effects.count(tenant, id.subscription, state, -1);
     batch.effects.count(tenant, id.subscription, State::Due, 1);
-    batch
-        .effects
-        .settled
-        .note(tenant, Entry { delivery: seq, state: State::Due, attempt: None, at_ms: at.as_millis() });
+    let change = StateChange { delivery: seq, subscription: id.subscription, state: State::Due, attempt: None, at };
+    batch.effects.settled(tenant, change);
     due_by_seq(conn, seq)
 }
 

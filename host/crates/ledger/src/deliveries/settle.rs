@@ -20,7 +20,7 @@ use crate::deliveries::fifo::unblocked_by;
 use crate::deliveries::outbox::due_by_seq;
 use crate::registry::failure_streak;
 use crate::schema::sql_types::{Json, ReadColumn, params};
-use crate::state::settlements::Entry;
+use crate::state::settlements::StateChange;
 use crate::state::stored;
 
 /// Result of a redrive.
@@ -358,8 +358,8 @@ fn set_resting_state(
 
 /// Adds a delivery's new state, and the number of the attempt that led to it, to the settlement log.
 fn log_state(batch: &mut Batch<'_>, delivery: &DeliveryRow, state: State, attempt: Option<u32>, at: Timestamp) {
-    let entry = Entry { delivery: delivery.seq, state, attempt, at_ms: at.as_millis() };
-    batch.effects.settled.note(&delivery.tenant, entry);
+    let change = StateChange { delivery: delivery.seq, subscription: delivery.subscription, state, attempt, at };
+    batch.effects.settled(&delivery.tenant, change);
 }
 
 /// [`Deliveries::redrive`](crate::Deliveries::redrive) with its audit row.

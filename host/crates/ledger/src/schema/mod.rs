@@ -191,7 +191,6 @@ mod tests {
             (&crate::history::queries::resting_deliveries_sql(), "delivery_rest"),
             (crate::history::queries::EVENTS, "event_history"),
             (crate::events::replays::REPLAY_EVENTS, "event_history"),
-            (crate::history::settlement_log::SETTLED, "PRIMARY KEY"),
             (crate::audit::OF_TENANT, "audit_tenant"),
             (crate::registry::write::SUBSCRIPTION_BY_NAME, "document_name"),
         ] {

@@ -181,15 +181,6 @@ CREATE TABLE replay (
 CREATE INDEX replay_of ON replay (tenant, id);
 CREATE INDEX replay_running ON replay (state, id) WHERE state = 0;
 
--- The settlement log. Rows are appended at its end and deleted from its start.
-CREATE TABLE settled (
-    batch INTEGER NOT NULL,
-    tenant TEXT NOT NULL,
-    at INTEGER NOT NULL,
-    doc TEXT NOT NULL,
-    PRIMARY KEY (batch, tenant)
-) WITHOUT ROWID;
-
 -- The audit log. The searchable columns are computed from the document, so the two cannot disagree.
 CREATE TABLE audit (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -215,7 +206,7 @@ CREATE INDEX idempotency_tenant ON idempotency (tenant, bytes);
 CREATE INDEX idempotency_at ON idempotency (at);
 
 CREATE TABLE mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO mark VALUES ('cursor', 0), ('revision', 0), ('settled', 0), ('settled_floor', 0);
+INSERT INTO mark VALUES ('cursor', 0), ('revision', 0);
 
 CREATE TABLE purge (tenant TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;

@@ -56,14 +56,13 @@ impl Upkeep {
     }
 
     /// Applies new limits from the next round of retention and the next disk check on: `retention_ms`,
-    /// `retention_min_ms`, `statistics_retention_ms`, `tail_retention_ms`, `downtime_ms_min`, `ledger_bytes_max`,
+    /// `retention_min_ms`, `statistics_retention_ms`, `downtime_ms_min`, `ledger_bytes_max`,
     /// `disk_free_bytes_min` and `quota`. All other options are fixed when the ledger is opened.
     pub fn apply_limits(&self, other: &Options) {
         let kept = Options {
             retention_ms: other.retention_ms,
             retention_min_ms: other.retention_min_ms,
             statistics_retention_ms: other.statistics_retention_ms,
-            tail_retention_ms: other.tail_retention_ms,
             downtime_ms_min: other.downtime_ms_min,
             ledger_bytes_max: other.ledger_bytes_max,
             disk_free_bytes_min: other.disk_free_bytes_min,

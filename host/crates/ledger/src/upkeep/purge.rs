@@ -64,7 +64,6 @@ fn purge(batch: &mut Batch<'_>, tenant: &TenantId) -> Result<bool, Error> {
     {
         return Ok(true);
     }
-    // Its rows in the settlement log no longer refer to anything, and expire with the log.
     conn.execute("DELETE FROM replay WHERE tenant = ?1", params![tenant])?;
     conn.execute("DELETE FROM purge WHERE tenant = ?1", params![tenant])?;
     Ok(false)

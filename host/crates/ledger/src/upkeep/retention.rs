@@ -121,7 +121,6 @@ impl Upkeep {
             purge::purge_all(&self.0, &tenant).await?;
         }
         History(Arc::clone(&self.0)).retain_statistics(now).await?;
-        History(Arc::clone(&self.0)).retain_settled(now).await?;
         let unused = now.plus_millis(-UNUSED_RETENTION_MS);
         (retained.plans, retained.blobs) = self
             .0

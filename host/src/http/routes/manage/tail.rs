@@ -49,7 +49,7 @@ pub(in crate::http) async fn tail(
         asked.cursor = Some(last.to_str().unwrap_or_default().to_owned());
     }
     let open = app.tails.open(&tenant)?;
-    let tail = settlements.tail(&tenant, asked).await?;
+    let tail = settlements.tail(&tenant, asked)?;
     let begin = frame("open", &tail.place(), &json!({}));
     let stream = Stream {
         app,
@@ -123,7 +123,8 @@ impl Stream {
 
     fn take_in(&mut self, tailed: Tailed) {
         if tailed.missed {
-            let why = "the log does not retain older settlements: read them from the history, `GET .../deliveries`";
+            let why = "settlements are missing here, because the host was restarted or does not retain so many for \
+                       tails: read them from the history, `GET .../deliveries`";
             // Without an id: only settlements advance the client's position.
             self.ready.push_back(format!("event: missed\ndata: {}\n\n", json!({"reason": why})).into());
         }
