@@ -93,7 +93,7 @@ fn bad_events() -> Vec<Bad> {
         ),
         bad("iat as text", "open", set.replace("1615305159", "\"1615305159\""), 400, "bad_claim"),
         bad(
-            "an issuer that the source does not take",
+            "an issuer that the source does not accept",
             "strict",
             set.replace("idp.", "evil."),
             400,

@@ -49,7 +49,7 @@ async fn status_decides_if_the_body_is_cut_short() {
         let why = outcome["body_incomplete"].as_str().unwrap_or_default();
         assert!(!why.is_empty(), "that the body was incomplete is recorded: {manner:?}: {outcome}");
         if matches!(manner, Manner::HangInBody | Manner::TrickleBody) {
-            assert!(why.contains("had not ended within 2500 ms"), "{outcome}");
+            assert!(why.contains("did not end within 2500 ms"), "{outcome}");
             receiver.hung_up(1).await;
         }
         acme.client.delete(&subscription.path("")).await.expect(204);

@@ -99,7 +99,7 @@ async fn instance_belongs_to_one_binding() {
         assert_eq!(again["reproduced"], json!(nth == 1), "{again}");
         assert_eq!(again["reproducible"], json!(nth == 1), "{again}");
         let why = again["reason"].as_str().unwrap_or_default();
-        assert!(nth == 1 || why.contains(&format!("had seen {} event", nth - 1)), "{again}");
+        assert!(nth == 1 || why.contains(&format!("had processed {} event", nth - 1)), "{again}");
         let bundle = story.acme.get(&format!("/deliveries/{id}/reproduction")).await;
         assert_eq!(bundle["steps"][0]["reuse"], json!({"events_max": 3}), "what was in force: {bundle}");
         assert_eq!((&bundle["reproducible"], &bundle["reason"]), (&again["reproducible"], &again["reason"]));

@@ -39,7 +39,7 @@ pub(crate) fn assert_failed(outcome: &Value, class: &str, words: &str) {
 async fn silent_receiver_times_out() {
     for manner in [Manner::Hang, Manner::TrickleHead] {
         let (outcome, receiver) = misbehaving_once(manner).await;
-        assert_failed(&outcome, "timeout", "no answer began within 1000 ms");
+        assert_failed(&outcome, "timeout", "no response began within 1000 ms");
         receiver.hung_up(1).await;
     }
 }

@@ -94,14 +94,14 @@ async fn invalid_table_names_line_and_column() {
     let acme = host.tenant("acme").await;
     for (media_type, rows, says) in [
         ("text/csv", "key,a\nx,1\ny\n", "line 3, column 2: the row has 1 columns, the header 2"),
-        ("text/csv", "key,a\nx,1\ny,2\nx,3\n", "line 4: the key `x` stands in line 2 already"),
+        ("text/csv", "key,a\nx,1\ny,2\nx,3\n", "line 4: the key `x` already occurs in line 2"),
         ("text/csv", "key,\n", "line 1, column 2: the column has no name"),
         (
             "application/jsonl",
             "{\"key\":\"a\",\"value\":1}\n{\"key\":\"b\"}\n",
             "line 2, column 11: missing field `value`",
         ),
-        ("application/jsonl", "{\"key\":\"a\",\"value\":1}\n{\"key\":\"a\",\"value\":2}\n", "stands in line 1 already"),
+        ("application/jsonl", "{\"key\":\"a\",\"value\":1}\n{\"key\":\"a\",\"value\":2}\n", "already occurs in line 1"),
     ] {
         let refused = put(&acme, "t", media_type, rows).await;
         assert_eq!(refused.not_the_problem(422, "invalid_field"), None, "{rows}");

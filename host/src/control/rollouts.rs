@@ -399,7 +399,7 @@ mod tests {
         for (text, part) in [
             (r#""mode":"shadow","percent":5"#, "a shadow has no `percent`"),
             (r#""mode":"canary""#, "needs its share"),
-            (r#""mode":"canary","percent":101"#, "`percent`: 101 is no percentage"),
+            (r#""mode":"canary","percent":101"#, "`percent`: 101 is not a percentage"),
             (r#""mode":"canary","percent":1,"faults_percent_max":0.001"#, "`faults_percent_max`"),
             (r#""mode":"blue""#, "unknown variant"),
             (r#""mode":"shadow","share":5"#, "unknown field"),

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_id_and_secret_of_a_stored_key_are_accepted() {
+    fn accepts_only_matching_id_and_secret() {
         let keys: BTreeMap<KeyId, ApiKey> = [(id(1), key(id(1), None)), (id(2), key(id(2), None))].into();
         let authenticated =
             |given: Option<&str>| authenticate(given, |id| keys.get(id), Timestamp::from_millis(1)).map(|key| key.id);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_id_is_refused() {
+    fn unknown_id_is_rejected() {
         // The digest that stands in for a missing key must not authenticate anything.
         let zeros = ApiKey { secret: Digest([0; 32]), ..key(id(1), None) };
         let given = ApiKey::format(id(1), SECRET);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_ends_at_its_expiry_and_only_its_holder_learns_of_it() {
+    fn expired_key_is_reported_only_with_its_secret() {
         let ends = Timestamp::from_millis(100);
         let key = key(id(1), Some(ends));
         let at = |secret: &str, ms: i64| {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bearer_token_is_parsed_as_in_rfc_6750() {
+    fn bearer_token_is_parsed_per_rfc_6750() {
         let token = |value: &'static [u8]| {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap())]);
             bearer_token(&headers).map(str::to_owned)

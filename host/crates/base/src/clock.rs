@@ -274,15 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn small_steps_are_followed_and_never_back() {
+    fn follows_small_steps_and_never_goes_back() {
         let mut story = Story::new();
         assert_eq!(story.live(5, 400), (5_400, vec![]));
-        assert_eq!(story.live(1, -500), (5_900, vec![]), "half a second of life, no step back");
+        assert_eq!(story.live(1, -500), (5_900, vec![]), "half speed, without a step back");
         assert_eq!(story.live(5, -500), (10_500, vec![]));
     }
 
     #[test]
-    fn a_jump_that_is_taken_back_changes_nothing() {
+    fn reverted_jump_has_no_effect() {
         for jump in [365 * 24 * HOUR_MS, -HOUR_MS] {
             let mut story = Story::new();
             story.live(5, 0);
@@ -292,22 +292,22 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_ahead_that_stays_is_followed() {
+    fn stable_forward_jump_is_followed() {
         let mut story = Story::new();
         assert_eq!(story.live(10, HOUR_MS).0, 10_000);
         assert_eq!(story.live(1, HOUR_MS), (11_000 + HOUR_MS, vec![ClockEvent::Followed(HOUR_MS * 1_000)]));
     }
 
     #[test]
-    fn a_jump_back_that_stays_is_met_at_half_speed() {
+    fn stable_backward_jump_is_followed_at_half_speed() {
         let mut story = Story::new();
         story.live(11, -60_000);
         assert_eq!(story.live(60, -60_000).0, 10_000 + 61 * 500, "half speed");
-        assert_eq!(story.live(120, -60_000).0, 191_000 - 60_000, "they have met");
+        assert_eq!(story.live(120, -60_000).0, 191_000 - 60_000, "the times have met");
     }
 
     #[test]
-    fn a_clock_that_keeps_jumping_is_never_followed() {
+    fn unstable_clock_is_never_followed() {
         let mut story = Story::new();
         for n in 0..20 {
             story.live(9, (n % 2 + 1) * HOUR_MS);
@@ -316,15 +316,15 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_where_what_was_stored_ends() {
+    fn starts_at_latest_stored_time() {
         let mut story = Story::new();
         story.time.start_at(START + 60_000);
         assert_eq!(story.live(60, 0).0, 90_000);
-        assert_eq!(story.live(60, 0).0, 120_000, "they have met");
+        assert_eq!(story.live(60, 0).0, 120_000, "the times have met");
     }
 
     #[test]
-    fn a_host_does_not_begin_where_its_ledger_was_wrong() {
+    fn ignores_stored_time_too_far_ahead() {
         let clock = Clock::system();
         clock.advance_to(clock.system_time().plus_millis(START_AHEAD_MS_MAX + 60_000));
         assert!(clock.now().since(clock.system_time()) < 60_000);

@@ -45,7 +45,7 @@ pub mod metric {
     pub const IN_FLIGHT: &str = "setgate_deliveries_in_flight";
     /// Memory of the events and bodies of deliveries in flight, in bytes.
     pub const IN_FLIGHT_BYTES: &str = "setgate_deliveries_in_flight_bytes";
-    /// Endpoints with an open circuit breaker, because they fail or asked for a delay.
+    /// Endpoints with an open circuit breaker, because they fail or requested a delay.
     pub const BREAKERS_OPEN: &str = "setgate_breakers_open";
     /// Circuit breakers that opened, by `tenant`.
     pub const BREAKER_OPENED: &str = "setgate_breaker_opened_total";
@@ -175,14 +175,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_that_is_none_is_named() {
+    fn invalid_log_level_is_reported() {
         assert!(LogHandle::parse_level("info,setgate::pipeline=debug").is_ok());
         let said = LogHandle::parse_level("a=b=c").unwrap_err();
         assert!(said.contains("`log.level` = `a=b=c`"), "{said}");
     }
 
     #[test]
-    fn what_is_said_seldom_says_what_was_left_out() {
+    fn throttled_log_reports_suppressed_count() {
         let (seldom, always) = (LogThrottle::new(Duration::from_secs(3_600)), LogThrottle::new(Duration::ZERO));
         assert_eq!((seldom.allow(), seldom.allow(), seldom.allow()), (Some(0), None, None));
         assert_eq!((always.allow(), always.allow()), (Some(0), Some(0)));

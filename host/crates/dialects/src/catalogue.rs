@@ -25,7 +25,7 @@ pub struct Product {
     pub(crate) uri: fn(&str, &str) -> String,
     /// Whether letter case and the separators `. : _ - /` and space are ignored in names, because the exact names are not
     /// public.
-    pub(crate) is_spelling_free: bool,
+    pub(crate) has_lenient_names: bool,
     /// Category, name and description of each event type. Not every product has categories: see its folder.
     pub(crate) events: &'static [(&'static str, &'static str, &'static str)],
     /// Synonyms of names.
@@ -113,7 +113,7 @@ pub(crate) fn uri_for(product: &Product, name: &str) -> Cow<'static, str> {
 }
 
 /// The event type URI of a product that names its events without URIs.
-pub(crate) fn own_uri(product: &str, category: &str, name: &str) -> String {
+pub(crate) fn setgate_uri(product: &str, category: &str, name: &str) -> String {
     format!("{SETGATE_BASE}{product}/{category}/event-type/{name}")
 }
 
@@ -153,7 +153,7 @@ pub fn to_markdown() -> String {
 }
 
 fn key(product: &Product, name: &str) -> String {
-    if !product.is_spelling_free {
+    if !product.has_lenient_names {
         return name.to_owned();
     }
     name.chars().filter(|c| !". :_-/".contains(*c)).map(|c| c.to_ascii_lowercase()).collect()
@@ -178,7 +178,7 @@ mod tests {
     use crate::dialect::DIALECTS;
 
     #[test]
-    fn every_name_and_uri_is_there_once() {
+    fn names_and_uris_are_unique() {
         let count = event_types().count();
         assert_eq!(BY_URI.len(), count);
         let names: std::collections::BTreeSet<_> =
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_events_of_known_products_have_a_place() {
+    fn unknown_events_are_in_category_other() {
         let logto =
             DIALECTS.iter().flat_map(|dialect| dialect.products).find(|product| product.name == "logto").unwrap();
         assert!(by_name(logto, "postsignin").is_none(), "Logto's names are public and exact");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_shows_the_catalogue() {
+    fn events_page_is_up_to_date() {
         let (committed, page) = (include_str!("../../../../docs/reference/events.md"), to_markdown());
         for (number, (there, here)) in committed.lines().zip(page.lines()).enumerate() {
             assert_eq!(there, here, "docs/reference/events.md, line {}: it differs from the catalogue", number + 1);

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_has_the_tables() {
+    fn identities_page_is_up_to_date() {
         let page = include_str!("../../../../docs/reference/identities.md");
         for table in [claims_table(), subjects_table()] {
             assert!(page.contains(&table), "docs/reference/identities.md has to contain this table:\n{table}");

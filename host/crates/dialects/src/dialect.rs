@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn every_stored_name_has_its_dialect() {
+    fn every_stored_name_has_a_dialect() {
         for header in variants::<MacHeader>() {
             let scheme = scheme_of_proof(header);
             assert_eq!(serde_json::to_value(header).unwrap(), scheme.name(), "the two stored names are the same");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_cannot_set_the_header_of_any_scheme() {
+    fn signature_headers_are_reserved() {
         for scheme in schemes() {
             let key = generate(scheme.signing, KeyKind::Symmetric).unwrap();
             let now = setgate_domain::time::Timestamp::from_millis(0);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documentation_names_every_form_and_header() {
+    fn documentation_names_every_form_and_header() {
         let sources = include_str!("../../../../docs/reference/sources.md").to_ascii_lowercase();
         let deliveries = include_str!("../../../../docs/reference/delivery.md").to_ascii_lowercase();
         let filter_run = include_str!("../../../../docs/reference/filter-run.md");

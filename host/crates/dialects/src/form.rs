@@ -29,24 +29,24 @@ pub struct BodyForm {
     /// Whether its sources send event types that others define, so that any event type may occur.
     pub accepts_any_event_type: bool,
     /// Whether a body has the characteristic members of this form.
-    pub(crate) has_marks: fn(&Object<'_>) -> bool,
+    pub(crate) has_characteristic_members: fn(&Object<'_>) -> bool,
     /// Describes an event of this form in errors about bodies of another form.
     pub(crate) event: &'static str,
     /// Whether a body of any form is most likely an event of this form.
-    pub(crate) is_event: fn(&Object<'_>) -> bool,
+    pub(crate) looks_like_event: fn(&Object<'_>) -> bool,
     /// Describes a body of the same product that is not an event, such as a request of its API.
-    pub(crate) not_an_event: fn(&Object<'_>) -> Option<&'static str>,
+    pub(crate) describe_non_event: fn(&Object<'_>) -> Option<&'static str>,
     /// Its rows in the documentation.
     pub(crate) claim_mapping: ClaimMapping,
     /// Sample events of the products that send this form.
     pub(crate) samples: &'static [SampleFile],
     /// Makes the SET and finds its subject.
-    pub(crate) normalize: fn(&Request<'_>) -> Result<Made, NormalizeError>,
+    pub(crate) normalize: fn(&NormalizeRequest<'_>) -> Result<NormalizedSet, NormalizeError>,
 }
 
 /// A request from an authenticated source, with everything that its SET depends on.
 #[derive(Debug)]
-pub(crate) struct Request<'a> {
+pub(crate) struct NormalizeRequest<'a> {
     pub(crate) source: &'a Source,
     /// The body as text: see [`NormalizeInput::body`] for the bytes.
     pub(crate) text: &'a [u8],
@@ -59,7 +59,7 @@ pub(crate) struct Request<'a> {
 
 /// The SET that was made from a request.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(crate) struct NormalizedSet {
     pub(crate) set: SetToken,
     pub(crate) subject: Option<Subject>,
     /// The deduplication window in milliseconds. `None` if the event's `jti` is unique for good.

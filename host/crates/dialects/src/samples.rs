@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_seed_has_its_samples_under_names_of_their_own() {
+    fn sample_names_are_unique_per_product() {
         let all = samples();
         let names: BTreeSet<_> = all.iter().map(|sample| (sample.product, sample.name.as_str())).collect();
         assert_eq!(names.len(), all.len());
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn compacting_leaves_strings_alone() {
+    fn compacting_preserves_strings() {
         assert_eq!(compact("{ \"a b\" : \"c \\\" d\\\\\" ,\n \"e\": [ 1, 2 ] }"), r#"{"a b":"c \" d\\","e":[1,2]}"#);
     }
 }

@@ -34,7 +34,7 @@ pub struct Scheme {
     /// The notation of the secrets.
     pub(crate) notation: Notation,
     /// Verifies the signature of a request to a source.
-    pub(crate) verify: fn(&Received<'_>) -> Result<Verified, MacError>,
+    pub(crate) verify: fn(&SignedRequest<'_>) -> Result<Verified, MacError>,
     /// The headers of a delivery. The keys start with the current one and are never empty.
     pub(crate) sign: fn(&[Arc<Key>], &Message<'_>) -> Result<Headers, Error>,
 }
@@ -53,7 +53,7 @@ pub(crate) enum Notation {
 
 /// A request to a source, and the rules for its signature.
 #[derive(Debug)]
-pub(crate) struct Received<'a> {
+pub(crate) struct SignedRequest<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// The exact bytes that were signed.
     pub(crate) body: &'a [u8],

@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outcome_is_told_in_one_line() {
+    fn summary_is_one_line() {
         let answered = |body_head: &str| Outcome::Answered {
             status: 503,
             body_head: body_head.to_owned(),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_older_ledgers_hold_is_read() {
+    fn deserialises_records_of_older_versions() {
         let outcome = r#"{"kind":"answered","status":204,"body_head":"","retry_after_s":null}"#;
         let expected = Outcome::status(204);
         assert_eq!(serde_json::from_str::<Outcome>(outcome).unwrap(), expected);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_is_counted_by_the_hundreds_of_its_status_or_by_its_error() {
+    fn class_is_status_class_or_error_class() {
         for status in [100, 204, 399, 404, 599, 600, 700, 800, 999] {
             assert_eq!(Outcome::status(status).class(), format!("{}xx", status / 100));
         }
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_is_one_of_two_words() {
+    fn parses_delivery_directive() {
         for (value, expected) in [
             ("disable", Some(DeliveryDirective::Disable)),
             (" Abort ", Some(DeliveryDirective::Abort)),

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_is_one_of_the_numbers() {
+    fn median_is_one_of_the_numbers() {
         assert_eq!(Distribution::of(vec![]), Distribution::default());
         assert_eq!(Distribution::of(vec![7]), Distribution { sum: 7, p50: 7, max: 7 });
         assert_eq!(Distribution::of(vec![9, 1, 5, 3]), Distribution { sum: 18, p50: 3, max: 9 });

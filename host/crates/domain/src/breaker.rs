@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_resets_the_count() {
+    fn success_resets_failure_count() {
         let mut breaker = Breaker::default();
         for signal in [Signal::Failing, Signal::Failing, Signal::Alive, Signal::Failing, Signal::Failing] {
             assert_eq!(breaker.record(Some(signal), false, NOW, &BOUNDS), None);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_without_a_signal_is_followed_by_another() {
+    fn probe_without_signal_is_repeated() {
         let mut breaker = Breaker::default();
         opened(&mut breaker);
         let now = NOW.plus_millis(1_000);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_requested_time_opens_it_at_once_up_to_a_limit() {
+    fn retry_after_opens_breaker_up_to_limit() {
         let throttled = |retry_after_s| Some(Signal::Throttled { retry_after_s });
         let until = |wait_ms| Admission::NotBefore(NOW.plus_millis(wait_ms));
         for (asked, wait_ms) in [(None, 1_000), (Some(0), 1_000), (Some(30), 30_000), (Some(86_400), 60_000)] {
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_ends_the_open_time() {
+    fn clock_set_back_ends_open_period() {
         let mut breaker = Breaker::default();
         opened(&mut breaker);
         assert_eq!(breaker.admission(NOW.plus_millis(-3_600_000)), Admission::Probe);

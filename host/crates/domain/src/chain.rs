@@ -129,7 +129,7 @@ pub fn apply(before: &SetToken, verdict: Verdict, bytes_max: u64, redactor: &Red
             };
             match set::apply(before, without_secrets, u64::MAX) {
                 Err(fault @ Fault::NotASet { .. }) => Err(fault),
-                _ => Err(Fault::NotASet { detail: "what is wrong with it cannot be told without its secrets".into() }),
+                _ => Err(Fault::NotASet { detail: "the error cannot be described without quoting its secrets".into() }),
             }
         }
         applied => applied,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_follows_its_policy_and_a_transient_one_is_tried_again() {
+    fn fault_follows_policy_and_transient_one_is_retried() {
         let text = r#"{"iss":"i","iat":1,"jti":"j","events":{"urn:x:y":{}}}"#;
         let set = SetToken::parse(text.to_owned(), JsonLimits::default()).unwrap();
         let filter = "one".parse().unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn each_step_is_given_what_the_one_before_left() {
+    fn each_step_gets_claims_of_previous_step() {
         let text = r#"{"iss":"i","iat":1,"jti":"j","events":{"urn:x:y":{}}}"#;
         let set = SetToken::parse(text.to_owned(), JsonLimits::default()).unwrap();
         let filter = "one".parse().unwrap();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_does_not_quote_a_secret() {
+    fn fault_does_not_quote_secrets() {
         let before = r#"{"iss":"i","jti":"1","iat":1,"events":{"urn:x:y":{}}}"#;
         let before = SetToken::parse(before.to_owned(), JsonLimits::default()).unwrap();
         let key = "0123456789".repeat(10);
@@ -211,6 +211,6 @@ mod tests {
         let Ok(Applied::Changed(after)) = apply(&before, Verdict::Patch(claims), 1 << 20, &redactor) else {
             panic!("a change")
         };
-        assert!(after.text.contains(&key), "claims are the tenant's own");
+        assert!(after.text.contains(&key), "the claims are not secret");
     }
 }

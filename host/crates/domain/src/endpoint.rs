@@ -23,12 +23,12 @@ pub enum Error {
     Url,
     /// A URL in redacted form, without its path and query.
     #[error(
-        "this URL is redacted (`/{REDACTED}`), and it is not the stored one as it is shown: give the whole URL, or leave \
+        "this URL is redacted (`/{REDACTED}`) and differs from the stored one: send the whole URL, or leave \
          `url` out to keep the stored one"
     )]
     Redacted,
     /// A user name or password in the URL.
-    #[error("the endpoint carries a user name or password: use a custom `authorization` header instead")]
+    #[error("the endpoint contains a user name or password: use a custom `authorization` header instead")]
     Credentials,
     /// A header that Setgate sets itself, or an invalid one.
     #[error("the header `{0}` cannot be set: it is malformed or Setgate sets it itself")]
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_is_not_a_receiver() {
+    fn refuses_invalid_endpoint_urls() {
         for (bad, expected) in [
             ("ftp://x/", Error::Url),
             ("/path", Error::Url),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn scheme_host_and_the_last_four_characters_are_shown() {
+    fn redacted_url_shows_origin_and_last_four_characters() {
         for (url, expected) in [
             ("https://hooks.slack.com/services/T000/B000/XyZ4711abcd", "https://hooks.slack.com/***abcd"),
             ("https://h:8443/in?v=1&token=0123456789#part", "https://h:8443/***6789"),
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_read_back() {
+    fn stored_endpoint_round_trips() {
         let destination = Destination::parse("https://h:8443/in?token=hush").unwrap();
         let endpoint = Endpoint::new(&destination, Sealed("v1.target".into()));
         let text = serde_json::to_string(&endpoint).unwrap();
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn is_printed_without_its_secrets() {
+    fn debug_output_hides_secrets() {
         let headers = [("authorization".to_owned(), "Bearer hush".to_owned())];
         let text = format!("{:?}", Destination::parse("https://h/hush-hush?a=hush").unwrap().with_headers(headers));
         assert!(text.contains("authorization") && !text.contains("hush"), "{text}");

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_older_than_a_field_are_read() {
+    fn deserialises_rows_without_newer_fields() {
         let digest = Digest([7; 32]);
         let plan: Plan = serde_json::from_str(r#"{"steps":[]}"#).unwrap();
         assert_eq!((plan.tenant, plan.limits), (None, None));
@@ -321,7 +321,7 @@ mod tests {
         );
         let table: Table = serde_json::from_str(&table).unwrap();
         let kept = table.retained_versions();
-        assert_eq!((kept.len(), kept[0].digest, kept[0].rows), (1, digest, 2), "its one version is the active one");
+        assert_eq!((kept.len(), kept[0].digest, kept[0].rows), (1, digest, 2), "its only version is the active one");
         assert_eq!(table.digests().collect::<Vec<_>>(), [digest]);
     }
 }

@@ -355,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_refuse_what_could_leave_a_path_or_a_header() {
+    fn names_refuse_path_and_header_injection() {
         for bad in ["", "-a", "A", "a/b", "a.b", "a b", "a\n", &"a".repeat(64)] {
             assert!(bad.parse::<TenantId>().is_err(), "{bad:?}");
         }
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_describes_the_kind_that_was_expected() {
+    fn error_names_the_expected_kind() {
         let digest = format!("sha256:{}", "ab".repeat(32));
         for (bad, says) in [
             ("sha256:abc".to_owned(), "64 hexadecimal digits (0-9, a-f); there are 3"),
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_id_reads_back_and_has_one_spelling() {
+    fn delivery_id_round_trips_with_one_spelling() {
         let at = Timestamp::from_millis(1_751_705_149_662);
         let id = DeliveryId { event: EventId::new(at, 7), subscription: SubscriptionId::new(at, 9), run: 3 };
         let text = id.to_string();

@@ -18,7 +18,7 @@ pub use merge::{Merged, Named, Patch, merge_patch, merge_reference};
 pub use object::{Object, quote, write_object};
 pub use surrogates::{first_lone_surrogate, replace_lone_surrogates_in};
 
-/// What RFC 8259 calls white space.
+/// White space according to RFC 8259 section 2.
 pub fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pinned_limits_stand_over_the_quota_of_today() {
+    fn pinned_limits_override_current_quota() {
         let then = Quota {
             fuel_per_call: 1,
             fuel_per_event_byte: 8,

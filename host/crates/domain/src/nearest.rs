@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_finds_its_name_and_another_word_finds_none() {
+    fn typo_finds_its_name_and_other_word_none() {
         let names = ["address", "tls_key", "connections_max"];
         for (given, meant) in [
             ("adress", Some("address")),
@@ -64,12 +64,12 @@ mod tests {
             assert_eq!(nearest(given, names), meant, "{given}");
         }
         assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("inof", "info"), 1, "neighbours that are swapped are one slip");
+        assert_eq!(distance("inof", "info"), 1, "swapped neighbours count as one edit");
         assert_eq!(distance("", "abc"), 3);
     }
 
     #[test]
-    fn parts_that_are_the_same_make_no_names_near() {
+    fn common_leading_parts_do_not_count() {
         let names = ["wso2/login/loginSuccess", "https://a.example/events/login", "login/*"];
         for (given, meant) in [
             ("wso2/login/loginSucess", Some(names[0])),

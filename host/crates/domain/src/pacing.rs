@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_kept_to() {
+    fn rate_is_not_exceeded() {
         // Includes the burst for lateness, which occurs once.
         for (per_second, expected) in [(1, 10), (10, 100), (50, 501), (1_000, 10_020), (3_000, 30_060)] {
             let sent = sent_in(per_second, 10_000);
@@ -132,13 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_keeps_nobody_waiting() {
+    fn clock_set_back_causes_no_wait() {
         let per_second = NonZeroU32::new(1).unwrap();
         let mut rate = RateLimiter::default();
         rate.record(10_000_000, per_second);
         assert!(rate.next_at_ms(10_000_000, per_second).is_some());
         assert_eq!(rate.next_at_ms(1_000_000, per_second), None);
         rate.record(1_000_000, per_second);
-        assert!(rate.next_at_ms(1_000_000, per_second).is_some(), "and from there on it is kept to");
+        assert!(rate.next_at_ms(1_000_000, per_second).is_some(), "the rate applies from then on");
     }
 }

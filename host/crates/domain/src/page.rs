@@ -93,12 +93,12 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_at_its_bytes_and_has_at_least_one_entry() {
+    fn page_is_limited_in_bytes_but_never_empty() {
         assert_eq!(json_bytes("abc"), 5);
-        assert_eq!(filled(9, 10, &["abc", "abc", "abc"]), 2, "ten bytes are two entries of five");
+        assert_eq!(filled(9, 10, &["abc", "abc", "abc"]), 2, "ten bytes hold two entries of five");
         assert_eq!(filled(9, 9, &["abc", "abc"]), 1);
         assert_eq!(filled(9, 4, &["too large by itself", "abc"]), 1);
         assert_eq!(filled(2, 1_000, &["a", "b", "c"]), 2);
-        assert_eq!(filled(0, 1_000, &["a", "b"]), 1, "never none");
+        assert_eq!(filled(0, 1_000, &["a", "b"]), 1, "never empty");
     }
 }

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn globs() {
+    fn glob_matches_whole_text() {
         for (pattern, text, matches) in [
             ("*", "", true),
             ("a*c", "abbc", true),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_reads_uri_and_short_name_from_any_segment() {
+    fn pattern_matches_uri_and_short_name_from_any_segment() {
         let uri = "https://schemas.identity.wso2.org/events/login/event-type/loginFailed";
         let matches = |text: &str| pattern(text).matches(uri, Some("wso2/login/loginFailed"));
         for pattern in ["*", "loginFailed", "login/*", "wso2/login/*", "*Failed", uri, "https://*/login/*"] {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_compared_by_its_text_and_keeps_it() {
+    fn patterns_are_compared_by_text() {
         let text = "a*b*c";
         assert_eq!(pattern(text), pattern(text));
         assert_eq!(serde_json::to_string(&pattern(text)).unwrap(), "\"a*b*c\"");
@@ -207,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn matching_is_as_defined(text in "[ab/:]{0,14}", given in "[ab/*]{1,7}") {
+        fn matching_agrees_with_definition(text in "[ab/:]{0,14}", given in "[ab/*]{1,7}") {
             let expected = by_definition(given.as_bytes(), text.as_bytes());
             prop_assert_eq!(glob(&given, &text), expected);
             let Ok(pattern) = Pattern::try_from(given.clone()) else { return Ok(()) };
@@ -225,7 +225,7 @@ mod tests {
 
     /// With text and pattern 16 times as long, a quadratic algorithm would take 256 times as long.
     #[test]
-    fn matching_is_linear_in_the_text() {
+    fn matching_is_linear_in_text_length() {
         let work = |length: usize| {
             let (needle, text) = ("a".repeat(length / 4), "a".repeat(length));
             let (glob_of, texts) = (format!("a*{needle}b{needle}*a"), format!("{text}b{text}"));

@@ -45,11 +45,11 @@ impl Redactor {
         let labelled = |(name, secret): (&String, &Secret)| {
             spellings_of(secret.expose()).into_iter().map(|spelling| (spelling, name.clone())).collect::<Vec<_>>()
         };
-        Self::of(secrets.iter().flat_map(labelled).collect())
+        Self::from_spellings(secrets.iter().flat_map(labelled).collect())
     }
 
     /// Creates a redactor from spellings and the name of the secret that each belongs to.
-    fn of(named: Vec<(Secret, String)>) -> Self {
+    fn from_spellings(named: Vec<(Secret, String)>) -> Self {
         let mut labels: BTreeMap<String, String> = BTreeMap::new();
         for (_, name) in &named {
             if !labels.contains_key(name) {
@@ -158,7 +158,7 @@ pub fn redact_start(redactors: &[&Redactor], text: &str, bytes_max: usize, at_en
 
 /// Replaces every character that could move the cursor, or hide or reorder text.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c != '\t' && steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if c != '\t' && is_unsafe_in_terminal(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Like [`printable`], but keeps line breaks.
@@ -167,12 +167,16 @@ pub fn printable_lines(text: &str) -> String {
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
         let ends_line = c == '\n' || (c == '\r' && rest.peek() == Some(&'\n'));
-        printable.push(if c != '\t' && !ends_line && steers(c) { char::REPLACEMENT_CHARACTER } else { c });
+        printable.push(if c != '\t' && !ends_line && is_unsafe_in_terminal(c) {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        });
     }
     printable
 }
 
-fn steers(c: char) -> bool {
+fn is_unsafe_in_terminal(c: char) -> bool {
     // Control characters, and characters that change the direction of text.
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -198,21 +202,21 @@ mod tests {
     }
 
     #[test]
-    fn each_secret_is_replaced_by_its_name() {
+    fn secret_is_replaced_by_its_name() {
         let redactor = of(&[("salt", "pepper-4711"), ("key", "s3cr3t"), ("pin", "123")]);
-        assert_eq!(redactor.redact("s3cr3tpepper-4711 123"), "[secret key][secret salt] 123", "too short to tell");
+        assert_eq!(redactor.redact("s3cr3tpepper-4711 123"), "[secret key][secret salt] 123", "too short to recognise");
         assert_eq!(redactor.redact("pepper-471"), "pepper-471");
         assert_eq!(of(&[]).redact("nothing"), "nothing");
     }
 
     #[test]
-    fn the_longer_of_two_that_begin_alike_goes_first() {
+    fn longest_matching_secret_is_replaced() {
         let redactor = of(&[("a", "token"), ("b", "token-and-more")]);
         assert_eq!(redactor.redact("token-and-more token-and"), "[secret b] [secret a]-and");
     }
 
     #[test]
-    fn a_secret_over_the_cut_goes_whole() {
+    fn secret_across_truncation_is_redacted_completely() {
         let redactor = of(&[("key", "s3cr3t")]);
         for bytes_max in 3..=8 {
             assert_eq!(
@@ -227,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_are_found() {
+    fn escaped_spellings_are_redacted() {
         let redactor = of(&[("pem", "-----BEGIN KEY-----\nabc\"def\n-----END KEY-----\n"), ("uml", "käse\u{1b}brot")]);
         assert_eq!(redactor.redact("key: abc\"def"), "key: [secret pem]", "one of its lines");
         assert_eq!(redactor.redact(r#""-----BEGIN KEY-----\nabc\"def\n-----END KEY-----\n""#), r#""[secret pem]""#);
@@ -236,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_tells_the_secret_is_left_out() {
+    fn label_that_discloses_a_secret_is_masked() {
         assert_eq!(of(&[("hunter2", "hunter2")]).redact("it is hunter2"), "it is ***");
-        assert_eq!(of(&[("a", "secret")]).redact("a secret"), "a ***", "what is put in place would tell it as well");
+        assert_eq!(of(&[("a", "secret")]).redact("a secret"), "a ***", "the label would disclose it as well");
     }
 
     #[test]
-    fn a_secret_that_the_sender_cut_is_redacted_if_four_bytes_of_it_are_left() {
+    fn truncated_secret_is_redacted_from_four_bytes() {
         let redactor = of(&[("key", "s3cr3t-4711")]);
         let cut = |text: &str| redact_start(&[&redactor], text, text.len(), TextEnd::Truncated);
         assert_eq!(
@@ -250,29 +254,29 @@ mod tests {
             ("it is [secret key]".into(), "it is [secret key]".into())
         );
         assert_eq!((cut("it is s3c"), cut("it is s3cret")), ("it is s3c".into(), "it is s3cret".into()));
-        assert_eq!(redactor.redact("it is s3cr3t-47"), "it is s3cr3t-47", "a text that is complete stays as it is");
+        assert_eq!(redactor.redact("it is s3cr3t-47"), "it is s3cr3t-47", "a complete text is unchanged");
     }
 
     #[test]
-    fn a_long_secret_is_recognised_by_its_beginning() {
+    fn long_secret_is_recognised_by_prefix() {
         let long = "0123456789".repeat(50);
         let redactor = of(&[("long", &long), ("other", &(long.clone() + "x")), ("short", "01234")]);
         assert_eq!(redactor.redact(&format!("a {long} b")), "a [secret other] b");
-        assert_eq!(redactor.redact(&format!("a {} b", &long[..100])), "a [secret other] b", "most of it is gone");
+        assert_eq!(redactor.redact(&format!("a {} b", &long[..100])), "a [secret other] b", "most of it is truncated");
         assert_eq!(redactor.redact(&format!("a {} b", &long[..60])).matches("[secret short]").count(), 6);
         assert_eq!(redactor.redact_start(&format!("a {long} b"), 70), "a [secret other]");
         assert_eq!(redactor.recognised_bytes(), RECOGNISED_BYTES);
     }
 
     #[test]
-    fn text_cannot_steer_a_terminal() {
+    fn control_characters_are_replaced() {
         let text = "a\u{1b}[2J\r\nb\u{202e}\tc\rd";
         assert_eq!(printable(text), "a\u{fffd}[2J\u{fffd}\u{fffd}b\u{fffd}\tc\u{fffd}d");
         assert_eq!(printable_lines(text), "a\u{fffd}[2J\r\nb\u{fffd}\tc\u{fffd}d");
     }
 
     #[test]
-    fn nothing_is_shown_by_debug() {
+    fn debug_output_hides_secrets() {
         assert!(!format!("{:?}", of(&[("key", "s3cr3t")])).contains("s3cr3t"));
     }
 }

@@ -110,15 +110,17 @@ fn nondeterminism(run: &FilterRun) -> Option<String> {
     if let Some(before) = run.instance_events.and_then(|events| events.checked_sub(1)).filter(|before| *before > 0) {
         let (filter, events) = (&run.filter, if before == 1 { "event" } else { "events" });
         return Some(format!(
-            "filter `{filter}` ran in an instance that had seen {before} {events} before (`reuse`): what they left there is \
-             not on record"
+            "filter `{filter}` ran in an instance that had processed {before} {events} before (`reuse`): the state that they left \
+             is not recorded"
         ));
     }
     match run.fault.as_ref()? {
-        fault @ Fault::Wall { .. } => Some(format!("filter `{}` {fault}: how long it takes is chance", run.filter)),
+        fault @ Fault::Wall { .. } => {
+            Some(format!("filter `{}` {fault}: the duration of a call is not deterministic", run.filter))
+        }
         fault @ Fault::Suspended { .. } => Some(format!("filter `{}` {fault}: it was not called", run.filter)),
         fault if fault.is_transient() => {
-            Some(format!("filter `{}` {fault}: what was missing then may be there now", run.filter))
+            Some(format!("filter `{}` {fault}: the missing item may be available now", run.filter))
         }
         _ => None,
     }
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn every_member_that_decides_is_compared() {
+    fn every_deterministic_member_is_compared() {
         let claims = Some(Digest([2; 32]));
         let same = FilterRun { elapsed_us: 7, engine: None, ..run() };
         assert_eq!(differences(&[run()], claims, &[same], claims), []);
@@ -250,12 +252,12 @@ mod tests {
         }
         let found = differences(&[run(), run()], claims, &[run()], Some(Digest([3; 32])));
         assert_eq!(found.iter().map(|d| (d.step, d.what)).collect::<Vec<_>>(), [(Some(2), "run"), (None, "claims")]);
-        assert_eq!(differences(&[], claims, &[], None).len(), 1, "claims that are missing are different");
-        assert_eq!(differences(&[], None, &[], claims), [], "nothing was kept to compare with");
+        assert_eq!(differences(&[], claims, &[], None).len(), 1, "missing claims are a difference");
+        assert_eq!(differences(&[], None, &[], claims), [], "no claims were recorded to compare with");
     }
 
     #[test]
-    fn what_time_or_another_decided_need_not_come_again() {
+    fn nondeterministic_runs_are_irreproducible() {
         let unavailable = Fault::Unavailable { detail: "no slot".into() };
         for fault in [Fault::Wall { limit_ms: 5 }, Fault::Transient { reason: "later".into() }, unavailable] {
             assert!(
@@ -268,14 +270,10 @@ mod tests {
         }
         assert!(irreproducible_reason(1, None, &[]).unwrap().contains("has not been run"));
         let nth = |events| FilterRun { instance_events: Some(events), ..run() };
-        assert_eq!(
-            irreproducible_reason(2, None, &[nth(1), run()]),
-            None,
-            "the first event of an instance meets a fresh one"
-        );
+        assert_eq!(irreproducible_reason(2, None, &[nth(1), run()]), None, "the first event gets a fresh instance");
         let reason = irreproducible_reason(2, None, &[run(), nth(7)]).unwrap();
         assert!(reason.contains("`redact`") && reason.contains("6 events before"), "{reason}");
-        assert_eq!(irreproducible_reason(0, None, &[]), None, "a chain without filters runs as often as one likes");
+        assert_eq!(irreproducible_reason(0, None, &[]), None, "an empty chain is always reproducible");
         assert!(irreproducible_reason(0, Some("no active version"), &[]).unwrap().contains("no active version"));
     }
 }

@@ -31,7 +31,7 @@ impl TryFrom<Vec<u32>> for RetrySchedule {
     fn try_from(waits: Vec<u32>) -> Result<Self, String> {
         if waits.len() > RETRY_WAITS_MAX || waits.iter().any(|w| *w > RETRY_WAIT_SECONDS_MAX) {
             return Err(format!(
-                "a retry schedule has at most {RETRY_WAITS_MAX} waits of at most {RETRY_WAIT_SECONDS_MAX} seconds"
+                "a retry schedule has at most {RETRY_WAITS_MAX} delays of at most {RETRY_WAIT_SECONDS_MAX} seconds"
             ));
         }
         Ok(Self(waits))
@@ -72,7 +72,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
     #[test]
-    fn follows_the_schedule_then_gives_up() {
+    fn follows_schedule_then_gives_up() {
         let schedule = RetrySchedule::default();
         assert_eq!(schedule.next(1, NOW, None, 0.5), Some(NOW.plus_millis(5_000)));
         assert_eq!(schedule.next(2, NOW, None, 0.0), Some(NOW.plus_millis(240_000)));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn is_never_earlier_than_the_receiver_asked() {
+    fn retry_is_never_earlier_than_retry_after() {
         let at = RetrySchedule::default().next(1, NOW, Some(120), 0.0).unwrap();
         assert_eq!(at.since(NOW), 120_000);
     }

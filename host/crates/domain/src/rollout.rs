@@ -36,7 +36,7 @@ impl TryFrom<f64> for Percent {
     fn try_from(given: f64) -> Result<Self, String> {
         let hundredths = (given * 100.0).round();
         if !(0.0..=10_000.0).contains(&hundredths) || (given * 100.0 - hundredths).abs() > 1e-6 {
-            return Err(format!("{given} is no percentage from 0 to 100 with at most two decimals"));
+            return Err(format!("{given} is not a percentage from 0 to 100 with at most two decimals"));
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number from 0 to 10,000")]
         Ok(Self(hundredths as u16))
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_has_two_decimals_and_ends_at_100() {
+    fn percent_has_two_decimals_up_to_100() {
         for (given, hundredths) in [(0.0, 0), (0.01, 1), (12.5, 1_250), (33.33, 3_333), (100.0, 10_000)] {
             assert_eq!(percent(given).hundredths(), hundredths, "{given}");
             assert_eq!(f64::from(percent(given)).to_string(), given.to_string());
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_at_0_and_everybody_at_100() {
+    fn percent_0_selects_none_and_100_all() {
         for hash in [0, 1, u64::MAX / 2, u64::MAX] {
             assert!(!canary(0.0).selects(hash));
             assert!(canary(100.0).selects(hash));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_count_once_there_are_enough_calls() {
+    fn fault_limit_applies_after_calls_min() {
         for (calls, faults, over) in
             [(0, 0, false), (19, 19, false), (20, 1, false), (20, 2, true), (100, 5, false), (100, 6, true)]
         {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_back_as_it_was_written() {
+    fn rollout_round_trips() {
         for mode in [RolloutMode::Shadow, canary(12.5)] {
             let rollout = Rollout { digest: Digest([7; 32]), mode, started_at: Timestamp::from_millis(1_000) };
             let text = serde_json::to_string(&rollout).unwrap();

@@ -58,9 +58,7 @@ pub enum SetError {
         claim: &'static str,
     },
     /// A string claim has another type.
-    #[error(
-        "`{claim}` has to be a string (RFC 7519 section 4.1, RFC 8417 section 2.2); leave it out where there is none"
-    )]
+    #[error("`{claim}` has to be a string (RFC 7519 section 4.1, RFC 8417 section 2.2); leave it out if there is none")]
     NotAString {
         /// Name of the claim.
         claim: &'static str,
@@ -78,14 +76,14 @@ pub enum SetError {
         chars: usize,
     },
     /// `jti` contains control characters.
-    #[error("`jti` holds control characters: use printable ones")]
+    #[error("`jti` contains control characters: use printable ones")]
     JtiControl,
     /// `iat` is not a number.
     #[error("`iat` has to be a number: seconds since 1970-01-01T00:00:00Z (NumericDate, RFC 7519 section 2)")]
     IatNotANumber,
     /// `iat` is negative or too large.
     #[error(
-        "`iat` is {given}, which is no time in seconds since 1970-01-01T00:00:00Z: it has to be from 0 to below {MILLISECONDS_MIN}"
+        "`iat` is {given}, which is not a time in seconds since 1970-01-01T00:00:00Z: it has to be from 0 to below {MILLISECONDS_MIN}"
     )]
     IatOutOfRange {
         /// The number as it was spelled, truncated to 40 characters.
@@ -114,9 +112,7 @@ pub enum SetError {
         name: String,
     },
     /// The value of a member in `events` is not an object.
-    #[error(
-        "the member `{name}` of `events` has to be an object, `{{}}` where there is nothing to say (RFC 8417 section 2.2)"
-    )]
+    #[error("the member `{name}` of `events` has to be an object, `{{}}` if it has no members (RFC 8417 section 2.2)")]
     EventNotAnObject {
         /// The name, truncated to 80 characters.
         name: String,
@@ -265,7 +261,7 @@ pub fn is_absolute_uri(text: &str) -> bool {
         })
 }
 
-/// The number that a JSON text is, rounded down; none where it is none.
+/// Parses a JSON number and rounds it down. `None` if the text is not a number.
 pub fn whole_number(text: &str) -> Option<i64> {
     if let Ok(whole) = text.parse() {
         return Some(whole);
@@ -372,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_keeps_its_text_and_tells_its_facts() {
+    fn parse_keeps_text_and_extracts_claims() {
         let set = parse(&format!("\n {SOUND} \n")).unwrap();
         assert_eq!(set.text, SOUND);
         assert_eq!(
@@ -383,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn each_violation_names_its_claim() {
+    fn each_error_names_its_claim() {
         let claims = Object::parse(SOUND).unwrap();
         let long = format!("\"{}\"", "j".repeat(256));
         for (claim, text, expected) in [
@@ -419,12 +415,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_optional_may_be_missing() {
+    fn optional_claims_may_be_absent() {
         assert!(parse(r#"{"jti":"1","iss":"x","iat":0,"events":{"urn:x":{}}}"#).is_ok());
     }
 
     #[test]
-    fn a_set_of_too_many_types_is_refused() {
+    fn too_many_event_types_are_refused() {
         let of = |count: usize| {
             let members: Vec<_> = (0..count).map(|n| format!("\"urn:x:{n}\":{{}}")).collect();
             let text = format!("{{\"iss\":\"i\",\"iat\":1,\"jti\":\"j\",\"events\":{{{}}}}}", members.join(","));

@@ -15,13 +15,13 @@ use super::delivery::State;
 pub struct Durations(BTreeMap<u16, u64>);
 
 /// Buckets per octave.
-const STEPS: u64 = 1 << STEPS_LOG2;
-const STEPS_LOG2: u32 = 3;
+const BUCKETS_PER_OCTAVE: u64 = 1 << BUCKETS_PER_OCTAVE_LOG2;
+const BUCKETS_PER_OCTAVE_LOG2: u32 = 3;
 
 impl Durations {
     /// Records a value. All values must have the same unit.
     pub fn record(&mut self, value: u64) {
-        *self.0.entry(step_of(value)).or_default() += 1;
+        *self.0.entry(bucket_of(value)).or_default() += 1;
     }
 
     /// Adds the counts of another histogram.
@@ -44,7 +44,7 @@ impl Durations {
         let mut below = 0;
         self.0.iter().find_map(|(step, count)| {
             below += count;
-            (below >= rank).then(|| middle_of(*step))
+            (below >= rank).then(|| bucket_middle(*step))
         })
     }
 }
@@ -63,23 +63,23 @@ impl Serialize for Durations {
 
 /// Small values have a bucket each. For larger ones, the highest bit determines the octave and the following bits the
 /// bucket within it.
-fn step_of(value: u64) -> u16 {
-    if value < 2 * STEPS {
+fn bucket_of(value: u64) -> u16 {
+    if value < 2 * BUCKETS_PER_OCTAVE {
         return value as u16;
     }
-    let shift = value.ilog2() - STEPS_LOG2;
-    (u64::from(shift) * STEPS + (value >> shift)) as u16
+    let shift = value.ilog2() - BUCKETS_PER_OCTAVE_LOG2;
+    (u64::from(shift) * BUCKETS_PER_OCTAVE + (value >> shift)) as u16
 }
 
 /// The middle value of a bucket.
-fn middle_of(step: u16) -> u64 {
+fn bucket_middle(step: u16) -> u64 {
     let step = u64::from(step);
-    if step < 2 * STEPS {
+    if step < 2 * BUCKETS_PER_OCTAVE {
         return step;
     }
     // The range of u64 has 60 octaves above the first.
-    let shift = (step / STEPS - 1).min(60);
-    let first = (step - shift * STEPS) << shift;
+    let shift = (step / BUCKETS_PER_OCTAVE - 1).min(60);
+    let first = (step - shift * BUCKETS_PER_OCTAVE) << shift;
     first + ((1 << shift) - 1) / 2
 }
 
@@ -191,15 +191,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_step_is_never_far_from_its_value(value in any::<u64>(), bits in 0..64_u32) {
+        fn bucket_value_is_within_one_sixteenth(value in any::<u64>(), bits in 0..64_u32) {
             let value = value >> bits;
-            let read = middle_of(step_of(value));
+            let read = bucket_middle(bucket_of(value));
             prop_assert!(read.abs_diff(value) <= value / 16, "{value} is read back as {read}");
-            prop_assert!(step_of(value) <= step_of(value.saturating_add(1)));
+            prop_assert!(bucket_of(value) <= bucket_of(value.saturating_add(1)));
         }
 
         #[test]
-        fn percentiles_are_those_of_the_sorted_values(
+        fn percentiles_match_sorted_values(
             mut values in prop::collection::vec(0..10_000_000_u64, 1..300),
             percent in 1..100_u64,
         ) {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_adds_up_and_reads_back() {
+    fn statistics_merge_and_round_trip() {
         let mut one = Statistics::default();
         assert_eq!(one.attempt_us.percentile(50), None);
         one.record_attempt(&Outcome::status(204), 1_000);

@@ -38,7 +38,7 @@ pub fn parse(text: &[u8]) -> Result<Rows, String> {
             // often than they are invalid.
             let is_first = |(number, line): &(usize, &str)| read(*number, line).is_ok_and(|first| first.key == key);
             let first = lines(text).find(is_first).map_or(0, |(number, _)| number);
-            return Err(twice(number, &key, first));
+            return Err(duplicate_key(number, &key, first));
         }
         rows.insert(key.into_owned(), value.get().into());
     }
@@ -59,9 +59,9 @@ fn read(number: usize, line: &str) -> Result<Line<'_>, String> {
     })
 }
 
-fn twice(number: usize, key: &str, first: usize) -> String {
+fn duplicate_key(number: usize, key: &str, first: usize) -> String {
     let key: String = key.chars().take(80).collect();
-    format!("line {number}: the key `{key}` stands in line {first} already; a key has one row")
+    format!("line {number}: the key `{key}` already occurs in line {first}: keys have to be unique")
 }
 
 #[cfg(test)]
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_keep_their_text_and_errors_name_the_line() {
+    fn rows_keep_text_and_errors_name_line() {
         let rows = parse(b"{\"key\":\"a\",\"value\":{\"n\": 1.10}}\n\n{\"key\":\"b\",\"value\":null}\n").unwrap();
         assert_eq!(rows["a"].as_ref(), "{\"n\": 1.10}");
         assert_eq!(rows.len(), 2);
@@ -78,6 +78,6 @@ mod tests {
         assert!(error.starts_with("line 2, column 11: missing field `value`; each line"), "{error}");
         let error = parse(b"{\"key\":\"b\",\"value\":1}\n{\"key\":\"a\",\"value\":1}\n\n{\"key\":\"a\",\"value\":2}")
             .unwrap_err();
-        assert_eq!(error, "line 4: the key `a` stands in line 2 already; a key has one row");
+        assert_eq!(error, "line 4: the key `a` already occurs in line 2: keys have to be unique");
     }
 }

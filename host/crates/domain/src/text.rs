@@ -25,7 +25,7 @@ pub fn check_charset(media_type: &str) -> Result<(), String> {
         let value = value.trim().trim_matches(['"', '\'']).trim();
         if !UTF_8_NAMES.iter().any(|known| value.eq_ignore_ascii_case(known)) {
             let value: String = value.chars().filter(|c| !c.is_control()).take(GIVEN_CHARS_MAX).collect();
-            return Err(format!("the charset `{value}` is not read here: encode the text as UTF-8"));
+            return Err(format!("the charset `{value}` is not supported: encode the text as UTF-8"));
         }
     }
     Ok(())
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_skipped_once_and_only_at_the_beginning() {
+    fn leading_bom_is_stripped_once() {
         assert_eq!(strip_bom(b"\xef\xbb\xbf{}"), b"{}");
         assert_eq!(strip_bom(b"\xef\xbb\xbf\xef\xbb\xbf{}"), b"\xef\xbb\xbf{}");
         assert_eq!(strip_bom(b" \xef\xbb\xbf{}"), b" \xef\xbb\xbf{}");
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_utf_8_are_known_and_others_named() {
+    fn utf_8_names_are_accepted_and_others_reported() {
         for good in
             ["a/b", "a/b; charset=utf8", "a/b;charset=UTF-8", "a/b; Charset = \"Utf8\"", "a/b;v=1;charset=us-ascii"]
         {

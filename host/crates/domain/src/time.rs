@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_offsets_and_writes_utc() {
+    fn parses_offsets_and_formats_utc() {
         let at = Timestamp::parse("2026-08-21T14:16:09+02:00").unwrap();
         assert_eq!(at.to_string(), "2026-08-21T12:16:09.000Z");
         assert_eq!(serde_json::to_string(&at).unwrap(), "\"2026-08-21T12:16:09.000Z\"");

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_is_read_as_the_recommendation_has_it() {
+    fn parses_traceparent_per_w3c() {
         for (parent, passed_on) in [
             (format!("00-{TRACE}-{SPAN}-01"), Some("01")),
             (format!("00-{TRACE}-{SPAN}-00"), Some("00")),
@@ -164,12 +164,12 @@ mod tests {
             assert_eq!(sent, expected, "{parent}");
         }
         let good = format!("00-{TRACE}-{SPAN}-01");
-        assert_eq!(of(&[(TRACEPARENT, &good), (TRACEPARENT, &good)]), None, "two parents are none");
-        assert_eq!(of(&[(TRACESTATE, "a=1")]), None, "a state without a parent is none");
+        assert_eq!(of(&[(TRACEPARENT, &good), (TRACEPARENT, &good)]), None, "two traceparent headers are ignored");
+        assert_eq!(of(&[(TRACESTATE, "a=1")]), None, "a tracestate without a traceparent is ignored");
     }
 
     #[test]
-    fn a_state_is_passed_on_as_it_came_or_not_at_all() {
+    fn tracestate_is_propagated_unchanged_or_dropped() {
         let good = format!("00-{TRACE}-{SPAN}-01");
         let state = |headers: &[&str]| {
             let mut all = vec![(TRACEPARENT, good.as_str())];
@@ -180,12 +180,12 @@ mod tests {
         assert_eq!(state(&["a=1,b=2", "c=3"]), "a=1,b=2,c=3");
         let most = format!("a={}", "x".repeat(TRACE_STATE_BYTES_MAX - 2));
         assert_eq!(state(&[&most]), most);
-        assert_eq!(state(&[&most, "b=1"]), "", "too long together");
-        assert_eq!(state(&["a=\u{e9}"]), "", "no ASCII; the parent holds all the same");
+        assert_eq!(state(&[&most, "b=1"]), "", "too long in total");
+        assert_eq!(state(&["a=\u{e9}"]), "", "not ASCII: the traceparent is still valid");
     }
 
     #[test]
-    fn what_is_stored_comes_back() {
+    fn stored_trace_context_round_trips() {
         for state in ["", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"] {
             let context = TraceContext { trace: [3; 16], span: [5; 8], flags: 1, state: state.to_owned() };
             let bytes = context.to_bytes();

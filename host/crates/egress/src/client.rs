@@ -18,12 +18,12 @@ use setgate_domain::redact::Redactor;
 use tokio::time::Instant;
 use url::Position;
 
-use super::clients::{Clients, Pooled, Versions};
+use super::clients::{Clients, PooledClient, Versions};
 use super::connect::GuardedTcp;
-use super::echo::Echo;
+use super::echo_redaction::EchoRedactor;
 use super::failure::{Failure, FailureKind, HostShortage};
 use super::guard::Guard;
-use super::lookups::{Lookups, within};
+use super::lookups::{Lookups, timeout_with_extension};
 use super::resolve::{Resolve, SystemResolver};
 use super::response::Deadline;
 use super::tls::Trust;
@@ -89,7 +89,7 @@ pub struct Exchange {
 struct Deadlines {
     begin: Instant,
     head: Duration,
-    whole: Duration,
+    total: Duration,
 }
 
 impl Exchange {
@@ -123,7 +123,7 @@ impl Egress {
         let now = self.0.load();
         let tcp = &now.clients.tcp;
         let set = ClientSet::new(options, now.clock.clone(), now.own_listeners.clone(), Arc::clone(&tcp.lookups))?;
-        let is_same = set.options == now.options && set.clients.trusts_as(&now.clients);
+        let is_same = set.options == now.options && set.clients.has_same_trust(&now.clients);
         Ok((!is_same).then_some(set))
     }
 
@@ -180,7 +180,7 @@ impl ClientSet {
             lookups,
             proxy: options.proxy.clone().map(Arc::new),
             proxy_bypass: options.proxy_bypass.clone().into(),
-            wait_max: millis(options.connect_ms_max),
+            connect_timeout: millis(options.connect_ms_max),
         };
         let clients = Clients::new(&options, Trust::load(&options.ca_files)?, tcp);
         Ok(Self { clients, options, clock, own_listeners })
@@ -188,11 +188,11 @@ impl ClientSet {
 
     async fn post(&self, post: PostRequest<'_>) -> Exchange {
         let begin = Instant::now();
-        let whole = millis(self.options.response_ms_max);
-        let whole = post.timeout.map_or(whole, |timeout| timeout.min(whole));
-        let mut deadlines = Deadlines { begin, head: millis(self.options.head_ms_max).min(whole), whole };
+        let total = millis(self.options.response_ms_max);
+        let total = post.timeout.map_or(total, |timeout| timeout.min(total));
+        let mut deadlines = Deadlines { begin, head: millis(self.options.head_ms_max).min(total), total };
         let (mut resends, mut versions) = (0, Versions::All);
-        let echo = Echo::new(post.redactor, post.headers);
+        let echo = EchoRedactor::new(post.redactor, post.headers);
         loop {
             let client = match self.clients.of(post.tenant, post.identity, versions) {
                 Ok(client) => client,
@@ -205,12 +205,12 @@ impl ClientSet {
             let proxied = request.uri().host().is_some_and(|host| self.clients.tcp.proxy_to(host).is_some());
             let sent = record::sent(post.endpoint, request.headers(), &post.body);
             let connected = capture_connection(&mut request);
-            let (waits, before) = (client.waits.clone(), client.waits.total());
+            let (queue_time, before) = (client.queue_time.clone(), client.queue_time.total());
             // After this attempt has its connection, further waits of the client belong to other attempts and do not
             // extend its deadline.
             let mut waited = None;
             let mut uncharged = || {
-                let so_far = waits.total().saturating_sub(before);
+                let so_far = queue_time.total().saturating_sub(before);
                 let is_connected = connected.connection_metadata().is_some();
                 if is_connected { *waited.get_or_insert(so_far) } else { so_far }
             };
@@ -220,9 +220,9 @@ impl ClientSet {
             let (outcome, host_shortage) = match exchanged {
                 Ok(outcome) => (outcome, None),
                 Err(failure) => match failure.kind() {
-                    FailureKind::Unprocessed | FailureKind::WantsHttp1 if resends < RESENDS_MAX => {
+                    FailureKind::Unprocessed | FailureKind::Http1Required if resends < RESENDS_MAX => {
                         resends += 1;
-                        if failure.kind() == FailureKind::WantsHttp1 {
+                        if failure.kind() == FailureKind::Http1Required {
                             versions = Versions::Http1;
                         }
                         // Running requests on this connection continue, but new ones use another connection.
@@ -230,7 +230,9 @@ impl ClientSet {
                         continue;
                     }
                     FailureKind::HostShortage(shortage) => (failure.into(), Some(shortage)),
-                    FailureKind::Attempt | FailureKind::Unprocessed | FailureKind::WantsHttp1 => (failure.into(), None),
+                    FailureKind::Attempt | FailureKind::Unprocessed | FailureKind::Http1Required => {
+                        (failure.into(), None)
+                    }
                 },
             };
             return Exchange {
@@ -245,21 +247,21 @@ impl ClientSet {
 
     async fn exchange(
         &self,
-        client: Pooled,
+        client: PooledClient,
         request: Request<Full<Bytes>>,
-        echo: &Echo<'_>,
+        echo: &EchoRedactor<'_>,
         deadlines: Deadlines,
         mut uncharged: impl FnMut() -> Duration,
     ) -> Result<Outcome, Failure> {
-        let Deadlines { begin, head, whole } = deadlines;
-        let response = match within(begin, head, &mut uncharged, client.http.request(request)).await {
-            Some(response) => response.map_err(|error| Failure::of(&error))?,
+        let Deadlines { begin, head, total } = deadlines;
+        let response = match timeout_with_extension(begin, head, &mut uncharged, client.http.request(request)).await {
+            Some(response) => response.map_err(|error| Failure::from_error(&error))?,
             None => {
-                let detail = format!("no answer began within {} ms", head.as_millis());
+                let detail = format!("no response began within {} ms", head.as_millis());
                 return Err(Failure::new(ErrorClass::Timeout, &detail));
             }
         };
-        let end = Deadline { at: begin + whole + uncharged(), wait: whole };
+        let end = Deadline { at: begin + total + uncharged(), wait: total };
         Ok(response::read(response, &self.options, echo, self.clock.system_time(), end).await)
     }
 }
@@ -267,7 +269,7 @@ impl ClientSet {
 fn request(post: &PostRequest<'_>) -> Result<Request<Full<Bytes>>, Failure> {
     let uri: Uri = post.endpoint.url()[..Position::AfterQuery]
         .parse()
-        .map_err(|_| unsendable("the endpoint's URL cannot stand in a request"))?;
+        .map_err(|_| unsendable("the endpoint's URL cannot be part of a request"))?;
     let mut map = HeaderMap::new();
     map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     for (name, text) in post.endpoint.headers() {

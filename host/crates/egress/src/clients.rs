@@ -20,7 +20,7 @@ use setgate_domain::id::TenantId;
 use tokio::time::Instant;
 
 use super::connect::{Connector, GuardedTcp};
-use super::lookups::Waits;
+use super::lookups::QueueTime;
 use super::tls::Trust;
 use super::tls_identity::{TlsIdentity, TlsIdentityError};
 use super::{Options, head};
@@ -32,10 +32,10 @@ const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// A client with its connections, which clones share.
 #[derive(Debug, Clone)]
-pub(super) struct Pooled {
+pub(super) struct PooledClient {
     pub(super) http: Client<Connector, Full<Bytes>>,
     /// The time that the client's connections spent in queues shared by all tenants.
-    pub(super) waits: Waits,
+    pub(super) queue_time: QueueTime,
 }
 
 /// Tenant, digest of the TLS identity, and HTTP versions.
@@ -53,7 +53,7 @@ pub(super) enum Versions {
 /// Creates clients on demand and caches the most recently used ones.
 #[derive(Debug)]
 pub(super) struct Clients {
-    known: Mutex<HashMap<Key, CacheEntry>>,
+    cached: Mutex<HashMap<Key, CacheEntry>>,
     clients_max: usize,
     /// The time after its last use at which all connections of a client have ended.
     idle_max: Duration,
@@ -64,7 +64,7 @@ pub(super) struct Clients {
 
 #[derive(Debug)]
 struct CacheEntry {
-    client: Pooled,
+    client: PooledClient,
     used_at: Instant,
 }
 
@@ -77,7 +77,7 @@ impl Clients {
             .pool_max_idle_per_host(options.idle_per_host_max)
             .pool_idle_timeout(millis(options.idle_ms_max))
             .http1_max_buf_size(head::HEAD_BYTES_MAX + head::GROWTH_BYTES_MAX)
-            .http1_max_headers(head::FIELDS_MAX + head::DECIDING_MAX)
+            .http1_max_headers(head::FIELDS_MAX + head::SIGNIFICANT_FIELDS_MAX)
             // Tolerances that `head` leaves to the parser.
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http1_allow_spaces_after_header_name_in_responses(true)
@@ -89,7 +89,7 @@ impl Clients {
             .http2_keep_alive_timeout(millis(options.ping_ms_max));
         let clients_max = usize::try_from(options.clients_max).unwrap_or(usize::MAX);
         let idle_max = millis(options.response_ms_max) + millis(options.idle_ms_max);
-        Self { known: Mutex::default(), clients_max, idle_max, builder, trust, tcp }
+        Self { cached: Mutex::default(), clients_max, idle_max, builder, trust, tcp }
     }
 
     /// The client for a tenant's endpoint with this identity. An evicted client remains usable until its running
@@ -99,43 +99,48 @@ impl Clients {
         tenant: &TenantId,
         identity: &TlsIdentity,
         versions: Versions,
-    ) -> Result<Pooled, TlsIdentityError> {
+    ) -> Result<PooledClient, TlsIdentityError> {
         let key = (tenant.clone(), identity.digest(), versions);
         let now = Instant::now();
-        if let Some(known) = self.lock().get_mut(&key) {
-            known.used_at = now;
-            return Ok(known.client.clone());
+        if let Some(cached) = self.lock().get_mut(&key) {
+            cached.used_at = now;
+            return Ok(cached.client.clone());
         }
         // Without the lock, because certificates are parsed.
-        let client = self.make(tenant, identity, versions)?;
-        let mut known = self.lock();
-        if !known.contains_key(&key) {
-            evict(&mut known, self.clients_max, self.idle_max, now);
+        let client = self.create(tenant, identity, versions)?;
+        let mut cached = self.lock();
+        if !cached.contains_key(&key) {
+            evict(&mut cached, self.clients_max, self.idle_max, now);
         }
-        Ok(match known.entry(key) {
+        Ok(match cached.entry(key) {
             // Another attempt has created the client in the meantime.
-            Entry::Occupied(known) => known.get().client.clone(),
+            Entry::Occupied(cached) => cached.get().client.clone(),
             Entry::Vacant(free) => free.insert(CacheEntry { client, used_at: now }).client.clone(),
         })
     }
 
-    fn make(&self, tenant: &TenantId, identity: &TlsIdentity, versions: Versions) -> Result<Pooled, TlsIdentityError> {
+    fn create(
+        &self,
+        tenant: &TenantId,
+        identity: &TlsIdentity,
+        versions: Versions,
+    ) -> Result<PooledClient, TlsIdentityError> {
         let mut tls = self.trust.client_config(identity)?;
         if versions == Versions::Http1 {
             tls.alpn_protocols.retain(|protocol| protocol == b"http/1.1");
         }
-        let waits = Waits::default();
-        let connector = Connector::new(self.tcp.clone(), tls, tenant.clone(), waits.clone());
-        Ok(Pooled { http: self.builder.build(connector), waits })
+        let queue_time = QueueTime::default();
+        let connector = Connector::new(self.tcp.clone(), tls, tenant.clone(), queue_time.clone());
+        Ok(PooledClient { http: self.builder.build(connector), queue_time })
     }
 
     /// Whether both trust the same default authorities.
-    pub(super) fn trusts_as(&self, other: &Self) -> bool {
+    pub(super) fn has_same_trust(&self, other: &Self) -> bool {
         self.trust == other.trust
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, CacheEntry>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
@@ -145,19 +150,19 @@ impl Clients {
 }
 
 /// Evicts unused clients, and then clients of the tenant with the most clients, until there is space for one more.
-fn evict(known: &mut HashMap<Key, CacheEntry>, clients_max: usize, idle_max: Duration, now: Instant) {
-    known.retain(|_, client| now.duration_since(client.used_at) < idle_max);
-    while known.len() >= clients_max {
+fn evict(cached: &mut HashMap<Key, CacheEntry>, clients_max: usize, idle_max: Duration, now: Instant) {
+    cached.retain(|_, client| now.duration_since(client.used_at) < idle_max);
+    while cached.len() >= clients_max {
         let mut counts: HashMap<&TenantId, usize> = HashMap::new();
-        for (tenant, ..) in known.keys() {
+        for (tenant, ..) in cached.keys() {
             *counts.entry(tenant).or_default() += 1;
         }
-        let first = known
+        let first = cached
             .iter()
             .max_by_key(|((tenant, ..), client)| (counts.get(tenant).copied(), now.duration_since(client.used_at)));
         let Some((key, _)) = first else { return };
         let key = key.clone();
-        known.remove(&key);
+        cached.remove(&key);
     }
 }
 

@@ -19,9 +19,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
-use super::failure::{Failure, FailureKind, HostShortage, find_in, host_shortage};
+use super::failure::{Failure, FailureKind, HostShortage, find_cause, host_shortage};
 use super::guard::{BlockedAddress, Guard};
-use super::lookups::{Lookups, Waits, within};
+use super::lookups::{Lookups, QueueTime, timeout_with_extension};
 use super::tolerant_http1::TolerantHttp1;
 use super::tunnel;
 use crate::proxy::{Proxy, ProxyBypass};
@@ -30,7 +30,7 @@ use crate::proxy::{Proxy, ProxyBypass};
 const ADDRESSES_MAX: usize = 6;
 /// With a proxy, local name resolution gets this fraction of the connect timeout. In a network that resolves only
 /// internal names it may never answer.
-const PROXIED_RESOLVE_PART: u32 = 4;
+const PROXIED_RESOLVE_FRACTION: u32 = 4;
 
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
@@ -38,8 +38,8 @@ type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     https: HttpsConnector<TenantTcp>,
-    wait_max: Duration,
-    waits: Waits,
+    connect_timeout: Duration,
+    queue_time: QueueTime,
 }
 
 /// The TCP connector of one tenant. Name lookups are scheduled between tenants.
@@ -47,7 +47,7 @@ pub(super) struct Connector {
 struct TenantTcp {
     tcp: GuardedTcp,
     tenant: TenantId,
-    waits: Waits,
+    queue_time: QueueTime,
 }
 
 /// Opens TCP connections to addresses that the guard permits. The host name from the URL is retained, so that TLS
@@ -59,14 +59,14 @@ pub(super) struct GuardedTcp {
     pub(super) lookups: Arc<Lookups>,
     pub(super) proxy: Option<Arc<Proxy>>,
     pub(super) proxy_bypass: Arc<[ProxyBypass]>,
-    pub(super) wait_max: Duration,
+    pub(super) connect_timeout: Duration,
 }
 
 impl Connector {
-    pub(super) fn new(tcp: GuardedTcp, tls: ClientConfig, tenant: TenantId, waits: Waits) -> Self {
-        let wait_max = tcp.wait_max;
-        let https = HttpsConnector::from((TenantTcp { tcp, tenant, waits: waits.clone() }, tls));
-        Self { https, wait_max, waits }
+    pub(super) fn new(tcp: GuardedTcp, tls: ClientConfig, tenant: TenantId, queue_time: QueueTime) -> Self {
+        let connect_timeout = tcp.connect_timeout;
+        let https = HttpsConnector::from((TenantTcp { tcp, tenant, queue_time: queue_time.clone() }, tls));
+        Self { https, connect_timeout, queue_time }
     }
 }
 
@@ -80,15 +80,18 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (mut https, wait_max, waits) = (self.https.clone(), self.wait_max, self.waits.clone());
+        let (mut https, connect_timeout, queue_time) =
+            (self.https.clone(), self.connect_timeout, self.queue_time.clone());
         Box::pin(async move {
-            let before = waits.total();
-            let uncharged = || waits.total().saturating_sub(before);
-            match within(Instant::now(), wait_max, uncharged, https.call(uri)).await {
+            let before = queue_time.total();
+            let uncharged = || queue_time.total().saturating_sub(before);
+            match timeout_with_extension(Instant::now(), connect_timeout, uncharged, https.call(uri)).await {
                 Some(Ok(stream)) => Ok(TolerantHttp1::new(stream)),
                 // Other errors than `GuardedTcp`'s own come from the TLS layer above it.
-                Some(Err(error)) => Err(find_in::<Failure>(&*error).cloned().unwrap_or_else(|| Failure::tls(&*error))),
-                None => Err(too_slow(wait_max)),
+                Some(Err(error)) => {
+                    Err(find_cause::<Failure>(&*error).cloned().unwrap_or_else(|| Failure::tls(&*error)))
+                }
+                None => Err(connect_timed_out(connect_timeout)),
             }
         })
     }
@@ -128,9 +131,9 @@ impl GuardedTcp {
     // Tries the addresses in the resolver's order (RFC 6724). Each gets an equal share of the remaining time, so that
     // an unresponsive address leaves time for the next.
     async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
-        let end = Instant::now() + self.wait_max;
+        let end = Instant::now() + self.connect_timeout;
         let addresses = &addresses[..addresses.len().min(ADDRESSES_MAX)];
-        let mut last = too_slow(self.wait_max);
+        let mut last = connect_timed_out(self.connect_timeout);
         for (tried, address) in addresses.iter().enumerate() {
             let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             let share = end.saturating_duration_since(Instant::now()) / left;
@@ -141,8 +144,8 @@ impl GuardedTcp {
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
-                Ok(Err(error)) => last = unconnected(&error, address),
-                Err(_) => last = too_slow(self.wait_max),
+                Ok(Err(error)) => last = connect_failure(&error, address),
+                Err(_) => last = connect_timed_out(self.connect_timeout),
             }
         }
         Err(last)
@@ -167,7 +170,7 @@ impl TenantTcp {
     }
 
     async fn open_directly(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
-        let addresses = match literal(host, port) {
+        let addresses = match parse_literal(host, port) {
             Some(address) => vec![address],
             None => self.resolve(host, port).await?,
         };
@@ -183,11 +186,11 @@ impl TenantTcp {
     /// itself and may choose any address, so all of them must be permitted. A name that does not resolve here is left
     /// to the proxy.
     async fn check_proxied(&self, host: &str, port: u16) -> Result<(), Failure> {
-        let addresses = match literal(host, port) {
+        let addresses = match parse_literal(host, port) {
             Some(address) => vec![address],
             None => {
                 let resolving = self.resolve(host, port);
-                match timeout(self.tcp.wait_max / PROXIED_RESOLVE_PART, resolving).await {
+                match timeout(self.tcp.connect_timeout / PROXIED_RESOLVE_FRACTION, resolving).await {
                     Ok(Ok(addresses)) => addresses,
                     Ok(Err(_)) | Err(_) => Vec::new(),
                 }
@@ -198,14 +201,14 @@ impl TenantTcp {
 
     // The guard does not apply to the address of the proxy, because the operator has configured it.
     async fn open_through(&self, proxy: &Proxy, host: &str, port: u16) -> Result<TcpStream, Failure> {
-        let way = async {
-            let addresses = match literal(&proxy.host, proxy.port) {
+        let connecting = async {
+            let addresses = match parse_literal(&proxy.host, proxy.port) {
                 Some(address) => vec![address],
-                None => self.tcp.lookups.of_operator(&proxy.host, proxy.port).await?,
+                None => self.tcp.lookups.resolve_for_operator(&proxy.host, proxy.port).await?,
             };
             self.tcp.connect(&addresses).await
         };
-        let stream = way.await.map_err(|failure| match failure.kind() {
+        let stream = connecting.await.map_err(|failure| match failure.kind() {
             FailureKind::HostShortage(_) => failure,
             _ => tunnel::proxy_failure(&format!("it cannot be reached: {failure}")),
         })?;
@@ -213,18 +216,18 @@ impl TenantTcp {
     }
 
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-        self.tcp.lookups.of_tenant(&self.tenant, &self.waits, host, port).await
+        self.tcp.lookups.resolve_for_tenant(&self.tenant, &self.queue_time, host, port).await
     }
 }
 
 /// Parses a literal address, which is checked like any other. `Url` has already normalised unusual notations (`0x7f.1`,
 /// `2130706433`). If the resolver supports further notations, its results are checked as well.
-fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+fn parse_literal(host: &str, port: u16) -> Option<SocketAddr> {
     let ip: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
     Some(SocketAddr::new(ip, port))
 }
 
-fn unconnected(error: &io::Error, address: &SocketAddr) -> Failure {
+fn connect_failure(error: &io::Error, address: &SocketAddr) -> Failure {
     let failure = Failure::new(ErrorClass::Connect, &error.to_string());
     match host_shortage(error) {
         // This error is also reported for any IPv6 address if the machine has no IPv6 address, which is not a temporary
@@ -239,7 +242,7 @@ fn refused(refusal: BlockedAddress) -> Failure {
     Failure::new(ErrorClass::Forbidden, &refusal.to_string())
 }
 
-fn too_slow(wait_max: Duration) -> Failure {
-    let detail = format!("no connection (name, TCP, TLS) within {} ms", wait_max.as_millis());
+fn connect_timed_out(connect_timeout: Duration) -> Failure {
+    let detail = format!("no connection (name, TCP, TLS) within {} ms", connect_timeout.as_millis());
     Failure::new(ErrorClass::Timeout, &detail)
 }

@@ -33,7 +33,7 @@ pub(super) enum FailureKind {
     /// The receiver has certainly not processed the request, so it can be resent at once.
     Unprocessed,
     /// The receiver requires HTTP/1.1 for this request.
-    WantsHttp1,
+    Http1Required,
     /// No attempt was made, because this host lacked a resource.
     HostShortage(HostShortage),
 }
@@ -94,30 +94,30 @@ impl Failure {
 
     /// A TLS failure. The cause is searched in the chain of `error`.
     pub(super) fn tls(error: &(dyn Error + 'static)) -> Self {
-        match find_in::<rustls::Error>(error) {
+        match find_cause::<rustls::Error>(error) {
             Some(cause) => Self::new(ErrorClass::Tls, &cause.to_string()),
-            None => Self::new(ErrorClass::Tls, &format!("TLS: {}", root(error))),
+            None => Self::new(ErrorClass::Tls, &format!("TLS: {}", root_cause(error))),
         }
     }
 
     /// Converts an error of the HTTP client or of a response body.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
-        if let Some(failure) = find_in::<Self>(error) {
+    pub(super) fn from_error(error: &(dyn Error + 'static)) -> Self {
+        if let Some(failure) = find_cause::<Self>(error) {
             return failure.clone();
         }
         // With TLS 1.3, a receiver rejects our (missing) client certificate only after the handshake.
-        if find_in::<rustls::Error>(error).is_some() {
+        if find_cause::<rustls::Error>(error).is_some() {
             return Self::tls(error);
         }
         // h2 reports an oversized header list with the same reason code as a stream that was not processed.
         let is_too_long = |error: &h2::Error| {
             error.is_library() && error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)
         };
-        if find_in::<h2::Error>(error).is_some_and(is_too_long) {
-            let detail = format!("the head of the answer is longer than {HEAD_BYTES_MAX} bytes");
+        if find_cause::<h2::Error>(error).is_some_and(is_too_long) {
+            let detail = format!("the response head is longer than {HEAD_BYTES_MAX} bytes");
             return Self::new(ErrorClass::Broken, &detail);
         }
-        let last = root(error).to_string();
+        let last = root_cause(error).to_string();
         // HTTP/2 retains only the message of a lower-level error.
         let class = if last.contains(TLS_ALERT) { ErrorClass::Tls } else { ErrorClass::Broken };
         Self { kind: kind(error), ..Self::new(class, &last) }
@@ -128,15 +128,15 @@ impl Failure {
 /// GOAWAY. h2 reports a remote GOAWAY only for such streams. A request that hyper cancels itself was not written at
 /// all.
 fn kind(error: &(dyn Error + 'static)) -> FailureKind {
-    if let Some(error) = find_in::<h2::Error>(error).filter(|error| error.is_remote()) {
+    if let Some(error) = find_cause::<h2::Error>(error).filter(|error| error.is_remote()) {
         return match error.reason() {
-            Some(Reason::HTTP_1_1_REQUIRED) => FailureKind::WantsHttp1,
+            Some(Reason::HTTP_1_1_REQUIRED) => FailureKind::Http1Required,
             Some(Reason::REFUSED_STREAM) => FailureKind::Unprocessed,
             _ if error.is_go_away() => FailureKind::Unprocessed,
             _ => FailureKind::Attempt,
         };
     }
-    if find_in::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled) {
+    if find_cause::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled) {
         FailureKind::Unprocessed
     } else {
         FailureKind::Attempt
@@ -150,7 +150,7 @@ impl From<Failure> for Outcome {
 }
 
 /// The first error of type `T` in a chain of causes.
-pub(super) fn find_in<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+pub(super) fn find_cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
@@ -161,7 +161,7 @@ pub(super) fn find_in<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) 
     None
 }
 
-fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut last = error;
     while let Some(next) = cause(last) {
         last = next;
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_certificate_is_told_from_a_broken_connection_also_by_its_words() {
+    fn tls_alert_is_classified_by_type_or_message() {
         let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
         let with_cause = io::Error::new(io::ErrorKind::InvalidData, alert.clone());
         let with_words = io::Error::new(io::ErrorKind::InvalidData, alert.to_string());
@@ -190,7 +190,7 @@ mod tests {
         for (error, expected) in
             [(with_cause, ErrorClass::Tls), (with_words, ErrorClass::Tls), (broken, ErrorClass::Broken)]
         {
-            assert_eq!(Failure::of(&error).class, expected, "{error}");
+            assert_eq!(Failure::from_error(&error).class, expected, "{error}");
         }
     }
 }

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_the_public_internet() {
+    fn blocks_non_public_addresses() {
         let guard = guard(&[], &[]);
         for (ip, kind) in [
             ("0.0.0.0", "unspecified"),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_the_public_internet() {
+    fn permits_public_addresses() {
         let guard = guard(&[], &[]);
         for ip in [
             "1.1.1.1",
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_open_what_they_name_and_no_more() {
+    fn allow_list_permits_only_its_networks() {
         let guard = guard(&["10.1.0.0/16", "::1/128"], &[]);
         assert_eq!(guard.check(at("10.1.2.3")), Ok(()));
         assert_eq!(guard.check(at("::1")), Ok(()));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn own_listeners_stay_shut_whatever_is_allowed() {
+    fn own_listeners_are_blocked_despite_allow_list() {
         let exact = guard(&["127.0.0.0/8", "::ffff:0:0/96"], &["127.0.0.1:443"]);
         assert_eq!(exact.check(at("127.0.0.1")), Err(BlockedAddress::OwnListener));
         assert_eq!(exact.check(at("::ffff:127.0.0.1")), Err(BlockedAddress::OwnListener));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_names_of_this_machine_are_foreseen() {
+    fn loopback_hosts_are_blocked_without_lookup() {
         let shut = guard(&[], &["0.0.0.0:443"]);
         for host in ["10.0.0.1", "169.254.169.254", "[fd00::1]", "[::ffff:8.8.8.8]"] {
             assert!(matches!(shut.check_host(host, 80), Err(BlockedAddress::Range(_))), "{host}");
@@ -305,14 +305,14 @@ mod tests {
             assert_eq!(shut.check_host(host, 443), Ok(()), "{host}");
         }
         let open = guard(&["127.0.0.0/8"], &["127.0.0.1:443"]);
-        assert_eq!(open.check_host("localhost", 80), Ok(()), "one of its addresses is open");
+        assert_eq!(open.check_host("localhost", 80), Ok(()), "one of its addresses is permitted");
         for host in ["localhost", "127.0.0.1"] {
             assert_eq!(open.check_host(host, 443), Err(BlockedAddress::OwnListener), "{host}");
         }
     }
 
     #[test]
-    fn a_name_leads_to_its_permitted_addresses_alone() {
+    fn blocked_addresses_of_a_name_are_skipped() {
         let guard = guard(&[], &[]);
         let (inside, outside) = (at("10.0.0.1"), at("1.1.1.1"));
         assert_eq!(guard.permitted(&[inside, outside]), Ok(vec![outside]));

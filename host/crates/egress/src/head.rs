@@ -12,33 +12,34 @@ use http::StatusCode;
 
 /// Limit for a response head in bytes. Common servers stay below 32 KiB of names and values.
 pub(super) const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Limit for the fields that are passed on. Beyond it, only the [`DECIDING`] ones are.
+/// Limit for the fields that are passed on. Beyond it, only the [`SIGNIFICANT_FIELDS`] ones are.
 pub(super) const FIELDS_MAX: usize = 512;
-/// Limit for the deciding fields beyond [`FIELDS_MAX`].
-pub(super) const DECIDING_MAX: usize = 32;
+/// Limit for the significant fields beyond [`FIELDS_MAX`].
+pub(super) const SIGNIFICANT_FIELDS_MAX: usize = 32;
 /// Bytes by which a head can grow: the reason phrase, if it was missing.
 pub(super) const GROWTH_BYTES_MAX: usize = 64;
 /// Limit for a field name in an error, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
 /// Fields that determine the framing or the meaning of a response.
-const DECIDING: [&str; 5] = ["content-length", "transfer-encoding", "connection", "retry-after", "webhook-delivery"];
+const SIGNIFICANT_FIELDS: [&str; 5] =
+    ["content-length", "transfer-encoding", "connection", "retry-after", "webhook-delivery"];
 
 /// Why a head is unusable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeadError {
-    #[error("the answer does not begin as HTTP/1 does")]
+    #[error("the response does not begin like HTTP/1")]
     NotHttp,
-    #[error("the status line of the answer is not `HTTP/1.1` and a status of three digits")]
+    #[error("the status line of the response is not `HTTP/1.1` and a status of three digits")]
     StatusLine,
-    #[error("the head of the answer is longer than {HEAD_BYTES_MAX} bytes, {0}")]
+    #[error("the response head is longer than {HEAD_BYTES_MAX} bytes, {0}")]
     TooLong(HeadPosition),
-    #[error("the connection ended within the head of the answer, {0}")]
-    Ended(HeadPosition),
-    #[error("the field `content-length` of the answer is not a number")]
-    Length,
-    #[error("the fields `content-length` of the answer contradict each other")]
-    Lengths,
+    #[error("the connection ended within the response head, {0}")]
+    Truncated(HeadPosition),
+    #[error("the field `content-length` of the response is not a number")]
+    ContentLength,
+    #[error("the fields `content-length` of the response contradict each other")]
+    ContentLengthConflict,
 }
 
 /// The position of an error in a head.
@@ -59,7 +60,7 @@ impl std::fmt::Display for HeadPosition {
 
 /// A head that hyper can parse.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Clean {
+pub(super) struct NormalizedHead {
     pub(super) bytes: Vec<u8>,
     /// Whether another head follows (RFC 9110 section 15.2). 101 is final, because the connection is no longer HTTP/1
     /// after it.
@@ -68,7 +69,7 @@ pub(super) struct Clean {
 
 /// The end of the first head in `bytes`, after its blank line. `None` if the head is incomplete. The first `from` bytes
 /// have been searched before.
-pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
+pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     let from = from.saturating_sub(2).max(leading_blank(bytes));
     (from..bytes.len()).find_map(|at| match &bytes[at..] {
         [b'\n', b'\r', b'\n', ..] => Some(at + 3),
@@ -79,7 +80,7 @@ pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
 
 /// Refuses an incomplete head that is too long or does not begin like HTTP/1. `bytes` contains everything received so
 /// far.
-pub(super) fn check_begin(bytes: &[u8]) -> Result<(), HeadError> {
+pub(super) fn check_prefix(bytes: &[u8]) -> Result<(), HeadError> {
     let begin = &bytes[leading_blank(bytes)..];
     let compared = begin.len().min(b"HTTP/".len());
     if !begin[..compared].eq_ignore_ascii_case(&b"HTTP/"[..compared]) {
@@ -92,16 +93,16 @@ fn check_length(bytes: &[u8]) -> Result<(), HeadError> {
     if bytes.len() <= HEAD_BYTES_MAX {
         return Ok(());
     }
-    Err(HeadError::TooLong(whereabouts(&bytes[leading_blank(bytes)..])))
+    Err(HeadError::TooLong(error_position(&bytes[leading_blank(bytes)..])))
 }
 
 /// The error for a connection that ended after these bytes of a head.
-pub(super) fn ended(bytes: &[u8]) -> HeadError {
-    HeadError::Ended(whereabouts(&bytes[leading_blank(bytes)..]))
+pub(super) fn truncated(bytes: &[u8]) -> HeadError {
+    HeadError::Truncated(error_position(&bytes[leading_blank(bytes)..]))
 }
 
 /// Normalises a complete head, including its blank line.
-pub(super) fn clean(head: &[u8]) -> Result<Clean, HeadError> {
+pub(super) fn normalize(head: &[u8]) -> Result<NormalizedHead, HeadError> {
     check_length(head)?;
     let mut lines = head[leading_blank(head)..].split_inclusive(|byte| *byte == b'\n');
     let status_line = StatusLine::read(content(lines.next().unwrap_or_default())).ok_or(HeadError::StatusLine)?;
@@ -112,15 +113,17 @@ pub(super) fn clean(head: &[u8]) -> Result<Clean, HeadError> {
     }
     let mut bytes = Vec::with_capacity(head.len() + GROWTH_BYTES_MAX);
     status_line.write(is_chunked_or_such, &mut bytes);
-    let (mut count, mut deciding, mut is_kept) = (0, 0, true);
+    let (mut count, mut significant, mut is_kept) = (0, 0, true);
     for (nth, line) in fields.iter().enumerate() {
         // A leading blank on the first field is no continuation, and the parser would refuse it.
         let line = if nth == 0 { trim_blanks(line) } else { line };
         if !is_continuation(line) {
-            let decides = count >= FIELDS_MAX && DECIDING.iter().any(|name| is_field(line, name));
-            is_kept = content(line).is_empty() || count < FIELDS_MAX || decides && deciding < DECIDING_MAX;
+            let is_significant = count >= FIELDS_MAX && SIGNIFICANT_FIELDS.iter().any(|name| is_field(line, name));
+            is_kept = content(line).is_empty()
+                || count < FIELDS_MAX
+                || is_significant && significant < SIGNIFICANT_FIELDS_MAX;
             count += 1;
-            deciding += usize::from(decides);
+            significant += usize::from(is_significant);
         }
         if is_kept {
             let text = content(line);
@@ -128,7 +131,7 @@ pub(super) fn clean(head: &[u8]) -> Result<Clean, HeadError> {
             bytes.extend_from_slice(&line[line.len() - ending(line)..]);
         }
     }
-    Ok(Clean { bytes, is_interim: status_line.is_interim() })
+    Ok(NormalizedHead { bytes, is_interim: status_line.is_interim() })
 }
 
 struct StatusLine {
@@ -181,9 +184,9 @@ fn check_lengths(fields: &[&[u8]]) -> Result<(), HeadError> {
             let digits = std::str::from_utf8(part).ok().filter(|_| part.iter().all(u8::is_ascii_digit));
             // The parser's own limit, which no body can reach.
             let length = digits.and_then(|digits| digits.parse().ok()).filter(|length| *length < u64::MAX - 1);
-            let length: u64 = length.ok_or(HeadError::Length)?;
+            let length: u64 = length.ok_or(HeadError::ContentLength)?;
             if *known.get_or_insert(length) != length {
-                return Err(HeadError::Lengths);
+                return Err(HeadError::ContentLengthConflict);
             }
         }
     }
@@ -206,7 +209,7 @@ fn is_control(byte: u8) -> bool {
 }
 
 /// The position of the last line that has begun.
-fn whereabouts(head: &[u8]) -> HeadPosition {
+fn error_position(head: &[u8]) -> HeadPosition {
     let lines = head.split_inclusive(|byte| *byte == b'\n').enumerate();
     let last = lines.filter(|(_, line)| !is_continuation(line) && !content(line).is_empty()).last();
     match last {
@@ -248,17 +251,17 @@ mod tests {
     use super::*;
 
     fn cleaned(head: &[u8]) -> String {
-        String::from_utf8(clean(head).unwrap().bytes).unwrap()
+        String::from_utf8(normalize(head).unwrap().bytes).unwrap()
     }
 
     #[test]
-    fn a_usual_head_stays_as_it_is() {
+    fn valid_head_is_unchanged() {
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nserver: \"x\"\t; y\r\n\r\n";
         assert_eq!(cleaned(head.as_bytes()), head);
     }
 
     #[test]
-    fn status_lines_are_read_as_clients_read_them() {
+    fn parses_lenient_status_lines() {
         for (line, expected) in [
             ("HTTP/1.1 200 OK", "HTTP/1.1 200 OK"),
             ("HTTP/1.1 200", "HTTP/1.1 200 OK"),
@@ -273,22 +276,22 @@ mod tests {
         }
         for line in ["HTTP/2 200 OK", "HTTP/1.1 20", "HTTP/1.1 2000", "HTTP/1.1 099 x", "HTTP/1.1200 OK", "HTTP/1.1 OK"]
         {
-            assert_eq!(clean(format!("{line}\r\n\r\n").as_bytes()), Err(HeadError::StatusLine), "{line}");
+            assert_eq!(normalize(format!("{line}\r\n\r\n").as_bytes()), Err(HeadError::StatusLine), "{line}");
         }
     }
 
     #[test]
-    fn control_bytes_become_spaces_and_other_bytes_stay() {
+    fn control_bytes_become_spaces() {
         let head = b"HTTP/1.1 200 OK\r\nx-a: 1\x07\0\r2\x7f\xe4\xc3\xa4\t3\nretry-after: \x015\r\n\r\n";
         let expected = b"HTTP/1.1 200 OK\r\nx-a: 1   2 \xe4\xc3\xa4\t3\nretry-after:  5\r\n\r\n";
-        assert_eq!(clean(head).unwrap().bytes, expected);
+        assert_eq!(normalize(head).unwrap().bytes, expected);
     }
 
     #[test]
-    fn interim_answers_are_told_from_final_ones() {
+    fn distinguishes_interim_from_final_responses() {
         for (status, is_interim) in [(100, true), (102, true), (103, true), (199, true), (101, false), (200, false)] {
             assert_eq!(
-                clean(format!("HTTP/1.1 {status} x\r\n\r\n").as_bytes()).unwrap().is_interim,
+                normalize(format!("HTTP/1.1 {status} x\r\n\r\n").as_bytes()).unwrap().is_interim,
                 is_interim,
                 "{status}"
             );
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_ends_with_its_first_blank_line() {
+    fn head_ends_at_first_blank_line() {
         for (bytes, expected) in [
             ("HTTP/1.1 200 OK\r\na: b\r\n\r\nbody\r\n\r\n", Some(25)),
             ("HTTP/1.1 200 OK\na: b\n\nbody", Some(22)),
@@ -304,54 +307,57 @@ mod tests {
             ("HTTP/1.1 200 OK\r\na: b\r\n", None),
             ("\r\n\r\n", None),
         ] {
-            assert_eq!(end(bytes.as_bytes(), 0), expected, "{bytes:?}");
+            assert_eq!(end_of_head(bytes.as_bytes(), 0), expected, "{bytes:?}");
             // Feeding the input byte by byte has the same result.
-            let found = (1..=bytes.len()).find_map(|length| end(&bytes.as_bytes()[..length], length - 1));
+            let found = (1..=bytes.len()).find_map(|length| end_of_head(&bytes.as_bytes()[..length], length - 1));
             assert_eq!(found, expected, "{bytes:?}");
         }
     }
 
     #[test]
-    fn of_too_many_fields_the_deciding_ones_are_passed_on() {
+    fn significant_fields_beyond_the_limit_are_passed_on() {
         let many: String = (0..1_500).map(|nth| format!("x{nth}: \r\n folded\r\n")).collect();
         let text = cleaned(format!("HTTP/1.1 503 x\r\n{many}Retry-After : 7\r\nlast: 1\r\n\r\n").as_bytes());
         assert!(text.contains("x511:") && !text.contains("x512:") && !text.contains("last"), "{text}");
         assert!(text.ends_with("\r\n folded\r\nRetry-After : 7\r\n\r\n"), "{text}");
         let lengths = "content-length: 0\r\n".repeat(1_000);
         let text = cleaned(format!("HTTP/1.1 200 OK\r\n{lengths}\r\n").as_bytes());
-        assert_eq!(text.matches("content-length").count(), FIELDS_MAX + DECIDING_MAX);
+        assert_eq!(text.matches("content-length").count(), FIELDS_MAX + SIGNIFICANT_FIELDS_MAX);
     }
 
     #[test]
-    fn lengths_have_to_agree() {
+    fn conflicting_content_lengths_are_rejected() {
         for (fields, expected) in [
             ("content-length: 5\r\n", Ok(())),
             ("content-length: 5, 5\r\nContent-Length : 5\r\n", Ok(())),
-            ("content-length: 5\r\ncontent-length: 6\r\n", Err(HeadError::Lengths)),
-            ("content-length: 5, 6\r\n", Err(HeadError::Lengths)),
-            ("content-length: five\r\n", Err(HeadError::Length)),
-            ("content-length: -5\r\n", Err(HeadError::Length)),
-            ("content-length: +5\r\n", Err(HeadError::Length)),
-            ("content-length: \r\n", Err(HeadError::Length)),
-            ("content-length: 99999999999999999999\r\n", Err(HeadError::Length)),
+            ("content-length: 5\r\ncontent-length: 6\r\n", Err(HeadError::ContentLengthConflict)),
+            ("content-length: 5, 6\r\n", Err(HeadError::ContentLengthConflict)),
+            ("content-length: five\r\n", Err(HeadError::ContentLength)),
+            ("content-length: -5\r\n", Err(HeadError::ContentLength)),
+            ("content-length: +5\r\n", Err(HeadError::ContentLength)),
+            ("content-length: \r\n", Err(HeadError::ContentLength)),
+            ("content-length: 99999999999999999999\r\n", Err(HeadError::ContentLength)),
             ("content-length: 5, 6\r\ntransfer-encoding: chunked\r\n", Ok(())),
         ] {
             let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
-            assert_eq!(clean(head.as_bytes()).map(drop), expected, "{fields}");
+            assert_eq!(normalize(head.as_bytes()).map(drop), expected, "{fields}");
         }
-        assert!(clean(b"HTTP/1.1 204 x\r\ncontent-length: a\r\n\r\n").is_ok(), "there is no body to measure");
+        assert!(
+            normalize(b"HTTP/1.1 204 x\r\ncontent-length: a\r\n\r\n").is_ok(),
+            "a response without a body has no length to check"
+        );
     }
 
     #[test]
-    fn a_transfer_coding_of_http_1_0_is_read() {
+    fn transfer_coding_in_http_1_0_is_accepted() {
         let text = cleaned(b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
     }
 
     #[test]
-    fn what_is_of_no_use_is_named_without_its_value() {
+    fn error_names_field_without_its_value() {
         let long = format!("HTTP/1.1 200 OK\r\na: b\r\nx-long: hush{}", "x".repeat(HEAD_BYTES_MAX));
-        let refused = check_begin(long.as_bytes()).unwrap_err().to_string();
+        let refused = check_prefix(long.as_bytes()).unwrap_err().to_string();
         assert!(refused.ends_with("longer than 32768 bytes, in the field `x-long`"), "{refused}");
         for (bytes, expected) in [
             ("HTTP/1.1 2", "in its status line"),
@@ -360,13 +366,13 @@ mod tests {
             ("HTTP/1.1 200 OK\r\na: b\r\nhush", "in the field `...`"),
             ("HTTP/1.1 200 OK\r\nb\x1bd: hush", "in the field `b?d`"),
         ] {
-            assert!(check_begin(bytes.as_bytes()).is_ok());
-            let refused = ended(bytes.as_bytes()).to_string();
+            assert!(check_prefix(bytes.as_bytes()).is_ok());
+            let refused = truncated(bytes.as_bytes()).to_string();
             assert!(refused.ends_with(expected) && !refused.contains("hush"), "{refused}");
         }
         for begin in ["SSH-2.0", "220 mail", "\x15\x03\x01", "<html>"] {
-            assert_eq!(check_begin(begin.as_bytes()), Err(HeadError::NotHttp), "{begin:?}");
+            assert_eq!(check_prefix(begin.as_bytes()), Err(HeadError::NotHttp), "{begin:?}");
         }
-        assert_eq!(check_begin(b"\r\nhTt"), Ok(()));
+        assert_eq!(check_prefix(b"\r\nhTt"), Ok(()));
     }
 }

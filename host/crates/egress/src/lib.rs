@@ -14,7 +14,7 @@
 mod client;
 mod clients;
 mod connect;
-mod echo;
+mod echo_redaction;
 mod failure;
 mod guard;
 mod head;

@@ -3,7 +3,7 @@
 //!
 //! Each tenant has one slot of its own and may use several shared slots, which are scheduled fairly. A tenant that has
 //! used more resolver time is scheduled later. The time in the queue does not count against the timeouts of an attempt
-//! (see [`Waits`]), because it is not a failure of the receiver. A slot is occupied until the lookup ends, even if the
+//! (see [`QueueTime`]), because it is not a failure of the receiver. A slot is occupied until the lookup ends, even if the
 //! caller has given up.
 
 use std::io;
@@ -22,28 +22,28 @@ use super::failure::{Failure, HostShortage, host_shortage};
 use super::resolve::Resolve;
 
 /// Limit for the concurrent lookups in tenants' own slots.
-const OWN_MAX: usize = 64;
+const DEDICATED_MAX: usize = 64;
 /// Limit for the concurrent lookups in shared slots.
 const SHARED_MAX: usize = 64;
 /// Limit for one tenant's lookups in shared slots.
 const SHARED_PER_TENANT_MAX: usize = 8;
 /// Limit for the concurrent lookups of the operator's proxy.
-const OPERATORS_MAX: usize = 8;
+const PROXY_LOOKUPS_MAX: usize = 8;
 /// Cost in milliseconds that a tenant is charged for a lookup until its duration is known.
 const COST_MS: u64 = 20;
 /// Longest time in the queue. After it, the delivery is put back and becomes due again without an attempt.
-const WAIT_MAX: Duration = Duration::from_secs(30);
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Lookups {
     resolver: Arc<dyn Resolve>,
     semaphores: LookupSemaphores,
-    operators: Arc<Semaphore>,
-    wait_max: Duration,
+    proxy_lookups: Arc<Semaphore>,
+    queue_timeout: Duration,
 }
 
 struct LookupSemaphores {
-    own: FairSemaphore,
+    dedicated: FairSemaphore,
     shared: FairSemaphore,
 }
 
@@ -65,42 +65,49 @@ impl Lookups {
                 estimated_cost: COST_MS,
             })
         };
-        let semaphores =
-            LookupSemaphores { own: semaphore(OWN_MAX, 1), shared: semaphore(SHARED_MAX, SHARED_PER_TENANT_MAX) };
-        Self { resolver, semaphores, operators: Arc::new(Semaphore::new(OPERATORS_MAX)), wait_max: WAIT_MAX }
+        let semaphores = LookupSemaphores {
+            dedicated: semaphore(DEDICATED_MAX, 1),
+            shared: semaphore(SHARED_MAX, SHARED_PER_TENANT_MAX),
+        };
+        Self {
+            resolver,
+            semaphores,
+            proxy_lookups: Arc::new(Semaphore::new(PROXY_LOOKUPS_MAX)),
+            queue_timeout: QUEUE_TIMEOUT,
+        }
     }
 
-    /// Resolves the host of a tenant's receiver. The time in the queue is added to `waits`.
-    pub(super) async fn of_tenant(
+    /// Resolves the host of a tenant's receiver. The time in the queue is added to `queue_time`.
+    pub(super) async fn resolve_for_tenant(
         &self,
         tenant: &TenantId,
-        waits: &Waits,
+        queue_time: &QueueTime,
         host: &str,
         port: u16,
     ) -> Result<Vec<SocketAddr>, Failure> {
-        let place = {
-            let _waiting = waits.begin();
-            timeout(self.wait_max, self.semaphores.acquire(tenant)).await
+        let permit = {
+            let _waiting = queue_time.begin();
+            timeout(self.queue_timeout, self.semaphores.acquire(tenant)).await
         };
-        let Ok(Ok(place)) = place else {
-            let detail = "too many look-ups of names are under way on this host";
+        let Ok(Ok(permit)) = permit else {
+            let detail = "too many name lookups are in progress on this host";
             return Err(Failure::new(ErrorClass::Resolve, detail).with_host_shortage(HostShortage::Lookups));
         };
         let began = Instant::now();
-        self.look_up(host, port, move || {
-            place.release(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1));
+        self.lookup(host, port, move || {
+            permit.release(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1));
         })
         .await
     }
 
     /// Resolves the operator's proxy, which is used for all tenants.
-    pub(super) async fn of_operator(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-        let permit = Arc::clone(&self.operators).acquire_owned().await.expect("the semaphore is never closed");
-        self.look_up(host, port, move || drop(permit)).await
+    pub(super) async fn resolve_for_operator(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+        let permit = Arc::clone(&self.proxy_lookups).acquire_owned().await.expect("the semaphore is never closed");
+        self.lookup(host, port, move || drop(permit)).await
     }
 
     /// `then` is called when the resolver has returned, even if the caller was cancelled.
-    async fn look_up(
+    async fn lookup(
         &self,
         host: &str,
         port: u16,
@@ -129,8 +136,8 @@ impl Lookups {
 impl LookupSemaphores {
     async fn acquire(&self, tenant: &TenantId) -> Result<Permit, AcquireError> {
         // Uses the first free slot. The other queue entry is cancelled.
-        match select(Box::pin(self.own.acquire(tenant)), Box::pin(self.shared.acquire(tenant))).await {
-            Either::Left((place, _)) | Either::Right((place, _)) => place,
+        match select(Box::pin(self.dedicated.acquire(tenant)), Box::pin(self.shared.acquire(tenant))).await {
+            Either::Left((permit, _)) | Either::Right((permit, _)) => permit,
         }
     }
 }
@@ -147,25 +154,25 @@ fn out_of_descriptors() -> Option<HostShortage> {
 
 /// The total time that a client's connections have spent in the queue. Attempts are not charged for it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Waits(Arc<Mutex<Waited>>);
+pub(super) struct QueueTime(Arc<Mutex<QueueTimeState>>);
 
 #[derive(Debug, Default)]
-struct Waited {
+struct QueueTimeState {
     total: Duration,
     now: usize,
     since: Option<Instant>,
 }
 
 /// A wait that ends on drop.
-struct Waiting<'a>(&'a Waits);
+struct QueueTimer<'a>(&'a QueueTime);
 
-impl Waits {
-    fn begin(&self) -> Waiting<'_> {
+impl QueueTime {
+    fn begin(&self) -> QueueTimer<'_> {
         let mut waited = self.lock();
         waited.now += 1;
         waited.since.get_or_insert_with(Instant::now);
         drop(waited);
-        Waiting(self)
+        QueueTimer(self)
     }
 
     /// The total so far.
@@ -174,12 +181,12 @@ impl Waits {
         waited.total + waited.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waited> {
+    fn lock(&self) -> MutexGuard<'_, QueueTimeState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueueTimer<'_> {
     fn drop(&mut self) {
         let mut waited = self.0.lock();
         waited.now -= 1;
@@ -192,7 +199,7 @@ impl Drop for Waiting<'_> {
 }
 
 /// Waits for a future until `wait` after `begin`, extended by the current value of `uncharged`. `None` on timeout.
-pub(super) async fn within<T>(
+pub(super) async fn timeout_with_extension<T>(
     begin: Instant,
     wait: Duration,
     mut uncharged: impl FnMut() -> Duration,
@@ -231,31 +238,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_too_long_for_a_place_has_made_no_attempt() {
-        let wait_max = Duration::from_millis(50);
-        let lookups = Arc::new(Lookups { wait_max, ..Lookups::new(Arc::new(Never)) });
-        let (waits, tenant): (_, TenantId) = (Waits::default(), "acme".parse().unwrap());
+    async fn lookup_queue_timeout_is_no_attempt() {
+        let queue_timeout = Duration::from_millis(50);
+        let lookups = Arc::new(Lookups { queue_timeout, ..Lookups::new(Arc::new(Never)) });
+        let (queue_time, tenant): (_, TenantId) = (QueueTime::default(), "acme".parse().unwrap());
         let under_way: Vec<_> = (0..=SHARED_PER_TENANT_MAX)
             .map(|_| {
-                let (lookups, waits, tenant) = (Arc::clone(&lookups), waits.clone(), tenant.clone());
-                tokio::spawn(async move { lookups.of_tenant(&tenant, &waits, "dead.example", 443).await })
+                let (lookups, queue_time, tenant) = (Arc::clone(&lookups), queue_time.clone(), tenant.clone());
+                tokio::spawn(async move { lookups.resolve_for_tenant(&tenant, &queue_time, "dead.example", 443).await })
             })
             .collect();
         tokio::task::yield_now().await;
-        assert_eq!(waits.lock().now, 0, "those have places");
-        let failure = lookups.of_tenant(&tenant, &waits, "alive.example", 443).await.unwrap_err();
+        assert_eq!(queue_time.lock().now, 0, "the others have slots");
+        let failure = lookups.resolve_for_tenant(&tenant, &queue_time, "alive.example", 443).await.unwrap_err();
         assert_eq!(failure.kind(), FailureKind::HostShortage(HostShortage::Lookups));
-        assert!(waits.total() >= wait_max);
+        assert!(queue_time.total() >= queue_timeout);
         under_way.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test]
-    async fn a_wait_is_extended_by_what_is_not_charged_and_no_further() {
+    async fn deadline_is_extended_by_queue_time_only() {
         let (begin, wait) = (Instant::now(), Duration::from_millis(30));
-        assert_eq!(within(begin, wait, || Duration::ZERO, std::future::pending::<()>()).await, None);
-        assert_eq!(within(begin, wait, || Duration::from_millis(50), std::future::pending::<()>()).await, None);
+        assert_eq!(timeout_with_extension(begin, wait, || Duration::ZERO, std::future::pending::<()>()).await, None);
+        assert_eq!(
+            timeout_with_extension(begin, wait, || Duration::from_millis(50), std::future::pending::<()>()).await,
+            None
+        );
         assert!(begin.elapsed() >= Duration::from_millis(80));
         let ready = tokio::time::sleep(Duration::from_millis(60));
-        assert_eq!(within(Instant::now(), wait, || Duration::from_secs(60), ready).await, Some(()));
+        assert_eq!(timeout_with_extension(Instant::now(), wait, || Duration::from_secs(60), ready).await, Some(()));
     }
 }

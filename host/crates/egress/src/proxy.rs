@@ -12,13 +12,13 @@ use url::{Host, Url};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The URL is not `http://[user:password@]host:port`.
-    #[error("the proxy is given as http://host:port or http://user:password@host:port, without a path")]
+    #[error("a proxy has to be http://host:port or http://user:password@host:port, without a path")]
     Url,
     /// The URL asks for TLS to the proxy itself, which is not supported.
-    #[error("the proxy is spoken to over plain http:// alone; TLS to receivers runs through it all the same")]
+    #[error("the proxy itself is reached over plain http:// only; TLS to receivers goes through its tunnel")]
     Https,
     /// A bypass entry is neither a name nor a network.
-    #[error("`{0}` is not a host: give names, `.suffix` for all names below it, addresses or networks")]
+    #[error("`{0}` is not a host: use names, `.suffix` for all names below it, addresses or networks")]
     Bypass(String),
 }
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_read_and_shown_without_its_password() {
+    fn proxy_is_parsed_and_displayed_without_password() {
         for (given, shown, credentials) in [
             ("http://proxy.example:3128", "http://proxy.example:3128", None),
             ("http://10.0.0.1:3128/", "http://10.0.0.1:3128", None),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_refused_without_quoting_it() {
+    fn invalid_proxy_is_refused_without_quoting_it() {
         for (given, expected) in [
             ("proxy.example:3128", Error::Url),
             ("hush", Error::Url),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bypass_holds_what_it_names() {
+    fn bypass_matches_names_suffixes_and_networks() {
         for (given, host, matches) in [
             ("idp.example", "idp.example", true),
             ("IdP.Example", "idp.example", true),

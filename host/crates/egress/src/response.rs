@@ -13,7 +13,7 @@ use setgate_domain::time::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use super::Options;
-use super::echo::Echo;
+use super::echo_redaction::EchoRedactor;
 use super::failure::Failure;
 
 /// The header with a [`DeliveryDirective`].
@@ -25,7 +25,7 @@ const DIRECTIVE: HeaderName = HeaderName::from_static("webhook-delivery");
 pub(super) async fn read(
     response: Response<Incoming>,
     options: &Options,
-    echo: &Echo<'_>,
+    echo: &EchoRedactor<'_>,
     now: Timestamp,
     end: Deadline,
 ) -> Outcome {
@@ -35,21 +35,21 @@ pub(super) async fn read(
     let body_incomplete =
         match timeout_at(end.at, read_body(&mut body, options.response_bytes_max, bytes_kept, &mut kept)).await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(echo.line(Failure::of(&error).to_string().as_bytes(), usize::MAX)),
-            Err(_) => Some(format!("it had not ended within {} ms", end.wait.as_millis())),
+            Ok(Err(error)) => Some(echo.line(Failure::from_error(&error).to_string().as_bytes(), usize::MAX)),
+            Err(_) => Some(format!("it did not end within {} ms", end.wait.as_millis())),
         };
-    let said = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
     Outcome::Answered {
         status: head.status.as_u16(),
         body_head: echo.lines(&kept, options.response_bytes_kept),
-        retry_after_s: said(RETRY_AFTER).and_then(|value| retry_after_s(value, now)),
-        headers: kept_headers(
+        retry_after_s: header(RETRY_AFTER).and_then(|value| retry_after_s(value, now)),
+        headers: stored_headers(
             &head.headers,
             echo,
             options.response_headers_stored_max,
             options.response_header_bytes_stored_max,
         ),
-        directive: said(DIRECTIVE).and_then(DeliveryDirective::parse),
+        directive: header(DIRECTIVE).and_then(DeliveryDirective::parse),
         body_incomplete,
     }
 }
@@ -75,8 +75,8 @@ async fn read_body(
     {
         // Trailers are ignored.
         let Ok(data) = frame?.into_data() else { continue };
-        let room = bytes_kept.saturating_sub(kept.len());
-        kept.extend_from_slice(&data[..data.len().min(room)]);
+        let left = bytes_kept.saturating_sub(kept.len());
+        kept.extend_from_slice(&data[..data.len().min(left)]);
         seen = seen.saturating_add(data.len());
     }
     Ok(())
@@ -84,17 +84,22 @@ async fn read_body(
 
 /// The first headers, up to `count_max` headers and `bytes_max` bytes of names and values. The last value is truncated
 /// to fit. Cookie values are redacted, because they may be secrets of the receiver.
-fn kept_headers(headers: &HeaderMap, echo: &Echo<'_>, count_max: usize, bytes_max: usize) -> Vec<(String, String)> {
+fn stored_headers(
+    headers: &HeaderMap,
+    echo: &EchoRedactor<'_>,
+    count_max: usize,
+    bytes_max: usize,
+) -> Vec<(String, String)> {
     let mut kept = Vec::new();
-    let mut room = bytes_max;
+    let mut remaining = bytes_max;
     for (name, value) in headers.iter().take(count_max) {
         let value = if name == SET_COOKIE { REDACTED.as_bytes() } else { value.as_bytes() };
         let name = echo.line(name.as_str().as_bytes(), usize::MAX);
-        let Some(left) = room.checked_sub(name.len()) else { break };
+        let Some(left) = remaining.checked_sub(name.len()) else { break };
         let value = echo.line(value, left);
-        room = left - value.len();
+        remaining = left - value.len();
         kept.push((name, value));
-        if room == 0 {
+        if remaining == 0 {
             break;
         }
     }
@@ -122,7 +127,7 @@ mod tests {
     use setgate_domain::redact::Redactor;
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn parses_retry_after_seconds_and_dates() {
         // Sun, 06 Nov 1994 08:49:37 GMT is the example of RFC 9110.
         let now = Timestamp::parse("1994-11-06T08:47:37.500Z").unwrap();
         for (value, expected) in [
@@ -143,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_kept_up_to_a_count_and_a_size_and_cookies_by_name() {
+    fn stored_headers_are_limited_and_cookies_redacted() {
         let pairs = [("server", "x"), ("set-cookie", "session=hush"), ("set-cookie", "b=hush"), ("etag", "12345678")];
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(HeaderName::from_static(name), value.parse().unwrap());
         }
         let kept = |count_max, bytes_max| {
-            let kept = kept_headers(&headers, &Echo::new(&Redactor::default(), &[]), count_max, bytes_max);
+            let kept = stored_headers(&headers, &EchoRedactor::new(&Redactor::default(), &[]), count_max, bytes_max);
             kept.into_iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>()
         };
         assert_eq!(kept(9, 999), ["server: x", "set-cookie: ***", "set-cookie: ***", "etag: 12345678"]);

@@ -127,7 +127,7 @@ impl Trust {
 /// If a file contains no valid certificates.
 pub fn operator_tls_config(ca_files: &[PathBuf]) -> Result<ClientConfig, Error> {
     let trust = Trust::load(ca_files)?;
-    Ok(trust.client_config(&TlsIdentity::default()).expect("nothing particular that could be wrong"))
+    Ok(trust.client_config(&TlsIdentity::default()).expect("no settings that could be invalid"))
 }
 
 #[cfg(test)]
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn authorities_that_cannot_be_read_are_named() {
+    fn unreadable_ca_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);

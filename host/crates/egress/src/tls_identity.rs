@@ -31,13 +31,13 @@ pub enum TlsIdentityError {
     #[error("it cannot be read as PEM: {0}")]
     Pem(String),
     /// A private key among the certificates, which are readable by everybody who may read the subscription.
-    #[error("it holds a private key: give the certificates alone, and the key as `client_key_pem`")]
+    #[error("it contains a private key: send only the certificates, and the key as `client_key_pem`")]
     KeyAmongCertificates,
     /// The expected item is missing.
-    #[error("there is no {0} in it")]
+    #[error("it contains no {0}")]
     Empty(&'static str),
     /// More than [`CERTIFICATES_MAX`] certificates.
-    #[error("it holds {0} certificates; at most {CERTIFICATES_MAX}")]
+    #[error("it contains {0} certificates: at most {CERTIFICATES_MAX} are allowed")]
     TooMany(usize),
     /// A certificate that the TLS library cannot parse.
     #[error("certificate {nth} cannot be used: {why}")]
@@ -48,7 +48,7 @@ pub enum TlsIdentityError {
         why: String,
     },
     /// A certificate of a version that TLS does not accept from receivers or clients.
-    #[error("certificate {nth} is not of version 3 and names no host; create a proper one: `{command}`")]
+    #[error("certificate {nth} is not of version 3 and names no host: create a valid one: `{command}`")]
     Version {
         /// Position of the certificate, starting at 1.
         nth: usize,
@@ -57,8 +57,8 @@ pub enum TlsIdentityError {
     },
     /// The certificate is not an authority, and can never be valid as the receiver's own.
     #[error(
-        "certificate {nth} is no authority, so it is good for a receiver that shows exactly it; but {why}. Give the \
-         authority that signed the receiver's certificate, or create a proper one: `{command}`"
+        "certificate {nth} is not a CA, so it is valid only for a receiver that presents exactly it, but {why}. Use the \
+         CA that issued the receiver's certificate, or create a valid one: `{command}`"
     )]
     NeverValid {
         /// Position of the certificate, starting at 1.
@@ -72,7 +72,7 @@ pub enum TlsIdentityError {
     #[error("the key cannot be used: {0}; give PKCS#8, PKCS#1 or SEC1 without a passphrase")]
     Key(String),
     /// The key belongs to another certificate.
-    #[error("the key does not fit the first certificate")]
+    #[error("the key does not match the first certificate")]
     Mismatch,
 }
 
@@ -92,7 +92,7 @@ impl Certificates {
         }
         let mut found = Vec::new();
         for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes()) {
-            if let (SectionKind::Certificate, der) = section.map_err(in_words)? {
+            if let (SectionKind::Certificate, der) = section.map_err(pem_error)? {
                 found.push(CertificateDer::from(der));
             }
         }
@@ -103,9 +103,9 @@ impl Certificates {
         }
         for (at, certificate) in found.iter().enumerate() {
             if CertificateInfo::parse(certificate).is_some_and(|info| info.version < 3) {
-                return Err(TlsIdentityError::Version { nth: at + 1, command: command("HOST") });
+                return Err(TlsIdentityError::Version { nth: at + 1, command: openssl_command("HOST") });
             }
-            ParsedCertificate::try_from(certificate).map_err(|error| bad(at, &error))?;
+            ParsedCertificate::try_from(certificate).map_err(|error| invalid_certificate(at, &error))?;
         }
         Ok(Self(found))
     }
@@ -117,10 +117,10 @@ impl Certificates {
         read.anchors()?;
         let mut first_unfit = None;
         for (at, der) in read.0.iter().enumerate() {
-            match unfit(der, host, now_s) {
+            match never_valid_reason(der, host, now_s) {
                 None => return Ok(read),
                 Some(why) => {
-                    let unfit = TlsIdentityError::NeverValid { nth: at + 1, why, command: command(host) };
+                    let unfit = TlsIdentityError::NeverValid { nth: at + 1, why, command: openssl_command(host) };
                     first_unfit.get_or_insert(unfit);
                 }
             }
@@ -151,7 +151,7 @@ impl Certificates {
     pub(super) fn anchors(&self) -> Result<TrustAnchors, TlsIdentityError> {
         let mut anchors = TrustAnchors::empty();
         for (at, der) in self.0.iter().enumerate() {
-            anchors.add(der.clone()).map_err(|error| bad(at, &error))?;
+            anchors.add(der.clone()).map_err(|error| invalid_certificate(at, &error))?;
         }
         Ok(anchors)
     }
@@ -163,7 +163,7 @@ impl Certificates {
         }
         let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(|error| match error {
             pem::Error::NoItemsFound => TlsIdentityError::Empty("private key without a passphrase"),
-            error => in_words(error),
+            error => pem_error(error),
         })?;
         let certified = CertifiedKey::from_der(self.0, key, &ring::default_provider());
         certified.map_err(|error| match error {
@@ -216,7 +216,7 @@ impl TlsIdentity {
 
 /// The reason why a certificate that is not an authority can never be valid for a receiver at that host. `None` if it
 /// may be valid.
-fn unfit(der: &CertificateDer<'_>, host: &str, now_s: i64) -> Option<String> {
+fn never_valid_reason(der: &CertificateDer<'_>, host: &str, now_s: i64) -> Option<String> {
     let info = CertificateInfo::parse(der)?;
     if info.is_ca {
         return None;
@@ -235,7 +235,7 @@ fn unfit(der: &CertificateDer<'_>, host: &str, now_s: i64) -> Option<String> {
 }
 
 /// A command that creates a self-signed certificate for the receiver and its key.
-fn command(host: &str) -> String {
+fn openssl_command(host: &str) -> String {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let kind = if host.parse::<IpAddr>().is_ok() { "IP" } else { "DNS" };
     format!(
@@ -244,7 +244,7 @@ fn command(host: &str) -> String {
     )
 }
 
-fn in_words(error: pem::Error) -> TlsIdentityError {
+fn pem_error(error: pem::Error) -> TlsIdentityError {
     // The parser's messages quote the text, which may be a private key.
     TlsIdentityError::Pem(
         match error {
@@ -252,14 +252,14 @@ fn in_words(error: pem::Error) -> TlsIdentityError {
             pem::Error::IllegalSectionStart { .. } => "a section begins with a malformed line",
             pem::Error::Base64Decode(_) => "a section is not base64",
             pem::Error::SectionTooLarge => "a section is too large",
-            pem::Error::NoItemsFound => "there is nothing in it",
+            pem::Error::NoItemsFound => "it is empty",
             _ => "it is malformed",
         }
         .to_owned(),
     )
 }
 
-fn bad(at: usize, error: &rustls::Error) -> TlsIdentityError {
+fn invalid_certificate(at: usize, error: &rustls::Error) -> TlsIdentityError {
     TlsIdentityError::Certificate { nth: at + 1, why: error.to_string() }
 }
 
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_are_read_and_written_alone() {
+    fn pem_round_trip_drops_other_text() {
         let (one, _) = made();
         let (two, _) = made();
         let read = Certificates::parse(&format!("issued by us\n{one}# the next\n{two}")).unwrap();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_certificates_is_said() {
+    fn invalid_certificates_are_described() {
         let (one, key) = made();
         let many = one.repeat(CERTIFICATES_MAX + 1);
         let long = format!("{}{one}", " ".repeat(PEM_BYTES_MAX));
@@ -297,13 +297,13 @@ mod tests {
             format!("{one}-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
         let combined = format!("{one}{}", key.expose());
         for (text, expected) in [
-            ("", "there is no certificate in it"),
-            ("hello", "there is no certificate in it"),
+            ("", "it contains no certificate"),
+            ("hello", "it contains no certificate"),
             (many.as_str(), "at most 16"),
             (&long, "longer than 65536 bytes"),
             (&broken, "certificate 1 cannot be used"),
-            (&combined, "holds a private key"),
-            (&encrypted, "holds a private key"),
+            (&combined, "contains a private key"),
+            (&encrypted, "contains a private key"),
             (&one[..one.len() - 30], "has no end"),
         ] {
             let said = Certificates::parse(text).unwrap_err().to_string();
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_be_good_at_an_endpoint_is_refused_with_the_command_that_makes_a_good_one() {
+    fn never_valid_certificate_is_refused_with_a_fix() {
         let made = |names: &[&str], year, is_ca| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             let mut params = rcgen::CertificateParams::new(names).unwrap();
@@ -327,7 +327,7 @@ mod tests {
         let (expired, nameless) = (made(&["a.example"], 2020, false), made(&[], 2100, false));
         let read = |text: &str, host| Certificates::parse_trusted(text, host, 1_800_000_000).map(drop);
         for (text, why) in [
-            (&other, "certificate 1 is no authority"),
+            (&other, "certificate 1 is not a CA"),
             (&other, "for other hosts than the endpoint's, `a.example`"),
             (&expired, "has expired"),
             (&nameless, "names no host"),
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_to_fit_and_is_not_quoted() {
+    fn key_must_match_certificate_and_is_not_quoted() {
         let (one, key) = made();
         let (_, other) = made();
         let certificates = Certificates::parse(&one).unwrap();
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_makes_another_identity() {
+    fn digest_depends_on_each_part() {
         let (one, key) = made();
         let (two, other) = made();
         let with = |ca: Option<&String>, client: Option<(&String, &Secret)>| {

@@ -29,19 +29,19 @@ pub(super) struct TolerantHttp1<S> {
 
 #[derive(Debug, Default)]
 struct Http1 {
-    answer: Answer,
-    request: Request,
+    response: ResponseState,
+    request: RequestState,
     /// Whether the rest of the request is discarded because it cannot be written.
-    cut_off: bool,
+    discards_request: bool,
 }
 
 /// Read state of the response.
 #[derive(Debug, Default)]
-enum Answer {
+enum ResponseState {
     /// The head is incomplete. Contains the bytes read so far.
     Head(Vec<u8>),
     /// Buffered bytes, and the number of them already passed on.
-    Held(Vec<u8>, usize),
+    Buffered(Vec<u8>, usize),
     /// In the body, or between two exchanges: bytes are passed through.
     #[default]
     Body,
@@ -49,22 +49,22 @@ enum Answer {
 
 /// Write state of the request. All of our requests have a `content-length`.
 #[derive(Debug)]
-enum Request {
+enum RequestState {
     /// In the head. Contains the bytes written so far.
     Head(Vec<u8>),
     /// In the body. Contains the number of remaining bytes.
     Body(usize),
 }
 
-impl Default for Request {
+impl Default for RequestState {
     fn default() -> Self {
         Self::Head(Vec::new())
     }
 }
 
-impl Request {
+impl RequestState {
     /// Whether the last request was written completely and the next one has not begun.
-    fn is_none_under_way(&self) -> bool {
+    fn is_idle(&self) -> bool {
         matches!(self, Self::Head(written) if written.is_empty())
     }
 }
@@ -86,11 +86,11 @@ impl<S: Read + Unpin> Read for TolerantHttp1<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let Some(http1) = &mut this.http1 else { return Pin::new(&mut this.inner).poll_read(cx, into) };
-        if let Answer::Head(read) = &mut http1.answer {
+        if let ResponseState::Head(read) = &mut http1.response {
             let head = ready!(poll_head(&mut this.inner, cx, read));
-            let is_unsent = read.is_empty() && (http1.cut_off || !http1.request.is_none_under_way());
+            let is_unsent = read.is_empty() && (http1.discards_request || !http1.request.is_idle());
             match head {
-                Ok(Some(held)) => http1.answer = Answer::Held(held, 0),
+                Ok(Some(held)) => http1.response = ResponseState::Buffered(held, 0),
                 // The receiver cannot have processed an incomplete request.
                 Ok(None) | Err(_) if is_unsent => return Poll::Ready(Err(unsent())),
                 // End of the connection, which the client interprets.
@@ -98,18 +98,18 @@ impl<S: Read + Unpin> Read for TolerantHttp1<S> {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        match &mut http1.answer {
-            Answer::Held(held, passed) => {
+        match &mut http1.response {
+            ResponseState::Buffered(held, passed) => {
                 let left = &held[*passed..];
                 let count = left.len().min(into.remaining());
                 into.put_slice(&left[..count]);
                 *passed += count;
                 if *passed == held.len() {
-                    http1.answer = Answer::Body;
+                    http1.response = ResponseState::Body;
                 }
                 Poll::Ready(Ok(()))
             }
-            Answer::Head(_) | Answer::Body => Pin::new(&mut this.inner).poll_read(cx, into),
+            ResponseState::Head(_) | ResponseState::Body => Pin::new(&mut this.inner).poll_read(cx, into),
         }
     }
 }
@@ -126,12 +126,12 @@ fn poll_head<S: Read + Unpin>(
         let mut buffer = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut *inner).poll_read(cx, buffer.unfilled()))?;
         if buffer.filled().is_empty() {
-            return Poll::Ready(if read.is_empty() { Ok(None) } else { Err(unusable(&head::ended(read))) });
+            return Poll::Ready(if read.is_empty() { Ok(None) } else { Err(unusable_head(&head::truncated(read))) });
         }
         let mut seen = read.len();
         read.extend_from_slice(buffer.filled());
-        while let Some(end) = head::end(read, seen) {
-            let clean = head::clean(&read[..end]).map_err(|error| unusable(&error))?;
+        while let Some(end) = head::end_of_head(read, seen) {
+            let clean = head::normalize(&read[..end]).map_err(|error| unusable_head(&error))?;
             if !clean.is_interim {
                 let mut held = clean.bytes;
                 held.extend_from_slice(&read[end..]);
@@ -140,7 +140,7 @@ fn poll_head<S: Read + Unpin>(
             read.drain(..end);
             seen = 0;
         }
-        head::check_begin(read).map_err(|error| unusable(&error))?;
+        head::check_prefix(read).map_err(|error| unusable_head(&error))?;
     }
 }
 
@@ -150,18 +150,18 @@ fn unsent() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, Failure::new(ErrorClass::Broken, detail).unprocessed())
 }
 
-fn unusable(error: &head::HeadError) -> io::Error {
+fn unusable_head(error: &head::HeadError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Failure::new(ErrorClass::Broken, &error.to_string()))
 }
 
 impl<S: Write + Unpin> TolerantHttp1<S> {
     /// Handles the result of a write. Returns the number of bytes of `slices` that are consumed.
-    fn wrote(&mut self, written: io::Result<usize>, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    fn handle_write(&mut self, written: io::Result<usize>, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let Some(http1) = &mut self.http1 else { return written };
         let count = match written {
-            Err(_) if http1.request.is_none_under_way() => return Err(unsent()),
+            Err(_) if http1.request.is_idle() => return Err(unsent()),
             Err(_) => {
-                http1.cut_off = true;
+                http1.discards_request = true;
                 slices.iter().map(|slice| slice.len()).sum()
             }
             Ok(count) => count,
@@ -169,41 +169,41 @@ impl<S: Write + Unpin> TolerantHttp1<S> {
         let mut left = count;
         for slice in slices {
             let part = &slice[..slice.len().min(left)];
-            http1.follow(part);
+            http1.track(part);
             left -= part.len();
         }
         Ok(count)
     }
 
-    fn is_cut_off(&self) -> bool {
-        self.http1.as_ref().is_some_and(|http1| http1.cut_off)
+    fn discards_request(&self) -> bool {
+        self.http1.as_ref().is_some_and(|http1| http1.discards_request)
     }
 }
 
 impl Http1 {
     /// Tracks the written bytes, to detect the start of the next response.
-    fn follow(&mut self, mut bytes: &[u8]) {
+    fn track(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match &mut self.request {
-                Request::Head(written) => {
+                RequestState::Head(written) => {
                     if written.is_empty() {
-                        self.answer = Answer::Head(Vec::new());
+                        self.response = ResponseState::Head(Vec::new());
                     }
                     let seen = written.len();
                     written.extend_from_slice(bytes);
-                    let Some(end) = head::end(written, seen) else { return };
+                    let Some(end) = head::end_of_head(written, seen) else { return };
                     bytes = &bytes[end - seen..];
                     self.request = match content_length(&written[..end]) {
-                        0 => Request::default(),
-                        length => Request::Body(length),
+                        0 => RequestState::default(),
+                        length => RequestState::Body(length),
                     };
                 }
-                Request::Body(left) => {
+                RequestState::Body(left) => {
                     let part = bytes.len().min(*left);
                     bytes = &bytes[part..];
                     *left -= part;
                     if *left == 0 {
-                        self.request = Request::default();
+                        self.request = RequestState::default();
                     }
                 }
             }
@@ -222,11 +222,11 @@ fn content_length(head: &[u8]) -> usize {
 impl<S: Write + Unpin> Write for TolerantHttp1<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_cut_off() {
+        if this.discards_request() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = ready!(Pin::new(&mut this.inner).poll_write(cx, bytes));
-        Poll::Ready(this.wrote(written, &[io::IoSlice::new(bytes)]))
+        Poll::Ready(this.handle_write(written, &[io::IoSlice::new(bytes)]))
     }
 
     fn poll_write_vectored(
@@ -235,11 +235,11 @@ impl<S: Write + Unpin> Write for TolerantHttp1<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_cut_off() {
+        if this.discards_request() {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, slices));
-        Poll::Ready(this.wrote(written, slices))
+        Poll::Ready(this.handle_write(written, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -248,14 +248,14 @@ impl<S: Write + Unpin> Write for TolerantHttp1<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.is_cut_off() {
+        if this.discards_request() {
             return Poll::Ready(Ok(()));
         }
         let flushed = ready!(Pin::new(&mut this.inner).poll_flush(cx));
         Poll::Ready(match (&mut this.http1, flushed) {
             // Only TLS buffers written bytes, so the request is cut off within the buffered part.
-            (Some(http1), Err(_)) if matches!(http1.answer, Answer::Head(_)) => {
-                http1.cut_off = true;
+            (Some(http1), Err(_)) if matches!(http1.response, ResponseState::Head(_)) => {
+                http1.discards_request = true;
                 Ok(())
             }
             (_, flushed) => flushed,

@@ -41,26 +41,26 @@ pub(super) async fn open(
         .allow_spaces_after_header_name_in_responses(true)
         .ignore_invalid_headers_in_responses(true);
     let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-    let asking = async move {
+    let requesting = async move {
         let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
         match answer.status() {
             status if status.is_success() => hyper::upgrade::on(answer).await.map_err(|error| broken(&error)),
             status => Err(refused(status)),
         }
     };
-    let upgraded = beside(asking, connection.with_upgrades()).await?;
+    let upgraded = poll_alongside(requesting, connection.with_upgrades()).await?;
     let parts =
-        upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| proxy_failure("it did not give the connection back"))?;
+        upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| proxy_failure("it did not release the connection"))?;
     // With or without TLS, the client must send the first bytes.
     if parts.read_buf.is_empty() {
         Ok(parts.io.into_inner())
     } else {
-        Err(proxy_failure("it spoke before it was asked"))
+        Err(proxy_failure("it sent data before the request"))
     }
 }
 
 /// Awaits `first` and polls `second` meanwhile. The end of `second` has no effect.
-async fn beside<T>(first: impl Future<Output = T>, second: impl Future) -> T {
+async fn poll_alongside<T>(first: impl Future<Output = T>, second: impl Future) -> T {
     match select(pin!(first), pin!(second)).await {
         Either::Left((done, _)) => done,
         Either::Right((_, first)) => first.await,
@@ -68,18 +68,18 @@ async fn beside<T>(first: impl Future<Output = T>, second: impl Future) -> T {
 }
 
 fn connect_request(host: &str, port: u16, credentials: Option<&Secret>) -> Result<Request<Empty<Bytes>>, Failure> {
-    let unfit = || Failure::new(ErrorClass::Unsendable, "the endpoint's host cannot stand in a request");
+    let invalid = || Failure::new(ErrorClass::Unsendable, "the endpoint's host cannot be part of a request");
     let authority = format!("{host}:{port}");
     let mut request = Request::new(Empty::new());
     *request.method_mut() = Method::CONNECT;
-    *request.uri_mut() = authority.parse::<Uri>().map_err(|_| unfit())?;
+    *request.uri_mut() = authority.parse::<Uri>().map_err(|_| invalid())?;
     let headers = request.headers_mut();
-    headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| unfit())?);
+    headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| invalid())?);
     headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
     if let Some(credentials) = credentials {
         // RFC 7617.
         let value = format!("Basic {}", BASE64_STANDARD.encode(credentials.expose()));
-        let mut value = HeaderValue::from_str(&value).expect("base64 can stand in a header");
+        let mut value = HeaderValue::from_str(&value).expect("base64 is a valid header value");
         value.set_sensitive(true);
         headers.insert(PROXY_AUTHORIZATION, value);
     }
@@ -89,15 +89,15 @@ fn connect_request(host: &str, port: u16, credentials: Option<&Secret>) -> Resul
 fn refused(status: StatusCode) -> Failure {
     let code = status.as_u16();
     proxy_failure(&match code {
-        407 => "it asks for a user and a password, or for others than `egress.proxy` has (407)".to_owned(),
+        407 => "it requires a user and a password, or others than those in `egress.proxy` (407)".to_owned(),
         403 => "it does not allow this endpoint (403)".to_owned(),
         500..=599 => format!("it could not reach the endpoint ({code})"),
-        _ => format!("it opened no way to the endpoint ({code})"),
+        _ => format!("it refused the tunnel to the endpoint ({code})"),
     })
 }
 
 fn broken(error: &hyper::Error) -> Failure {
-    proxy_failure(&format!("the connection to it broke off: {error}"))
+    proxy_failure(&format!("the connection to it was lost: {error}"))
 }
 
 /// A failure caused by the proxy.

@@ -7,7 +7,7 @@
 use setgate_domain::redact::Redactor;
 
 /// Bytes of a guest's text that are stored, in addition to the longest secret that may begin in them.
-const KEPT_BYTES_MAX: usize = 16 << 10;
+const BUFFER_BYTES_MAX: usize = 16 << 10;
 
 const PANIC: &str = "panicked at ";
 const TRACEBACK: &str = "Traceback (most recent call last):";
@@ -43,7 +43,7 @@ impl AbortMessage {
         if self.is_full {
             return;
         }
-        let room = KEPT_BYTES_MAX.saturating_add(longest_secret_bytes);
+        let room = BUFFER_BYTES_MAX.saturating_add(longest_secret_bytes);
         if self.text.len() + bytes.len() > room {
             self.make_room(bytes.len().min(room), room);
         }
@@ -79,7 +79,7 @@ impl AbortMessage {
             Some((_, rest)) => rest,
             None => return None,
         };
-        let text = redactor.redact_start(whole, KEPT_BYTES_MAX).replace("\r\n", "\n");
+        let text = redactor.redact_start(whole, BUFFER_BYTES_MAX).replace("\r\n", "\n");
         let panic = text.rfind(PANIC);
         let traceback = text.rfind(TRACEBACK);
         // An interpreter written in Rust panics after it printed the script's exception.
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rust_panic_is_its_message_and_its_place() {
+    fn extracts_rust_panic_message_and_location() {
         for (text, message) in [
             ("\nthread 'main' (1) panicked at src/lib.rs:5:10:\nboom\nnote: run with `RUST_BACKTRACE=1` x\n", "boom"),
             ("panicked at src/lib.rs:5:10:\nboom\n", "boom"),
@@ -285,11 +285,11 @@ mod tests {
         ] {
             assert_eq!(parts(text), (message.to_owned(), None, at("src/lib.rs:5:10")), "{text}");
         }
-        assert_eq!(said("panicked at src/lib.rs:5:10:\n"), None, "it says nothing");
+        assert_eq!(said("panicked at src/lib.rs:5:10:\n"), None, "there is no message");
     }
 
     #[test]
-    fn a_python_traceback_is_its_exception_and_its_own_frame() {
+    fn extracts_python_exception_and_own_frame() {
         let text = "unrelated\nTraceback (most recent call last):\n  File \"/app/filter.py\", line 7, in process\n    \
             parse(x)\n  File \"/app/filter.py\", line 3, in parse\n    return json.loads(x)\n  \
             File \"/usr/lib/python3.14/json/decoder.py\", line 345, in decode\n    raise E\nValueError: bad\nin two lines\n\n\
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_error_is_its_message_and_its_own_frame() {
+    fn extracts_script_error_and_own_frame() {
         let quick = "noise\nTypeError: cannot read property 'x' of undefined\n    at map (native)\n    at look (app.js:3)\n    \
             at process (app.js:9)\n";
         let expected = ("TypeError: cannot read property 'x' of undefined".to_owned(), at("look"), at("app.js:3"));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn else_it_is_the_last_line_and_not_certain() {
+    fn falls_back_to_last_line_as_uncertain() {
         let (text, ..) =
             parts("one\nterminate called after throwing an instance of 'std::runtime_error'\n  what():  boom\n");
         assert_eq!(text, "terminate called after throwing an instance of 'std::runtime_error'\n  what():  boom");
@@ -320,12 +320,12 @@ mod tests {
         assert_eq!((message.text.as_str(), message.is_certain), ("Assertion failed: a > 0 (f.c: process: 12)", false));
         let mut logged = AbortMessage::default();
         logged.push(b"an error of the filter's own\n", false, 0);
-        assert_eq!(logged.message(&Redactor::default()), None, "a log line is no reason");
+        assert_eq!(logged.message(&Redactor::default()), None, "a log line is no abort message");
         assert_eq!(said(""), None);
     }
 
     #[test]
-    fn a_message_is_found_in_any_flood_and_what_is_kept_is_bounded() {
+    fn finds_message_in_large_output_within_bounds() {
         let noise = "x".repeat(99) + "\n";
         let huge = format!("panicked at src/lib.rs:5:10:\nboom {}\n", "y".repeat(1 << 20));
         for chunk in [1, 100, 4_096, 1 << 20] {
@@ -335,7 +335,7 @@ mod tests {
             }
             for part in huge.as_bytes().chunks(chunk) {
                 words.push(part, true, 0);
-                assert!(words.text.len() <= KEPT_BYTES_MAX, "{chunk}");
+                assert!(words.text.len() <= BUFFER_BYTES_MAX, "{chunk}");
             }
             let message = words.message(&Redactor::default()).unwrap();
             assert!(message.text.starts_with("boom yyy"), "{chunk}: {}", &message.text[..10]);
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_over_a_cut_leaves_no_part_of_itself() {
+    fn secret_across_truncation_is_fully_redacted() {
         let secrets = BTreeMap::from([("key".to_owned(), Secret::new("hunter2-and-more".to_owned()))]);
         let redactor = Redactor::new(&secrets);
         for before in 0..40 {

@@ -50,7 +50,7 @@ impl Artefact {
         match self.sealed().map_err(wasmtime::Error::from).and_then(|file| load_sealed(engine, &file)) {
             Ok(component) => Ok(component),
             Err(error) => {
-                tracing::debug!(%error, "machine code is not mapped out of a sealed file");
+                tracing::debug!(%error, "cannot map machine code from a sealed file: loading a copy");
                 self.load_copy(engine)
             }
         }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sealed_file_has_the_code_and_takes_nothing_more() {
+    fn sealed_memfd_contains_code_and_is_immutable() {
         let bytes = b"header code mac".to_vec();
         let mut file = Artefact::authenticated(bytes, 7..11).sealed().unwrap();
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());

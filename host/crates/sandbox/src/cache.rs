@@ -62,7 +62,7 @@ impl Cache {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).ok()?;
         let Some(code) = self.check(digest, &bytes) else {
-            tracing::warn!(%digest, path = %path.display(), "compiled filter is damaged or not ours: compiling again");
+            tracing::warn!(%digest, path = %path.display(), "compiled filter on disk is damaged or foreign: compiling it again");
             return None;
         };
         // The modification time records the last use; `evict` orders files by it.
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_back_what_was_kept_from_a_private_folder() {
+    fn loads_stored_artefact_from_private_directory() {
         let dir = tempfile::tempdir().unwrap();
         let cache = cache(&dir);
         let digest = Digest([3; 32]);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changed_cut_or_foreign_is_loaded() {
+    fn refuses_modified_truncated_or_foreign_files() {
         let dir = tempfile::tempdir().unwrap();
         let cache = cache(&dir);
         let digest = Digest([3; 32]);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_within_its_bytes() {
+    fn cache_stays_within_byte_limit() {
         let dir = tempfile::tempdir().unwrap();
         let open = || Cache::open(dir.path().join("cache"), [1; 32], [2; 32], 1_000).unwrap();
         let mut cache = open();

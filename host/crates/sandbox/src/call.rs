@@ -30,7 +30,7 @@ pub(super) struct Host {
 
 /// Runs `call`. `asked_at` is the time at which its caller requested a slot.
 pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_at: Instant) -> CallResult {
-    let _ticking = host.epoch_ticker.guest_starts();
+    let _ticking = host.epoch_ticker.register_guest();
     let key = host.idle_pool.binding_key(&call);
     let Call { digest, filter, event, config, secrets, tables, quota, grants: _, reuse: _ } = call;
     let quota = quota.for_event(event.claims.len());
@@ -57,8 +57,12 @@ pub(super) async fn run(host: &Host, pre: &FilterPre<State>, call: Call, asked_a
     let called = within(&quota, instance.call(pre, &event)).await;
     let verdict = match called {
         Some(Ok(Ok(verdict))) => within_output(verdict.into(), &quota, &redactor),
-        Some(Ok(Err(Failure::Transient(reason)))) => Err(Fault::Transient { reason: fault::said(&reason, &redactor) }),
-        Some(Ok(Err(Failure::Permanent(reason)))) => Err(Fault::Permanent { reason: fault::said(&reason, &redactor) }),
+        Some(Ok(Err(Failure::Transient(reason)))) => {
+            Err(Fault::Transient { reason: fault::guest_message(&reason, &redactor) })
+        }
+        Some(Ok(Err(Failure::Permanent(reason)))) => {
+            Err(Fault::Permanent { reason: fault::guest_message(&reason, &redactor) })
+        }
         Some(Err(error)) => Err(fault::from_engine(&error, instance.state(), &quota, &redactor)),
         None => Err(Fault::Wall { limit_ms: quota.wall_ms_max }),
     };
@@ -108,9 +112,9 @@ async fn instance(host: &Host, key: Option<&BindingKey>, state: State, quota: &Q
 
 /// Instantiates a filter once without calling it, to validate an upload. Also returns the fuel used.
 pub(super) async fn start(host: &Host, pre: &FilterPre<State>, quota: &Quota) -> (Result<(), UploadError>, u64) {
-    let _ticking = host.epoch_ticker.guest_starts();
+    let _ticking = host.epoch_ticker.register_guest();
     let words = |error: wasmtime::Error| fault::bounded(&format!("{error:#}"));
-    let state = State { meter: meter(&host.engine, quota), ..State::at_rest(limits(&host.engine, quota)) };
+    let state = State { meter: meter(&host.engine, quota), ..State::idle(limits(&host.engine, quota)) };
     let mut starting = match Instance::new(&host.engine, host.idle_pool.slot().await, state, quota) {
         Ok(starting) => starting,
         Err(error) => return (Err(UploadError::Host { detail: words(error) }), 0),
@@ -155,7 +159,7 @@ fn within_output(verdict: Verdict, quota: &Quota, redactor: &Redactor) -> Result
         Verdict::Patch(text) | Verdict::Replace(text) if text.len() as u64 > quota.output_bytes_max => {
             Err(Fault::Output { bytes: text.len() as u64, limit: quota.output_bytes_max })
         }
-        Verdict::Drop(reason) => Ok(Verdict::Drop(fault::said(&reason, redactor))),
+        Verdict::Drop(reason) => Ok(Verdict::Drop(fault::guest_message(&reason, redactor))),
         verdict => Ok(verdict),
     }
 }

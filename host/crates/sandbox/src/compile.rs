@@ -32,7 +32,7 @@ const OUT_OF_MEMORY: u8 = 4;
 /// Largest accepted artefact, in bytes. SpiderMonkey compiles to 43 MB.
 const ARTEFACT_BYTES_MAX: u64 = 512 << 20;
 /// Bytes of the compiler's standard error that are read.
-const WORDS_BYTES_MAX: u64 = 4 << 10;
+const STDERR_BYTES_MAX: u64 = 4 << 10;
 /// Niceness of the child. Compiles are less urgent than deliveries, so the compiler yields to guests, which yield to
 /// the host (`super::GUEST_NICENESS`).
 const NICENESS: i32 = 10;
@@ -84,13 +84,16 @@ impl Compiler {
             .kill_on_drop(true);
         let limit = Duration::from_millis(self.wall_ms_max);
         match tokio::time::timeout(limit, exchange(command, self.limits, wasm)).await {
-            Ok(exchanged) => self.answer(exchanged.map_err(host_failed)?),
+            Ok(exchanged) => self.interpret_exit(exchanged.map_err(host_failed)?),
             // Dropping the exchange's future kills the child.
-            Err(_) => Err(over("compile_wall_ms_max", self.wall_ms_max)),
+            Err(_) => Err(limit_exceeded("compile_wall_ms_max", self.wall_ms_max)),
         }
     }
 
-    fn answer(&self, (status, artefact, words): (ExitStatus, Vec<u8>, Vec<u8>)) -> Result<Artefact, UploadError> {
+    fn interpret_exit(
+        &self,
+        (status, artefact, words): (ExitStatus, Vec<u8>, Vec<u8>),
+    ) -> Result<Artefact, UploadError> {
         let words = String::from_utf8_lossy(&words);
         match (status.code(), status.signal()) {
             (Some(0), _) if artefact.len() as u64 > ARTEFACT_BYTES_MAX => {
@@ -99,12 +102,12 @@ impl Compiler {
             (Some(0), _) => Ok(Artefact::compiled(artefact)),
             (Some(code), _) if code == i32::from(INVALID) => Err(invalid(&words)),
             (Some(code), _) if code == i32::from(OUT_OF_MEMORY) => {
-                Err(over("compile_memory_bytes_max", self.limits.memory_bytes_max))
+                Err(limit_exceeded("compile_memory_bytes_max", self.limits.memory_bytes_max))
             }
             // SIGKILL is not attributed to a limit: the kernel's OOM killer sends it too.
-            (_, Some(SIGXCPU)) => Err(over("compile_cpu_s_max", self.limits.cpu_seconds_max)),
+            (_, Some(SIGXCPU)) => Err(limit_exceeded("compile_cpu_s_max", self.limits.cpu_seconds_max)),
             // Rust aborts if an allocation fails.
-            (_, Some(SIGABRT)) => Err(over("compile_memory_bytes_max", self.limits.memory_bytes_max)),
+            (_, Some(SIGABRT)) => Err(limit_exceeded("compile_memory_bytes_max", self.limits.memory_bytes_max)),
             _ => Err(UploadError::Host { detail: format!("the compiler ended with {status}: {}", bounded(&words)) }),
         }
     }
@@ -124,16 +127,17 @@ async fn exchange(
         return Err(std::io::Error::other("the compiler has no pipes"));
     };
     let (mut artefact, mut words) = (Vec::new(), Vec::new());
-    let say = async move {
+    let writing = async move {
         // Ignore write errors: a child that stops reading reports the reason on its other pipes.
         let _ = stdin.write_all(&limits.to_bytes()).await;
         let _ = stdin.write_all(&wasm).await;
     };
     let mut stdout = stdout.take(ARTEFACT_BYTES_MAX + 1);
-    let mut stderr = stderr.take(WORDS_BYTES_MAX);
-    let ((), heard, warned) = tokio::join!(say, stdout.read_to_end(&mut artefact), stderr.read_to_end(&mut words));
-    heard?;
-    warned?;
+    let mut stderr = stderr.take(STDERR_BYTES_MAX);
+    let ((), read_artefact, read_stderr) =
+        tokio::join!(writing, stdout.read_to_end(&mut artefact), stderr.read_to_end(&mut words));
+    read_artefact?;
+    read_stderr?;
     // Output past the bounds is not read. Close the pipes, otherwise the child would block on them.
     drop((stdout, stderr));
     Ok((child.wait().await?, artefact, words))
@@ -161,7 +165,7 @@ fn compile_stdin() -> Result<Vec<u8>, UploadError> {
     stdin.read_exact(&mut limits).map_err(host_failed)?;
     let limits = ResourceLimits::from_bytes(limits);
     limits.apply().map_err(host_failed)?;
-    let no_memory = || over("compile_memory_bytes_max", limits.memory_bytes_max);
+    let no_memory = || limit_exceeded("compile_memory_bytes_max", limits.memory_bytes_max);
     let mut wasm = Vec::new();
     match stdin.read_to_end(&mut wasm) {
         Ok(_) => {}
@@ -212,7 +216,7 @@ impl ResourceLimits {
     }
 }
 
-fn over(limit_name: &str, limit: u64) -> UploadError {
+fn limit_exceeded(limit_name: &str, limit: u64) -> UploadError {
     UploadError::CompileLimit { limit_name: limit_name.to_owned(), limit }
 }
 

@@ -156,13 +156,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_the_one_that_is_linked() {
+    fn engine_version_matches_lock_file() {
         let lock = include_str!("../../../../Cargo.lock");
         assert!(lock.contains(&format!("name = \"wasmtime\"\nversion = \"{VERSION}\"")), "{VERSION} is another one");
     }
 
     #[test]
-    fn the_pool_does_not_decide_the_machine_code() {
+    fn pool_options_do_not_affect_compatibility() {
         let components: super::super::ComponentSource = std::sync::Arc::new(|_, _| Box::pin(std::future::ready(None)));
         let options = |memory_bytes_max| Options {
             memory_bytes_max,

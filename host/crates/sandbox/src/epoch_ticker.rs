@@ -18,7 +18,7 @@ use wasmtime::Engine;
 /// Interval between two epoch increments.
 const TICK: Duration = Duration::from_millis(1);
 /// Epoch increments until a turn ends. With 2, a turn lasts at least one full tick.
-pub(super) const TICKS_PER_TURN: u64 = 2;
+pub(super) const TICKS_PER_SLICE: u64 = 2;
 /// Ticks without a running guest after which the thread parks. Waking it costs about a tenth of a short call, so it
 /// should not be necessary for every other call.
 const QUIET_TICKS: u32 = 8;
@@ -76,7 +76,7 @@ impl EpochTicker {
     }
 
     /// Call before running a guest, and hold the result while the guest runs.
-    pub(super) fn guest_starts(&self) -> RunningGuest {
+    pub(super) fn register_guest(&self) -> RunningGuest {
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.shared.parked.load(Ordering::SeqCst)
             && let Some(thread) = &self.thread

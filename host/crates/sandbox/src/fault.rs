@@ -19,7 +19,7 @@ const LOCATION_BYTES_MAX: usize = 160;
 /// is no error type to downcast to.
 const HOSTCALL_FUEL: &str = "fuel allocated for hostcalls has been exhausted";
 
-/// Converts an error of a call. `state` is the state of that call; `redactor` knows its secrets.
+/// Converts an error of a call. `state` is the state of that call; `redactor` contains its secrets.
 pub(super) fn from_engine(error: &wasmtime::Error, state: &State, quota: &Quota, redactor: &Redactor) -> Fault {
     if let Some(Stop::HostCalls { limit_name, limit }) = error.downcast_ref::<Stop>() {
         return Fault::HostCalls { limit_name: (*limit_name).to_owned(), limit: *limit };
@@ -118,6 +118,6 @@ fn bounded_lines(words: &str, bytes_max: usize) -> String {
 }
 
 /// A guest's message, cut and with secrets redacted.
-pub(super) fn said(words: &str, redactor: &Redactor) -> String {
+pub(super) fn guest_message(words: &str, redactor: &Redactor) -> String {
     bounded_lines(&redactor.redact_start(words, DETAIL_BYTES_MAX), DETAIL_BYTES_MAX)
 }

@@ -118,7 +118,7 @@ impl Filters {
         // Each caller waits in its own tenant's queue, as for uploads. If two tenants use the same filter, neither
         // waits in the queue of the other.
         let waiting = GaugeGuard::waiting_for_compile();
-        let _place = self.compiles.acquire(tenant).await.map_err(|_| super::stopping())?;
+        let _permit = self.compiles.acquire(tenant).await.map_err(|_| super::stopping())?;
         drop(waiting);
         if let Some(loaded) = self.load_cached(tenant, digest).await {
             return Ok(loaded);
@@ -128,7 +128,7 @@ impl Filters {
                 return Err(unavailable(format!("its version {digest} is not stored here")));
             };
             if Digest(sha256(&wasm)) != digest {
-                return Err(unavailable(format!("what is stored as {digest} has another digest")));
+                return Err(unavailable(format!("the stored bytes of {digest} have another digest")));
             }
             self.compile(digest, wasm).await.map(Arc::new).map_err(|why| unavailable(why.to_string()))
         };
@@ -141,7 +141,7 @@ impl Filters {
         if let Some(loaded) = self.loaded.get(&digest).await {
             return Some(loaded);
         }
-        let _place = self.loads.acquire(tenant).await.ok()?;
+        let _permit = self.loads.acquire(tenant).await.ok()?;
         let loading = async { self.read(digest).await.map(Arc::new) };
         self.loaded.optionally_get_with(digest, loading).await
     }
@@ -160,7 +160,7 @@ impl Filters {
         wasm: Bytes,
     ) -> Result<Arc<Loaded>, UploadError> {
         let waiting = GaugeGuard::waiting_for_compile();
-        let _place = self.compiles.acquire_bounded(tenant).await.map_err(|refused| match refused {
+        let _permit = self.compiles.acquire_bounded(tenant).await.map_err(|refused| match refused {
             AcquireError::QueueFull => UploadError::CompileQueue { limit: self.queued_per_tenant_max },
             AcquireError::Closed => UploadError::Start(super::stopping()),
         })?;
@@ -200,7 +200,7 @@ impl Filters {
         let loading = tokio::task::spawn_blocking(move || {
             let loaded = Loaded::new(&engine, &artefact)?;
             if let Err(error) = disk.store(&digest, &artefact) {
-                tracing::warn!(%digest, %error, "compiled filter is not kept on disk: it will be compiled again");
+                tracing::warn!(%digest, %error, "cannot store compiled filter on disk: it will be compiled again after a restart");
             }
             Ok(loaded)
         });

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn runtime_frames_and_libraries_are_left_out() {
+    fn skips_runtime_and_library_frames() {
         let names = [
             "_ZN3std7process5abort17h0123456789abcdefE",
             "__rust_start_panic",
@@ -171,12 +171,12 @@ mod tests {
             "setgate:filter/transform@0.1.0#process",
         ];
         assert_eq!(first(&names).unwrap(), "mask_address::parse");
-        assert_eq!(first(&names[8..]), None, "nothing here is the author's");
+        assert_eq!(first(&names[8..]), None, "no frame is the author's");
         assert_eq!(first(&[]), None);
     }
 
     #[test]
-    fn names_of_each_language_are_demangled() {
+    fn demangles_names_of_each_language() {
         for (mangled, name) in [
             ("_RNvCskwGfYPst2Cb_3foo16example_function", "foo::example_function"),
             (
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interpreters_frames_are_nobodys() {
+    fn interpreter_frames_have_no_author() {
         assert_eq!(first(&["abort", "js_throw", "JS_CallInternal", "process"]), None);
         assert_eq!(first(&["abort", "_PyEval_EvalFrameDefault", "mine"]), None);
         assert_eq!(first(&["abort", "raise", "look", "process"]).unwrap(), "look");

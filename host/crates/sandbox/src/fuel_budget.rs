@@ -31,7 +31,7 @@ pub(super) struct FuelBudgets {
 pub(super) struct FuelBucket {
     level: Mutex<Level>,
     /// The tenant's FIFO queue.
-    line: Arc<tokio::sync::Mutex<()>>,
+    queue: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The level of a bucket. Pure: the time is an argument.
@@ -44,7 +44,7 @@ struct Level {
 }
 
 /// The first place in a tenant's queue, until dropped.
-pub(super) struct First(#[expect(dead_code, reason = "held, not read")] tokio::sync::OwnedMutexGuard<()>);
+pub(super) struct QueueHead(#[expect(dead_code, reason = "held, not read")] tokio::sync::OwnedMutexGuard<()>);
 
 /// The charges of one call.
 pub(super) struct Charges {
@@ -71,23 +71,23 @@ impl FuelBudgets {
             buckets.retain(|_, bucket| Arc::strong_count(bucket) > 1 || !bucket.lock().is_full(now));
         }
         let level = Mutex::new(Level::full(per_second, now));
-        let bucket = Arc::new(FuelBucket { level, line: Arc::default() });
+        let bucket = Arc::new(FuelBucket { level, queue: Arc::default() });
         buckets.insert(tenant.clone(), bucket.clone());
         bucket
     }
 
-    /// Waits until a call may start, if [`FuelBucket::first_at_once`] returned `None`. Drop the result once the call
+    /// Waits until a call may start, if [`FuelBucket::try_queue_head`] returned `None`. Drop the result once the call
     /// has its slot.
     ///
     /// # Errors
     /// [`AcquireError::Closed`] after [`Self::close`].
-    pub(super) async fn wait(&self, bucket: &FuelBucket) -> Result<First, AcquireError> {
+    pub(super) async fn wait(&self, bucket: &FuelBucket) -> Result<QueueHead, AcquireError> {
         let waiting = async {
-            let first = bucket.line.clone().lock_owned().await;
+            let first = bucket.queue.clone().lock_owned().await;
             while let Some(wait) = bucket.wait(Instant::now()) {
                 tokio::time::sleep(wait.min(SLEEP_MAX)).await;
             }
-            First(first)
+            QueueHead(first)
         };
         tokio::select! {
             biased;
@@ -105,9 +105,9 @@ impl FuelBudgets {
 impl FuelBucket {
     /// Fast path: the first place, if the bucket is not exhausted and the queue is empty. This cannot overtake waiting
     /// calls: the lock is fair and passed directly to the next waiter.
-    pub(super) fn first_at_once(&self) -> Option<First> {
-        let first = self.line.clone().try_lock_owned().ok()?;
-        (!self.is_exhausted()).then_some(First(first))
+    pub(super) fn try_queue_head(&self) -> Option<QueueHead> {
+        let first = self.queue.clone().try_lock_owned().ok()?;
+        (!self.is_exhausted()).then_some(QueueHead(first))
     }
 
     /// Whether the budget is exhausted.
@@ -130,7 +130,7 @@ impl FuelBucket {
 }
 
 impl Charges {
-    pub(super) fn to(bucket: Arc<FuelBucket>) -> Self {
+    pub(super) fn new(bucket: Arc<FuelBucket>) -> Self {
         Self { bucket, charged: 0 }
     }
 
@@ -207,7 +207,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_second_of_fuel_is_there_at_once_and_debt_is_waited_for() {
+    fn one_second_of_fuel_is_available_and_debt_delays() {
         let begin = Instant::now();
         let mut level = Level::full(1_000, begin);
         level.spend(1_000);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_a_second_is_saved_up() {
+    fn bucket_holds_at_most_one_second() {
         let begin = Instant::now();
         let mut level = Level::full(1_000, begin);
         level.spend(500);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn small_steps_of_time_come_to_the_same_as_large_ones() {
+    fn refill_does_not_depend_on_step_size() {
         let begin = Instant::now();
         let mut level = Level::full(3, begin);
         level.spend(6);
@@ -238,11 +238,11 @@ mod tests {
             level.wait(begin + Duration::from_millis(millis));
         }
         level.fill(begin + SECOND);
-        assert_eq!(level.fuel, 0, "three units were due");
+        assert_eq!(level.fuel, 0, "three units were refilled");
     }
 
     #[test]
-    fn a_larger_quota_fills_faster_and_a_smaller_one_holds_less() {
+    fn quota_change_adjusts_refill_and_capacity() {
         let begin = Instant::now();
         let mut level = Level::full(1_000, begin);
         level.spend(11_000);
@@ -253,26 +253,26 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_charged_what_it_burnt() {
+    fn call_is_charged_its_actual_fuel() {
         let budgets = FuelBudgets::new();
         let bucket = budgets.of(&"acme".parse().unwrap(), 1_000_000);
         let before = bucket.lock().fuel;
-        let mut charges = Charges::to(bucket.clone());
+        let mut charges = Charges::new(bucket.clone());
         charges.charge(400);
         charges.charge(400);
         charges.settle(500);
         assert_eq!(bucket.lock().fuel, before - 500);
-        Charges::to(bucket.clone()).charge(300);
-        assert_eq!(bucket.lock().fuel, before - 800, "also where the call is dropped");
+        Charges::new(bucket.clone()).charge(300);
+        assert_eq!(bucket.lock().fuel, before - 800, "even if the call is dropped");
     }
 
     #[tokio::test]
-    async fn those_who_wait_are_served_as_they_came_and_may_leave() {
+    async fn waiters_are_fifo_and_can_cancel() {
         let budgets = FuelBudgets::new();
         let tenant: TenantId = "acme".parse().unwrap();
         let bucket = budgets.of(&tenant, 1);
         assert!(budgets.wait(&bucket).await.is_ok());
-        Charges::to(bucket.clone()).charge(1_000_000);
+        Charges::new(bucket.clone()).charge(1_000_000);
         assert!(bucket.is_exhausted());
         let mut waits: Vec<_> = (0..3).map(|_| Box::pin(budgets.wait(&bucket))).collect();
         for wait in &mut waits {
@@ -281,7 +281,7 @@ mod tests {
         drop(waits.remove(0));
         bucket.lock().fuel = 10;
         let mut second = waits.pop().unwrap();
-        assert!(futures_util::poll!(&mut second).is_pending(), "the first in line is another");
+        assert!(futures_util::poll!(&mut second).is_pending(), "another call is first in the queue");
         let first = waits.pop().unwrap().await.unwrap();
         assert!(futures_util::poll!(&mut second).is_pending(), "until it has its slot");
         drop(first);
@@ -289,10 +289,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_ends_the_waiting() {
+    async fn close_ends_all_waits() {
         let budgets = FuelBudgets::new();
         let bucket = budgets.of(&"acme".parse().unwrap(), 1);
-        Charges::to(bucket.clone()).charge(1_000_000);
+        Charges::new(bucket.clone()).charge(1_000_000);
         let mut waits = Box::pin(budgets.wait(&bucket));
         assert!(futures_util::poll!(&mut waits).is_pending());
         budgets.close();
@@ -300,10 +300,10 @@ mod tests {
     }
 
     #[test]
-    fn full_buckets_are_dropped_and_debts_are_kept() {
+    fn full_buckets_are_evicted_and_debts_retained() {
         let budgets = FuelBudgets::new();
         let owing = budgets.of(&"owing".parse().unwrap(), 1);
-        Charges::to(owing).charge(1_000_000);
+        Charges::new(owing).charge(1_000_000);
         for n in 0..1_000 {
             budgets.of(&format!("t-{n}").parse().unwrap(), 1_000);
         }

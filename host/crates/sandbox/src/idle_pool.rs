@@ -186,7 +186,7 @@ impl IdlePool {
     /// Adds an instance to the pool after a call without a fault. Calls cannot take it until [`UsedInstance::release`]
     /// is called.
     pub(super) fn put(self: &Arc<Self>, key: BindingKey, mut instance: Instance) -> Option<UsedInstance> {
-        instance.rest();
+        instance.clear_call_state();
         if instance.memory_bytes() > self.limits.memory_bytes_max {
             count_eviction(EvictionReason::Memory);
             return None;

@@ -19,11 +19,11 @@ pub(super) enum Import<'a> {
 }
 
 /// Parses the name of an import. `None` if it is not on the allowlist in a supported version.
-pub(super) fn read(name: &str) -> Option<Import<'_>> {
+pub(super) fn parse(name: &str) -> Option<Import<'_>> {
     let (interface, version) = name.split_once('@')?;
     match interface {
         _ if interface.starts_with("setgate:filter/") => {
-            if !is_ours(version) {
+            if !is_supported_version(version) {
                 return None;
             }
             match interface {
@@ -43,7 +43,7 @@ pub(super) fn read(name: &str) -> Option<Import<'_>> {
 }
 
 /// Whether this host supports a version of `setgate:filter`: all of `0.1.x`, since patch releases only add to it.
-pub(super) fn is_ours(version: &str) -> bool {
+pub(super) fn is_supported_version(version: &str) -> bool {
     version.strip_prefix("0.1.").is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()))
 }
 
@@ -52,8 +52,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_listed_may_be_imported() {
-        assert_eq!(read("setgate:filter/lookup@0.1.7"), Some(Import::Granted(Grant::Lookup)));
+    fn only_allowlisted_imports_are_accepted() {
+        assert_eq!(parse("setgate:filter/lookup@0.1.7"), Some(Import::Granted(Grant::Lookup)));
         for (name, interface) in [
             ("wasi:cli/stdout@0.2.3", "wasi:cli/stdout"),
             ("wasi:sockets/tcp-create-socket@0.2.0", "wasi:sockets/tcp-create-socket"),
@@ -61,7 +61,7 @@ mod tests {
             ("wasi:filesystem/types@0.2.12", "wasi:filesystem/types"),
             ("wasi:clocks/timezone@0.2.1", "wasi:clocks/timezone"),
         ] {
-            assert_eq!(read(name), Some(Import::Wasi(interface)));
+            assert_eq!(parse(name), Some(Import::Wasi(interface)));
         }
         for not in [
             "setgate:filter/log@0.2.0",
@@ -77,7 +77,7 @@ mod tests {
             "wasi:keyvalue/store@0.2.0",
             "env",
         ] {
-            assert_eq!(read(not), None, "{not}");
+            assert_eq!(parse(not), None, "{not}");
         }
     }
 }

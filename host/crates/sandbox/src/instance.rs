@@ -8,10 +8,10 @@ use setgate_domain::tenant::Quota;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{Engine, Store};
 
-use super::epoch_ticker::TICKS_PER_TURN;
+use super::epoch_ticker::TICKS_PER_SLICE;
 use super::limits::Limits;
 use super::state::{Meter, State};
-use super::wit_v0_1::{Event, Failure, Filter, FilterPre, Said};
+use super::wit_v0_1::{Event, Failure, Filter, FilterPre, GuestVerdict};
 
 /// Maximum resource handles of one instance. A guest built with the Rust standard library holds fewer than ten.
 const HANDLES_MAX: usize = 1_000;
@@ -66,9 +66,9 @@ impl Instance {
     }
 
     /// Drops everything that belongs to the last event, so that an idle instance holds no secrets and no tables.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn clear_call_state(&mut self) {
         let limits = self.store.data().limits;
-        *self.store.data_mut() = State::at_rest(limits);
+        *self.store.data_mut() = State::idle(limits);
     }
 
     /// Calls the filter, and instantiates it first if this is its first event.
@@ -79,7 +79,7 @@ impl Instance {
         &mut self,
         pre: &FilterPre<State>,
         event: &Event,
-    ) -> wasmtime::Result<Result<Said, Failure>> {
+    ) -> wasmtime::Result<Result<GuestVerdict, Failure>> {
         self.events = self.events.saturating_add(1);
         let filter = match self.filter.take() {
             Some(filter) => filter,
@@ -119,8 +119,8 @@ impl Instance {
 fn begin(store: &mut Store<State>, engine: &EngineLimits, quota: &Quota) -> wasmtime::Result<()> {
     store.set_fuel(quota.fuel_per_call)?;
     store.fuel_async_yield_interval(Some(engine.fuel_slice.max(1)))?;
-    store.set_epoch_deadline(TICKS_PER_TURN);
-    store.epoch_deadline_async_yield_and_update(TICKS_PER_TURN);
+    store.set_epoch_deadline(TICKS_PER_SLICE);
+    store.epoch_deadline_async_yield_and_update(TICKS_PER_SLICE);
     let lifted = quota.output_bytes_max.saturating_add(OUTPUT_SLACK_BYTES);
     store.set_hostcall_fuel(usize::try_from(lifted).unwrap_or(usize::MAX));
     store.set_max_component_handles(HANDLES_MAX);

@@ -89,7 +89,7 @@ pub use upload_error::UploadError;
 pub use upload_limits::StructureLimits;
 
 use filters::{Filters, Loaded};
-use fuel_budget::{Charges, First, FuelBucket, FuelBudgets};
+use fuel_budget::{Charges, FuelBucket, FuelBudgets, QueueHead};
 use idle_pool::IdlePool;
 use instance::EngineLimits;
 use metrics::{Metrics, UPLOADS, WaitTimes};
@@ -189,7 +189,7 @@ pub struct CallResult {
     /// The verdict or the fault. The text of a patch or a replacement is within `output_bytes_max`; it is not otherwise
     /// validated here.
     pub verdict: Result<Verdict, Fault>,
-    /// What the call cost, for the delivery's record.
+    /// The cost of the call, for the record of the delivery.
     pub run: FilterRun,
     /// Knows the call's secrets. Use it before the verdict's text is logged or stored.
     pub redactor: Arc<Redactor>,
@@ -456,7 +456,7 @@ impl Shared {
                 ran.unwrap_or_else(|_| faulted(stopping()))
             }
             Err(placement::CallError::Panicked(words)) => {
-                tracing::error!(%words, "a filter's call made the host panic");
+                tracing::error!(%words, "host panicked during a filter call");
                 faulted(Fault::Unavailable { detail: "the host failed while it ran the filter".into() })
             }
             Err(placement::CallError::Stopping) => faulted(stopping()),
@@ -468,7 +468,7 @@ impl Shared {
     async fn admit(&self, tenant: &TenantId, quota: &Quota, waited: &mut WaitTimes) -> Result<Admitted, AcquireError> {
         let bucket = self.budgets.of(tenant, quota.fuel_per_second);
         // Fast path: usually there is no wait, and then nothing to measure or to report.
-        let first = match bucket.first_at_once() {
+        let first = match bucket.try_queue_head() {
             Some(first) => first,
             None => Box::pin(self.first(&bucket, waited)).await?,
         };
@@ -484,11 +484,11 @@ impl Shared {
             }
         };
         drop(first);
-        Ok(Admitted { place, charges: Charges::to(bucket) })
+        Ok(Admitted { place, charges: Charges::new(bucket) })
     }
 
     /// Waits until the call is first in its tenant's queue.
-    async fn first(&self, bucket: &FuelBucket, waited: &mut WaitTimes) -> Result<First, AcquireError> {
+    async fn first(&self, bucket: &FuelBucket, waited: &mut WaitTimes) -> Result<QueueHead, AcquireError> {
         let asked_at = Instant::now();
         // If the budget is not exhausted, the queue is blocked by a call that waits for a slot, so this wait counts as
         // a slot wait.

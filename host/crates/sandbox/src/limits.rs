@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_growth_cannot_count_a_guest_down() {
+    fn failed_growth_does_not_lower_the_count() {
         let mut limits = Limits::new(100, 10);
         assert!(limits.memory_growing(0, 60, None).unwrap());
         limits.memory_grow_failed(wasmtime::Error::msg("past what the type can hold")).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn another_call_has_its_own_bounds_over_what_the_instance_has() {
+    fn renewed_limits_count_existing_memory() {
         let mut limits = Limits::new(100, 10);
         assert!(limits.memory_growing(0, 60, None).unwrap() && limits.table_growing(0, 4, None).unwrap());
         assert!(!limits.memory_growing(60, 160, None).unwrap());
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn past_its_own_declared_maximum_is_not_the_limits_doing() {
+    fn growth_past_declared_maximum_is_not_a_denial() {
         let mut limits = Limits::new(100, 10);
         assert!(!limits.memory_growing(10, 60, Some(50)).unwrap());
         assert!(!limits.table_growing(1, 9, Some(5)).unwrap());

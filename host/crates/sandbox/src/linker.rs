@@ -23,7 +23,7 @@ pub(super) fn link(engine: &Engine, component: &Component) -> wasmtime::Result<F
     linker.allow_shadowing(true);
     let mut resources = Resources::default();
     for (name, item) in component.component_type().imports(engine) {
-        let (Some(import), ComponentItem::ComponentInstance(imported)) = (imports::read(name), item.ty) else {
+        let (Some(import), ComponentItem::ComponentInstance(imported)) = (imports::parse(name), item.ty) else {
             continue; // left undefined: instantiation rejects it
         };
         let mut instance = linker.instance(name)?;

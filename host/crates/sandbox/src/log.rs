@@ -87,7 +87,7 @@ impl Log {
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
-    /// The end of what the guest wrote to standard error or logged as errors.
+    /// The end of the text that the guest wrote to standard error or logged as errors.
     pub(super) fn abort_message(&self) -> &AbortMessage {
         &self.abort_message
     }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_and_says_so() {
+    fn excess_log_is_cut_with_a_note() {
         let mut log = log(100);
         for _ in 0..1_000 {
             log.write(LogLevel::Info, "");
@@ -180,22 +180,22 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_falls_between_two_characters() {
+    fn cut_is_at_character_boundary() {
         let mut log = log(LINE_OVERHEAD_BYTES + 3);
         log.write(LogLevel::Info, "äöü");
         assert_eq!(log.finish()[0].text, "ä");
     }
 
     #[test]
-    fn a_line_cannot_steer_a_terminal() {
+    fn control_characters_are_replaced() {
         let mut log = log(100);
         log.write(LogLevel::Warn, "a\u{1b}[2J\r\nb\u{202e}\rc");
         let texts: Vec<_> = log.finish().into_iter().map(|line| line.text).collect();
-        assert_eq!(texts, ["a\u{fffd}[2J", "b\u{fffd}\u{fffd}c"], "its lines are lines");
+        assert_eq!(texts, ["a\u{fffd}[2J", "b\u{fffd}\u{fffd}c"], "each of its lines is a log line");
     }
 
     #[test]
-    fn streams_become_lines() {
+    fn streams_become_log_lines() {
         let mut log = log(1_000);
         log.write_stdio(Stdio::Out, b"one\ntw");
         log.write_stdio(Stdio::Err, b"panicked\n");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_does_not_get_into_the_log() {
+    fn secrets_are_redacted_in_log() {
         let mut log = log_with(1_000, "se\u{1b}cret");
         log.write(LogLevel::Info, "it is se\u{1b}cret, see");
         log.write_stdio(Stdio::Err, b"panicked at se\x1bc");
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_over_the_logs_cut_leaves_no_beginning() {
+    fn secret_across_log_limit_is_fully_redacted() {
         for bytes_max in LINE_OVERHEAD_BYTES + 1..LINE_OVERHEAD_BYTES + 60 {
             for through_stdio in [false, true] {
                 let mut log = log_with(bytes_max, "hunter2-and-more");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_several_lines_is_taken_out_line_by_line() {
+    fn multi_line_secret_is_redacted_per_line() {
         let mut log = log_with(1_000, "BEGIN KEY\nabcdef\nEND KEY\n");
         log.write_stdio(Stdio::Out, b"key: BEGIN KEY\nabcdef\nEND KEY\n");
         let texts: Vec<_> = log.finish().into_iter().map(|line| line.text).collect();

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tenants_multiply_is_kept_in_buckets() {
+    fn per_tenant_histograms_have_buckets() {
         let of_tenants = METRICS.iter().filter(|(_, kind, says)| *kind == "histogram" && says.contains("by `tenant`"));
         let of_tenants: Vec<_> = of_tenants.map(|(name, ..)| *name).collect();
         assert_eq!(of_tenants, BUCKETS.iter().map(|(name, _)| *name).collect::<Vec<_>>());

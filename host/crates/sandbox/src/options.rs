@@ -34,7 +34,8 @@ pub struct Options {
     /// Maximum calls that compute at the same time. Should be the number of cores: with more, the operating system
     /// schedules guests instead of the host.
     pub concurrent_slices_max: usize,
-    /// Threads reserved for guests. Those in excess of [`Self::concurrent_slices_max`] are used while a slice is overdue.
+    /// Threads reserved for guests. Those in excess of [`Self::concurrent_slices_max`] are used while a slice is
+    /// overdue.
     pub guest_threads: usize,
     /// Fuel of one slice, after which a call yields. About a tenth of a millisecond.
     pub fuel_slice: u64,
@@ -112,8 +113,8 @@ pub(crate) const REUSE_INSTANCES_PER_TENANT_MAX: usize = 4;
 pub(crate) const REUSE_MEMORY_BYTES_MAX: u64 = 256 << 20;
 /// How long an idle instance is retained, in milliseconds.
 pub(crate) const REUSE_IDLE_MS_MAX: u64 = 60_000;
-/// Guest threads for each turn. Threads without a turn sleep. A tenant whose slices take far too long
-/// can block as many threads as there are turns, so this suffices for three such tenants and one more.
+/// Guest threads for each core. A tenant whose slices take far too long can block as many threads as there are cores, so
+/// this suffices for three such tenants and one more.
 pub(crate) const GUEST_THREADS_PER_CORE: usize = 4;
 
 impl Options {

@@ -41,18 +41,18 @@ const READING_AGE_MAX: Duration = Duration::from_micros(500);
 #[derive(Debug)]
 pub(super) struct ShortCallHistory {
     /// Short calls since the last long one.
-    row: AtomicU32,
+    streak: AtomicU32,
     needed: AtomicU32,
 }
 
 impl ShortCallHistory {
     pub(super) fn new() -> Self {
-        Self { row: AtomicU32::new(0), needed: AtomicU32::new(SHORT_CALLS_MIN) }
+        Self { streak: AtomicU32::new(0), needed: AtomicU32::new(SHORT_CALLS_MIN) }
     }
 
     /// Whether the next call starts inline.
     pub(super) fn is_short(&self) -> bool {
-        self.row.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed)
+        self.streak.load(Ordering::Relaxed) >= self.needed.load(Ordering::Relaxed)
     }
 
     /// Records a call that ended.
@@ -62,11 +62,11 @@ impl ShortCallHistory {
             (_, StartedOn::CallerThreadLong) | (CallLength::Unclear, _) => {}
             (CallLength::Long, StartedOn::CallerThread) => self.record_long_inline(),
             // A long call on the guest threads delays no caller.
-            (CallLength::Long, StartedOn::GuestThread) => self.row.store(0, Ordering::Relaxed),
+            (CallLength::Long, StartedOn::GuestThread) => self.streak.store(0, Ordering::Relaxed),
             (CallLength::Short, _) => {
-                let row = self.row.load(Ordering::Relaxed).saturating_add(1).min(SHORT_CALLS_MAX);
-                self.row.store(row, Ordering::Relaxed);
-                if row == SHORT_CALLS_MAX {
+                let streak = self.streak.load(Ordering::Relaxed).saturating_add(1).min(SHORT_CALLS_MAX);
+                self.streak.store(streak, Ordering::Relaxed);
+                if streak == SHORT_CALLS_MAX {
                     self.needed.store(SHORT_CALLS_MIN, Ordering::Relaxed);
                 }
             }
@@ -75,7 +75,7 @@ impl ShortCallHistory {
 
     /// Records a call that started inline and was not short.
     fn record_long_inline(&self) {
-        self.row.store(0, Ordering::Relaxed);
+        self.streak.store(0, Ordering::Relaxed);
         let needed = self.needed.load(Ordering::Relaxed);
         self.needed.store(needed.saturating_mul(2).min(SHORT_CALLS_MAX), Ordering::Relaxed);
     }
@@ -192,7 +192,7 @@ pub(super) async fn run<T: Send + 'static>(
 struct Slice {
     began_at: Instant,
     /// CPU time of the thread, read at most [`READING_AGE_MAX`] before the slice.
-    had: Duration,
+    cpu_time_before: Duration,
 }
 
 impl Slice {
@@ -202,16 +202,16 @@ impl Slice {
         }
         let began_at = Instant::now();
         let recent = LAST_READING.get().filter(|(at, _)| began_at.saturating_duration_since(*at) < READING_AGE_MAX);
-        let (_, had) = recent.unwrap_or_else(|| {
+        let (_, cpu_time_before) = recent.unwrap_or_else(|| {
             let reading = (began_at, thread_time());
             LAST_READING.set(Some(reading));
             reading
         });
-        Self { began_at, had }
+        Self { began_at, cpu_time_before }
     }
 
     fn was_long(&self) -> bool {
-        self.began_at.elapsed() > SHORT && thread_time().saturating_sub(self.had) > SHORT + READING_AGE_MAX
+        self.began_at.elapsed() > SHORT && thread_time().saturating_sub(self.cpu_time_before) > SHORT + READING_AGE_MAX
     }
 }
 
@@ -223,7 +223,7 @@ fn thread_time() -> Duration {
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no words").to_owned()
+    text.unwrap_or("no message").to_owned()
 }
 
 /// Aborts a spawned future when dropped.
@@ -279,26 +279,26 @@ mod tests {
     }
 
     #[test]
-    fn fuel_says_how_a_call_went_and_time_does_not() {
+    fn call_length_is_classified_by_fuel_not_time() {
         assert_eq!(CallLength::of(100, 100, 1), CallLength::Short);
-        assert_eq!(CallLength::of(101, 100, 1), CallLength::Long, "in one step that cost it");
+        assert_eq!(CallLength::of(101, 100, 1), CallLength::Long, "in one step without fuel");
         assert_eq!(CallLength::of(101, 100, 2), CallLength::Long);
         assert_eq!(CallLength::of(100, 100, 2), CallLength::Unclear);
     }
 
     #[test]
-    fn a_filter_has_to_show_that_it_is_short() {
+    fn inline_start_requires_short_history() {
         has_to_show(&ShortCallHistory::new(), SHORT_CALLS_MIN);
     }
 
     #[test]
-    fn what_is_not_short_is_let_back_later_each_time() {
+    fn required_short_calls_double_after_long_inline_calls() {
         let history = ShortCallHistory::new();
         for needed in [16, 32, 64] {
             count(&history, needed / 2);
             assert!(history.is_short());
             history.count(CallLength::Unclear, StartedOn::CallerThread);
-            assert!(history.is_short(), "others took the processor");
+            assert!(history.is_short(), "other threads used the CPU");
             history.count(CallLength::Long, StartedOn::CallerThread);
             assert!(!history.is_short());
             // Long calls on the guest threads do not raise the threshold.
@@ -308,16 +308,16 @@ mod tests {
     }
 
     #[test]
-    fn a_long_row_makes_up_for_all() {
+    fn long_run_of_short_calls_resets_requirement() {
         let history = ShortCallHistory::new();
         for _ in 0..20 {
             count(&history, SHORT_CALLS_MAX);
             history.count(CallLength::Long, StartedOn::CallerThread);
         }
-        assert_eq!(history.needed.load(Ordering::Relaxed), SHORT_CALLS_MIN * 2, "each row of that length did");
+        assert_eq!(history.needed.load(Ordering::Relaxed), SHORT_CALLS_MIN * 2, "every streak of that length");
         history.needed.store(SHORT_CALLS_MAX, Ordering::Relaxed);
         history.count(CallLength::Long, StartedOn::CallerThread);
-        assert_eq!(history.needed.load(Ordering::Relaxed), SHORT_CALLS_MAX, "and never more than that");
+        assert_eq!(history.needed.load(Ordering::Relaxed), SHORT_CALLS_MAX, "it never exceeds the maximum");
         has_to_show(&history, SHORT_CALLS_MAX);
     }
 
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_slice_is_computed_here_and_the_next_one_elsewhere() {
+    async fn first_slice_runs_inline_and_rest_on_guest_threads() {
         let guests = guests();
         let inline = thread::current().id();
         let history = short();
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_for_its_first_turn_waits_here() {
+    async fn inline_call_awaits_first_turn_on_caller() {
         let guests = guests();
         let (history, sliced) = (short(), Arc::new(AtomicBool::new(false)));
         let told = sliced.clone();
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_while_another_turns_out_to_be_long_goes_elsewhere() {
+    async fn queued_inline_call_moves_after_a_long_call() {
         let guests = guests();
         let (history, sliced) = (short(), AtomicBool::new(false));
         let mut waiting = Box::pin(run(
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_first_slice_that_takes_long_counts_at_once() {
+    async fn long_first_slice_is_recorded_immediately() {
         let guests = guests();
         let history = short();
         let spinning = async {
@@ -404,14 +404,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_wherever_it_happens() {
+    async fn panic_is_reported_on_either_thread() {
         let guests = guests();
         let history = short();
         for inline in [of(&history), None] {
             let lost = run(guests.handle(), inline, Box::pin(async { panic!("{}", ["broken"].join("")) })).await;
             assert!(matches!(&lost, Err::<((), _), _>(CallError::Panicked(words)) if words == "broken"), "{lost:?}");
         }
-        assert!(!history.is_short(), "it held its caller's thread up for who knows how long");
+        assert!(!history.is_short(), "it may have blocked its caller's thread for long");
         let handle = guests.handle().clone();
         guests.shutdown_background();
         assert!(matches!(run(&handle, None, Box::pin(async {})).await, Err(CallError::Stopping)));

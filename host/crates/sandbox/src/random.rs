@@ -44,7 +44,9 @@ impl Random {
 
     pub(super) fn bytes(&mut self, count: u64) -> wasmtime::Result<Vec<u8>> {
         if count > BYTES_MAX {
-            return Err(wasmtime::Error::msg(format!("asked for {count} random bytes at once, {BYTES_MAX} may be")));
+            return Err(wasmtime::Error::msg(format!(
+                "requested {count} random bytes at once: at most {BYTES_MAX} are allowed"
+            )));
         }
         let count = usize::try_from(count)?;
         let mut bytes = Vec::with_capacity(count + 32);
@@ -62,7 +64,7 @@ mod tests {
     use setgate_domain::time::Timestamp;
 
     #[test]
-    fn the_same_event_and_filter_see_the_same_randomness() {
+    fn randomness_depends_on_event_and_filter_only() {
         let event = EventId::new(Timestamp::from_millis(1), 2);
         let bytes = |event, filter| Random::new(event, Digest([filter; 32])).bytes(100).unwrap();
         assert_eq!(bytes(event, 1), bytes(event, 1));

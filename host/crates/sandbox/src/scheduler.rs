@@ -57,7 +57,7 @@ impl Scheduler {
     /// A scheduler for `concurrent_slices_max` concurrent guests on `threads` threads.
     pub(super) fn new(concurrent_slices_max: usize, threads: usize) -> Arc<Self> {
         let concurrent_slices_max = concurrent_slices_max.clamp(1, threads.max(1));
-        let bounds = FairLimits {
+        let limits = FairLimits {
             permits: concurrent_slices_max,
             per_tenant_max: concurrent_slices_max,
             reserve_for_idle_tenants: false,
@@ -67,7 +67,7 @@ impl Scheduler {
         // Each spare thread may run one lent turn.
         let running = Running { slices: Vec::with_capacity(threads) };
         Arc::new(Self {
-            gate: FairSemaphore::new(bounds),
+            gate: FairSemaphore::new(limits),
             concurrent_slices_max,
             running: Mutex::new(running),
             contended: Notify::new(),
@@ -254,13 +254,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slice_that_takes_too_long_is_overdue_until_it_ends() {
+    fn long_slice_is_overdue_until_it_ends() {
         let mut running = Running::default();
         let now = Instant::now();
         let (long, short) = (running.begin(now), running.begin(now + OVERDUE));
         assert_eq!(running.find_overdue(now + OVERDUE), 1);
         assert!(!running.end(short));
-        assert_eq!(running.begin(now + OVERDUE), short, "its place is used again");
+        assert_eq!(running.begin(now + OVERDUE), short, "its index is reused");
         assert_eq!(running.overdue(), 1);
         assert!(running.end(long));
         assert_eq!(running.overdue(), 0);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_short_call_is_through_after_one_slice_of_each_other_tenant() {
+    async fn short_call_waits_one_slice_per_tenant() {
         let turns = Scheduler::new(1, 1);
         let log = Mutex::new(String::new());
         let [a, b, c] = ["a", "b", "c"].map(|name| name.parse::<TenantId>().unwrap());
@@ -318,13 +318,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_dropped_between_slices_leaves_its_turn_to_others() {
+    async fn dropped_call_releases_its_turn() {
         let turns = Scheduler::new(1, 1);
         let log = Mutex::new(String::new());
         let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
         let mut endless = pin!(call('a', 100, &log));
         let mut left = Box::pin(turns.run_in_slices(&a, endless.as_mut(), || {}));
-        assert!(futures_util::poll!(left.as_mut()).is_pending(), "it has the next turn as well");
+        assert!(futures_util::poll!(left.as_mut()).is_pending(), "it also gets the next turn");
         let mut calling = pin!(call('b', 1, &log));
         let mut waits = pin!(turns.run_in_slices(&b, calling.as_mut(), || {}));
         assert!(futures_util::poll!(waits.as_mut()).is_pending());
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_overdue_turn_is_lent() {
+    async fn overdue_turn_is_lent_to_another_call() {
         let turns = Scheduler::new(1, 2);
         let [a, b] = ["a", "b"].map(|name| name.parse::<TenantId>().unwrap());
         let Ok(AcquireOutcome::Granted(_held)) = turns.gate.request(&a, false) else { panic!("a free turn") };
@@ -344,7 +344,10 @@ mod tests {
         let (ended, _) = turns.run_in_slices(&b, pin!(std::future::ready(())), || {}).await;
         assert!(ended.is_ok());
         drop(SliceGuard { turns: &turns, slot });
-        assert!(matches!(turns.gate.request(&b, false), Ok(AcquireOutcome::Queued(_))), "what was lent is owed back");
+        assert!(
+            matches!(turns.gate.request(&b, false), Ok(AcquireOutcome::Queued(_))),
+            "a lent turn has to be returned"
+        );
         lending.abort();
     }
 }

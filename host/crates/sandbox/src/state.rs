@@ -31,7 +31,7 @@ pub(super) struct State {
 
 impl State {
     /// The state between calls: no settings, no secrets, no tables, no fuel and no log.
-    pub(super) fn at_rest(limits: Limits) -> Self {
+    pub(super) fn idle(limits: Limits) -> Self {
         Self {
             limits,
             meter: Meter::new(0, 0, 1, 0),

@@ -39,7 +39,7 @@ pub(super) fn names(names: &Names<'_>) -> Result<BTreeSet<Grant>, UploadError> {
     exports_transform(&names.exports)?;
     let mut needs = BTreeSet::new();
     for (name, is_instance) in &names.imports {
-        let import = if *is_instance { imports::read(name) } else { None };
+        let import = if *is_instance { imports::parse(name) } else { None };
         match import {
             Some(Import::Granted(grant)) => {
                 needs.insert(grant);
@@ -67,7 +67,7 @@ fn exports_transform(exports: &[&str]) -> Result<(), UploadError> {
     let mut others = Vec::new();
     for name in exports.iter().copied() {
         match name.split_once('@') {
-            Some((TRANSFORM, version)) if imports::is_ours(version) => return Ok(()),
+            Some((TRANSFORM, version)) if imports::is_supported_version(version) => return Ok(()),
             Some((TRANSFORM, _)) => return Err(UploadError::WrongVersion { export: super::log::printable(name) }),
             _ if name == TRANSFORM => return Err(UploadError::WrongVersion { export: name.to_owned() }),
             _ => others.push(format!("`{}`", super::log::printable(super::log::cut_to(name, 80)))),

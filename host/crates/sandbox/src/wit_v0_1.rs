@@ -14,7 +14,7 @@ mod bindings {
 
 pub(super) use bindings::setgate::filter::log::Level;
 pub(super) use bindings::setgate::filter::lookup::LookupError;
-pub(super) use bindings::setgate::filter::types::{Event, Failure, Verdict as Said};
+pub(super) use bindings::setgate::filter::types::{Event, Failure, Verdict as GuestVerdict};
 pub(super) use bindings::{Filter, FilterIndices, FilterPre};
 
 use bindings::setgate::filter::types as wit;

@@ -101,7 +101,7 @@ codes! {
     JtiConflict = "jti_conflict", CONFLICT, NEVER, "The event id is already in use";
     LedgerDamaged = "ledger_damaged", INTERNAL_SERVER_ERROR, NEVER, "Stored data is damaged";
     LedgerFull = "ledger_full", SERVICE_UNAVAILABLE, WHEN_SPACE_IS_FREE, "The ledger is full";
-    LoneSurrogate = "lone_surrogate", BAD_REQUEST, NEVER, "A string has half of a surrogate pair";
+    LoneSurrogate = "lone_surrogate", BAD_REQUEST, NEVER, "A string has an unpaired surrogate";
     MalformedJson = "malformed_json", BAD_REQUEST, NEVER, "The body is not JSON";
     MissingClaim = "missing_claim", BAD_REQUEST, NEVER, "A claim is missing";
     NoMethod = "no_method", METHOD_NOT_ALLOWED, NEVER, "The method is not allowed";

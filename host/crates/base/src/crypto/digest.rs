@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn agrees_with_rfc_4231_case_2_however_it_is_cut() {
+    fn hmac_matches_rfc_4231_for_any_split() {
         let text: &[u8] = b"what do ya want for nothing?";
         assert_eq!(
             hex::encode(hmac_sha256(b"Jefe", &[text])),
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn compares() {
+    fn constant_time_eq_compares_bytes() {
         assert!(constant_time_eq(b"abc", b"abc"));
         assert!(!constant_time_eq(b"abc", b"abd"));
         assert!(!constant_time_eq(b"abc", b"ab"));

@@ -34,7 +34,7 @@ mod tests {
     use setgate_domain::time::Timestamp;
 
     #[test]
-    fn a_target_opens_for_its_own_subscription_alone() {
+    fn target_decrypts_only_for_its_subscription() {
         let key = MasterKey::generate();
         let tenant: TenantId = "acme".parse().unwrap();
         let id = |n| SubscriptionId::new(Timestamp::from_millis(0), n);

@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_of_one_caller_one_key_and_one_request() {
+    fn claim_depends_on_caller_key_and_request() {
         let caller = |number| KeyId::new(setgate_domain::time::Timestamp::from_millis(1), number);
         let claim = |number, key: &str, request: &[&[u8]]| idempotency_claim(caller(number), key, None, request);
         let one = claim(1, "a", &[b"POST", b"x"]);

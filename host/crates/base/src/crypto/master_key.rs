@@ -134,19 +134,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_made_once_and_read_ever_after() {
+    fn creates_key_file_once_then_reads_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("master.key");
         let first = MasterKey::load_or_create(&path).unwrap();
         let again = MasterKey::load_or_create(&path).unwrap();
         assert_eq!(first.fingerprint(), again.fingerprint());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left behind");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file remains");
         assert_eq!(MasterKey::parse(&fs::read_to_string(&path).unwrap()).unwrap().fingerprint(), first.fingerprint());
     }
 
     #[test]
-    fn never_replaces_a_key() {
+    fn never_replaces_existing_key_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("master.key");
         let first = MasterKey::load_or_create(&path).unwrap();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_others_may_read_and_says_what_to_do() {
+    fn refuses_key_file_readable_by_others() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("master.key");
         MasterKey::load_or_create(&path).unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_sizes_and_other_text() {
+    fn refuses_wrong_length_and_invalid_base64() {
         let long = BASE64_STANDARD.encode([0; 33]);
         assert!(matches!(MasterKey::parse(&long), Err(Error::KeyLength { found: 33 })));
         assert!(matches!(MasterKey::parse(""), Err(Error::KeyLength { found: 0 })));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn derives_by_label_and_prints_nothing() {
+    fn derives_keys_by_label_and_debug_hides_key() {
         let key = MasterKey::parse(&BASE64_STANDARD.encode([7; 32])).unwrap();
         assert_eq!(key.derive("a"), key.derive("a"));
         assert_ne!(key.derive("a"), key.derive("b"));

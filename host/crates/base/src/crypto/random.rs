@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differs_and_keeps_its_bounds() {
+    fn random_values_differ_and_stay_in_range() {
         assert_ne!(random_u128(), random_u128());
         assert_ne!(random_bytes::<32>(), random_bytes::<32>());
         let units: Vec<f64> = (0..200).map(|_| random_unit()).collect();
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_are_given_twice() {
+    fn pooled_random_bytes_are_used_once() {
         // Several buffers, with numbers of two sizes, on two threads.
         let some = || (0..500).map(|n| if n % 3 == 0 { pooled::<8>().to_vec() } else { pooled::<16>().to_vec() });
         let other = std::thread::spawn(move || some().collect::<Vec<_>>());

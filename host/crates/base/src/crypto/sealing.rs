@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn opens_for_the_same_owner_alone() {
+    fn decrypts_only_with_same_context() {
         let key = MasterKey::generate();
         let sealed = key.seal("acme/sub_1", &secret());
         assert!(sealed.0.starts_with("v1."));
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn notices_every_changed_byte() {
+    fn detects_every_changed_byte() {
         let key = MasterKey::generate();
         let sealed = key.seal("c", &secret());
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&sealed.0[3..]).unwrap();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_forms() {
+    fn refuses_malformed_ciphertext() {
         let key = MasterKey::generate();
         for bad in ["", "v1.", "v1.AAAA", "v2.AAAA", "v1.####", "plain"] {
             assert!(matches!(key.open("c", &Sealed(bad.to_owned())), Err(Error::MalformedCiphertext)), "{bad}");

@@ -18,17 +18,17 @@ pub struct ByteRateLimiter(Mutex<HashMap<TenantId, Bucket>>);
 /// The tokens left at a time. Negative after a body that was larger than the rest.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
-    left: i64,
+    tokens: i64,
     at: Timestamp,
 }
 
 impl Bucket {
-    fn filled(self, per_second: i64, now: Timestamp) -> Self {
+    fn refilled(self, per_second: i64, now: Timestamp) -> Self {
         // If the clock was set back, the bucket does not change.
         let ms = now.since(self.at).clamp(0, i64::from(u32::MAX));
         let gained = i64::try_from(i128::from(per_second) * i128::from(ms) / 1_000).unwrap_or(i64::MAX);
         let most = per_second.saturating_mul(BURST_S.cast_signed());
-        Self { left: self.left.saturating_add(gained).min(most), at: now }
+        Self { tokens: self.tokens.saturating_add(gained).min(most), at: now }
     }
 }
 
@@ -40,22 +40,22 @@ impl ByteRateLimiter {
             return true;
         }
         let per_second = i64::try_from(per_second).unwrap_or(i64::MAX);
-        let full = Bucket { left: per_second.saturating_mul(BURST_S.cast_signed()), at: now };
+        let full = Bucket { tokens: per_second.saturating_mul(BURST_S.cast_signed()), at: now };
         // A counter cannot be left half updated, so a poisoned lock is safe to use.
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.get_mut(tenant) {
-            *bucket = bucket.filled(per_second, now);
-            if bucket.left <= 0 {
+            *bucket = bucket.refilled(per_second, now);
+            if bucket.tokens <= 0 {
                 return false;
             }
-            bucket.left = bucket.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+            bucket.tokens = bucket.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
             return true;
         }
         if buckets.len() >= BUCKETS_MAX {
-            buckets.retain(|_, bucket| bucket.filled(per_second, now).left < full.left);
+            buckets.retain(|_, bucket| bucket.refilled(per_second, now).tokens < full.tokens);
         }
-        let left = full.left.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
-        buckets.insert(tenant.clone(), Bucket { left, at: now });
+        let tokens = full.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        buckets.insert(tenant.clone(), Bucket { tokens, at: now });
         true
     }
 }
@@ -69,24 +69,24 @@ mod tests {
     }
 
     #[test]
-    fn so_many_bytes_in_a_second_after_a_burst_for_each_tenant_by_itself() {
+    fn limits_rate_per_tenant_after_burst() {
         let rate = ByteRateLimiter::default();
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
         let burst = (0..9).filter(|_| rate.try_take(&a, 500, 1_000, at(0))).count();
-        assert_eq!(burst, 8, "four seconds of it");
-        assert!(rate.try_take(&b, 500, 1_000, at(0)), "another tenant has its own");
+        assert_eq!(burst, 8, "a burst of four seconds");
+        assert!(rate.try_take(&b, 500, 1_000, at(0)), "another tenant has its own bucket");
         assert!(
             !rate.try_take(&a, 1, 1_000, at(0)) && rate.try_take(&a, 1_500, 1_000, at(1)),
-            "something is left, so it goes"
+            "some tokens are left, so it is accepted"
         );
-        assert!(!rate.try_take(&a, 1, 1_000, at(1_400)), "and is paid for");
+        assert!(!rate.try_take(&a, 1, 1_000, at(1_400)), "and is charged");
         assert!(rate.try_take(&a, 1, 1_000, at(1_600)));
         assert!(!rate.try_take(&a, 1, 1_000, at(-9_000)) || rate.try_take(&a, 1, 1_000, at(1_600)), "set back");
         assert!((0..99).all(|_| rate.try_take(&a, 1 << 30, 0, at(1_600))), "0 is no bound");
     }
 
     #[test]
-    fn full_buckets_are_forgotten() {
+    fn full_buckets_are_evicted() {
         let rate = ByteRateLimiter::default();
         for number in 0..3 * BUCKETS_MAX as i64 {
             assert!(rate.try_take(&format!("t{number}").parse().unwrap(), 1, 1_000, at(number * 1_000)));

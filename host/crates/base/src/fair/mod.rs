@@ -43,17 +43,17 @@ pub struct FairLimits {
     /// long time: a tenant without any then finds a free one, regardless of the number of other tenants that hold
     /// slots.
     pub reserve_for_idle_tenants: bool,
-    /// Limit for one tenant's queue. It applies only to requests that ask for it.
+    /// Limit for one tenant's queue. It applies only to requests with `bounded` set.
     pub queued_per_tenant_max: usize,
     /// Estimated cost of a grant until its actual cost is known.
     pub estimated_cost: u64,
 }
 
 impl FairLimits {
-    /// Whether a tenant with `holds` slots may get another one while `held` slots are in use in total.
-    fn allows(&self, holds: usize, held: usize) -> bool {
+    /// Whether a tenant with `tenant_held` slots may get another one while `held` slots are in use in total.
+    fn allows(&self, tenant_held: usize, held: usize) -> bool {
         let free = self.permits.saturating_sub(held);
-        free > 0 && holds < self.per_tenant_max && !(self.reserve_for_idle_tenants && holds >= free)
+        free > 0 && tenant_held < self.per_tenant_max && !(self.reserve_for_idle_tenants && tenant_held >= free)
     }
 }
 
@@ -63,7 +63,7 @@ pub struct Scheduler {
     held: usize,
     tenants: HashMap<TenantId, Account>,
     /// The largest account value at which a slot was granted.
-    served_at: u64,
+    virtual_time: u64,
     /// Number of grants so far.
     grants: u64,
     tickets: u64,
@@ -75,8 +75,8 @@ pub type Ticket = u64;
 #[derive(Default)]
 struct Account {
     used: u64,
-    holds: usize,
-    waiting: VecDeque<Ticket>,
+    held: usize,
+    queue: VecDeque<Ticket>,
 }
 
 /// The result of [`Scheduler::request`].
@@ -90,7 +90,7 @@ pub enum Decision {
 
 impl Scheduler {
     pub fn new(limits: FairLimits) -> Self {
-        Self { limits, held: 0, tenants: HashMap::new(), served_at: 0, grants: 0, tickets: 0 }
+        Self { limits, held: 0, tenants: HashMap::new(), virtual_time: 0, grants: 0, tickets: 0 }
     }
 
     /// Requests a slot. If `bounded` is set and the tenant's queue has reached `queued_per_tenant_max`, the request is
@@ -100,24 +100,24 @@ impl Scheduler {
             self.evict_idle();
             self.tenants.insert(tenant.clone(), Account::default());
         }
-        let others_are_at = self.level(|other| other != tenant);
+        let others_level = self.level(|other| other != tenant);
         let Some(account) = self.tenants.get_mut(tenant) else { return Decision::QueueFull };
-        if account.waiting.is_empty() {
-            account.used = account.used.max(others_are_at);
+        if account.queue.is_empty() {
+            account.used = account.used.max(others_level);
         }
         // While a slot is free, no request that could use it is queued, because released slots are granted immediately.
-        if self.limits.allows(account.holds, self.held) {
-            self.served_at = self.served_at.max(account.used);
+        if self.limits.allows(account.held, self.held) {
+            self.virtual_time = self.virtual_time.max(account.used);
             account.grant(self.limits.estimated_cost);
             self.held += 1;
             self.grants += 1;
             return Decision::Granted;
         }
-        if bounded && account.waiting.len() >= self.limits.queued_per_tenant_max {
+        if bounded && account.queue.len() >= self.limits.queued_per_tenant_max {
             return Decision::QueueFull;
         }
         self.tickets += 1;
-        account.waiting.push_back(self.tickets);
+        account.queue.push_back(self.tickets);
         Decision::Queued(self.tickets)
     }
 
@@ -126,7 +126,7 @@ impl Scheduler {
     pub fn release(&mut self, tenant: &TenantId, cost: Option<u64>) {
         self.held = self.held.saturating_sub(1);
         if let Some(account) = self.tenants.get_mut(tenant) {
-            account.holds = account.holds.saturating_sub(1);
+            account.held = account.held.saturating_sub(1);
             account.used = account
                 .used
                 .saturating_sub(self.limits.estimated_cost)
@@ -139,10 +139,10 @@ impl Scheduler {
     pub fn release_and_queue(&mut self, tenant: &TenantId, cost: u64) -> Ticket {
         self.release(tenant, Some(cost));
         self.tickets += 1;
-        let least = self.least();
+        let min_level = self.min_level();
         if let Some(account) = self.tenants.get_mut(tenant) {
-            account.used = account.used.max(least);
-            account.waiting.push_back(self.tickets);
+            account.used = account.used.max(min_level);
+            account.queue.push_back(self.tickets);
         }
         self.tickets
     }
@@ -150,7 +150,7 @@ impl Scheduler {
     /// Removes a request from the queue.
     pub fn cancel(&mut self, tenant: &TenantId, ticket: Ticket) {
         if let Some(account) = self.tenants.get_mut(tenant) {
-            account.waiting.retain(|waiting| *waiting != ticket);
+            account.queue.retain(|waiting| *waiting != ticket);
         }
     }
 
@@ -163,11 +163,11 @@ impl Scheduler {
         let account = self
             .tenants
             .values_mut()
-            .filter(|account| !account.waiting.is_empty() && limits.allows(account.holds, held))
+            .filter(|account| !account.queue.is_empty() && limits.allows(account.held, held))
             // Tickets increase, so of two tenants with equal usage the one that has waited longer is served.
-            .min_by_key(|account| (account.used, account.waiting.front().copied()))?;
-        let ticket = account.waiting.pop_front();
-        self.served_at = self.served_at.max(account.used);
+            .min_by_key(|account| (account.used, account.queue.front().copied()))?;
+        let ticket = account.queue.pop_front();
+        self.virtual_time = self.virtual_time.max(account.used);
         account.grant(self.limits.estimated_cost);
         self.held += 1;
         self.grants += 1;
@@ -180,7 +180,7 @@ impl Scheduler {
     }
 
     pub fn has_waiters(&self) -> bool {
-        self.tenants.values().any(|account| !account.waiting.is_empty())
+        self.tenants.values().any(|account| !account.queue.is_empty())
     }
 
     fn evict_idle(&mut self) {
@@ -195,30 +195,30 @@ impl Scheduler {
 
     /// The usage level of the least served active tenant among those that `of` accepts. A new tenant starts there.
     ///
-    /// It does not start at [`Self::served_at`]: with several slots, this may be far ahead of a tenant that is still
+    /// It does not start at [`Self::virtual_time`]: with several slots, this may be far ahead of a tenant that is still
     /// being served, and a new tenant would have to wait until that one has caught up.
     fn level(&self, of: impl Fn(&TenantId) -> bool) -> u64 {
         let cost = self.limits.estimated_cost;
         let active = self.tenants.iter().filter(|(tenant, account)| account.is_active() && of(tenant));
         // Without the estimated costs of the slots in use.
-        let paid = active.map(|(_, account)| account.used.saturating_sub(cost.saturating_mul(account.holds as u64)));
-        paid.min().unwrap_or(self.served_at).clamp(self.least(), self.served_at)
+        let paid = active.map(|(_, account)| account.used.saturating_sub(cost.saturating_mul(account.held as u64)));
+        paid.min().unwrap_or(self.virtual_time).clamp(self.min_level(), self.virtual_time)
     }
 
     /// The lowest allowed account value.
-    fn least(&self) -> u64 {
-        self.served_at.saturating_sub(self.limits.estimated_cost.saturating_mul(BEHIND_COSTS_MAX))
+    fn min_level(&self) -> u64 {
+        self.virtual_time.saturating_sub(self.limits.estimated_cost.saturating_mul(BEHIND_COSTS_MAX))
     }
 }
 
 impl Account {
     fn is_active(&self) -> bool {
-        self.holds > 0 || !self.waiting.is_empty()
+        self.held > 0 || !self.queue.is_empty()
     }
 
     fn grant(&mut self, cost: u64) {
         self.used = self.used.saturating_add(cost);
-        self.holds += 1;
+        self.held += 1;
     }
 }
 

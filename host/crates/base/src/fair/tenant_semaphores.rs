@@ -28,12 +28,12 @@ impl<K: Clone + Eq + Hash> TenantSemaphores<K> {
     /// The permits of a tenant.
     pub fn get(&self, tenant: &K) -> Arc<Semaphore> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = tenants.get(tenant).and_then(Weak::upgrade) {
-            return share;
+        if let Some(semaphore) = tenants.get(tenant).and_then(Weak::upgrade) {
+            return semaphore;
         }
-        tenants.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(Semaphore::new(self.permits));
-        tenants.insert(tenant.clone(), Arc::downgrade(&share));
-        share
+        tenants.retain(|_, semaphore| semaphore.strong_count() > 0);
+        let semaphore = Arc::new(Semaphore::new(self.permits));
+        tenants.insert(tenant.clone(), Arc::downgrade(&semaphore));
+        semaphore
     }
 }

@@ -52,7 +52,7 @@ impl Story {
 }
 
 #[test]
-fn tenants_are_served_in_turns_however_many_each_has_waiting() {
+fn tenants_alternate_regardless_of_queue_length() {
     let mut story = Story::new(ONE_EACH);
     assert_eq!(story.asks("a"), Decision::Granted);
     for name in ["a", "a", "a", "a", "b", "b", "c"] {
@@ -62,7 +62,7 @@ fn tenants_are_served_in_turns_however_many_each_has_waiting() {
 }
 
 #[test]
-fn one_who_comes_new_waits_for_one_turn_of_each_other_at_the_most() {
+fn new_tenant_waits_one_grant_per_active_tenant() {
     let mut story = Story::new(ONE_EACH);
     story.asks("a");
     for _ in 0..100 {
@@ -83,7 +83,7 @@ fn one_who_comes_new_waits_for_one_turn_of_each_other_at_the_most() {
 }
 
 #[test]
-fn turns_are_paid_for_by_what_they_cost() {
+fn grants_are_charged_by_actual_cost() {
     let mut story = Story::new(FairLimits { estimated_cost: 10, ..ONE_EACH });
     story.asks("long");
     for _ in 0..40 {
@@ -100,7 +100,7 @@ fn turns_are_paid_for_by_what_they_cost() {
 }
 
 #[test]
-fn leaving_and_coming_back_does_not_shake_off_a_debt() {
+fn debt_is_retained_while_tenant_is_idle() {
     let mut story = Story::new(ONE_EACH);
     story.asks("a");
     story.asks("b");
@@ -111,11 +111,11 @@ fn leaving_and_coming_back_does_not_shake_off_a_debt() {
     story.asks("a");
     assert_eq!(story.ends("b", 1), ["b"]);
     assert_eq!(story.ends("b", 1), ["b"]);
-    assert_eq!(story.ends("b", 1), ["a"], "nobody else is left");
+    assert_eq!(story.ends("b", 1), ["a"], "no other tenant is active");
 }
 
 #[test]
-fn idle_time_is_not_saved_up_and_lone_use_is_not_held_against_anybody() {
+fn idle_tenant_saves_no_credit_and_owes_nothing() {
     let mut story = Story::new(ONE_EACH);
     story.asks("a");
     for _ in 0..1_000 {
@@ -129,7 +129,7 @@ fn idle_time_is_not_saved_up_and_lone_use_is_not_held_against_anybody() {
 }
 
 #[test]
-fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
+fn new_tenant_does_not_wait_for_catch_up() {
     let mut story = Story::new(FairLimits { permits: 2, per_tenant_max: 2, estimated_cost: 10, ..ONE_EACH });
     // `a` had a very long grant, and its next one starts far ahead of `b`.
     story.asks("a");
@@ -148,7 +148,7 @@ fn one_who_comes_new_does_not_wait_until_a_third_has_caught_up() {
 }
 
 #[test]
-fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
+fn tenant_with_little_demand_cannot_block_others() {
     let mut story = Story::new(FairLimits { permits: 2, per_tenant_max: 2, estimated_cost: 10, ..ONE_EACH });
     // `a` takes all available slots. `b` always has one and uses little of it.
     story.asks("b");
@@ -177,18 +177,18 @@ fn one_who_always_wanted_little_cannot_stop_everybody_at_once() {
 }
 
 #[test]
-fn a_tenant_at_its_bound_waits_while_others_do_not() {
+fn tenant_at_its_limit_waits_while_others_proceed() {
     let mut story = Story::new(FairLimits { permits: 3, per_tenant_max: 2, ..ONE_EACH });
     assert_eq!(story.asks("busy"), Decision::Granted);
     assert_eq!(story.asks("busy"), Decision::Granted);
     assert!(matches!(story.asks("busy"), Decision::Queued(_)));
     assert_eq!(story.asks("other"), Decision::Granted);
-    assert_eq!(story.ends("other", 1), [""; 0], "the free permit is not the busy one's");
+    assert_eq!(story.ends("other", 1), [""; 0], "the busy tenant does not get the free permit");
     assert_eq!(story.ends("busy", 1), ["busy"]);
 }
 
 #[test]
-fn tenants_that_hold_on_leave_places_for_one_that_holds_none() {
+fn tenant_without_permits_gets_one_although_others_hold_theirs() {
     let limits = FairLimits { permits: 8, per_tenant_max: 8, reserve_for_idle_tenants: true, ..ONE_EACH };
     let mut scheduler = Scheduler::new(limits);
     let mut held = 0;
@@ -196,32 +196,36 @@ fn tenants_that_hold_on_leave_places_for_one_that_holds_none() {
         held +=
             ["a", "b", "c"].iter().filter(|name| scheduler.request(&tenant(name), false) == Decision::Granted).count();
     }
-    assert_eq!(held, 6, "two each, and as many are free");
+    assert_eq!(held, 6, "each holds two, and two are free");
     assert_eq!(scheduler.request(&tenant("new"), false), Decision::Granted);
-    assert!(matches!(scheduler.request(&tenant("new"), false), Decision::Queued(_)), "it leaves one free as well");
-    assert_eq!(scheduler.request(&tenant("newer"), false), Decision::Granted, "the last is for one that holds none");
+    assert!(matches!(scheduler.request(&tenant("new"), false), Decision::Queued(_)), "one is still free");
+    assert_eq!(
+        scheduler.request(&tenant("newer"), false),
+        Decision::Granted,
+        "the last one is reserved for a tenant without permits"
+    );
     scheduler.release(&tenant("newer"), None);
-    assert_eq!(scheduler.next_ticket(), None, "it goes to none of those that hold one");
+    assert_eq!(scheduler.next_ticket(), None, "no tenant that holds one gets it");
     scheduler.release(&tenant("a"), None);
-    assert!(scheduler.next_ticket().is_some(), "now it does");
+    assert!(scheduler.next_ticket().is_some(), "now it is granted");
 }
 
 #[test]
-fn the_line_of_each_tenant_is_bounded_for_itself() {
+fn queue_limit_applies_per_tenant() {
     let mut scheduler = Scheduler::new(ONE_EACH);
     let (a, b) = (tenant("a"), tenant("b"));
     assert_eq!(scheduler.request(&a, true), Decision::Granted);
     assert!(matches!(scheduler.request(&a, true), Decision::Queued(_)));
     let Decision::Queued(second) = scheduler.request(&a, true) else { panic!("two may wait") };
     assert_eq!(scheduler.request(&a, true), Decision::QueueFull);
-    assert!(matches!(scheduler.request(&b, true), Decision::Queued(_)), "another tenant's line is its own");
-    assert!(matches!(scheduler.request(&a, false), Decision::Queued(_)), "who may not be refused waits");
+    assert!(matches!(scheduler.request(&b, true), Decision::Queued(_)), "another tenant has its own queue");
+    assert!(matches!(scheduler.request(&a, false), Decision::Queued(_)), "an unbounded request is queued");
     scheduler.cancel(&a, second);
-    assert_eq!(scheduler.request(&a, true), Decision::QueueFull, "three, less one");
+    assert_eq!(scheduler.request(&a, true), Decision::QueueFull, "one of three is in use");
 }
 
 #[test]
-fn an_exchange_lets_others_go_first_and_keeps_the_account() {
+fn release_and_queue_yields_and_keeps_usage() {
     let mut story = Story::new(ONE_EACH);
     story.asks("a");
     story.asks("b");
@@ -233,7 +237,7 @@ fn an_exchange_lets_others_go_first_and_keeps_the_account() {
 }
 
 #[test]
-fn more_places_are_given_out_and_fewer_are_waited_for() {
+fn changed_permit_count_takes_effect() {
     let mut story = Story::new(FairLimits { per_tenant_max: 9, ..ONE_EACH });
     story.asks("a");
     story.asks("b");
@@ -242,12 +246,12 @@ fn more_places_are_given_out_and_fewer_are_waited_for() {
     assert_eq!(story.scheduler.next_ticket().map(|ticket| story.asked[&ticket]), Some("b"));
     assert_eq!(story.scheduler.next_ticket(), None);
     story.scheduler.set_permits(1);
-    assert_eq!(story.ends("b", 1), [""; 0], "two were held");
+    assert_eq!(story.ends("b", 1), [""; 0], "two were in use");
     assert_eq!(story.ends("a", 1), ["b"]);
 }
 
 #[test]
-fn tenants_that_are_gone_are_forgotten() {
+fn idle_tenants_are_evicted() {
     let mut scheduler = Scheduler::new(ONE_EACH);
     for n in 0..10_000 {
         let tenant = tenant(&format!("t-{n}"));
@@ -265,7 +269,7 @@ fn waiting(semaphore: &FairSemaphore, name: &str) -> Acquire {
 }
 
 #[tokio::test]
-async fn a_place_goes_to_the_future_whose_turn_it_is() {
+async fn permit_wakes_the_next_waiter() {
     let semaphore = FairSemaphore::new(ONE_EACH);
     let first = semaphore.acquire(&tenant("a")).await.unwrap();
     let (mut again, mut other) = (waiting(&semaphore, "a"), waiting(&semaphore, "b"));
@@ -278,7 +282,7 @@ async fn a_place_goes_to_the_future_whose_turn_it_is() {
 }
 
 #[tokio::test]
-async fn dropping_what_waits_gives_its_place_in_line_back() {
+async fn dropped_waiter_leaves_the_queue() {
     let semaphore = FairSemaphore::new(ONE_EACH);
     let first = semaphore.acquire(&tenant("a")).await.unwrap();
     let (left, granted, last) = (waiting(&semaphore, "b"), waiting(&semaphore, "c"), waiting(&semaphore, "d"));
@@ -292,7 +296,7 @@ async fn dropping_what_waits_gives_its_place_in_line_back() {
 }
 
 #[tokio::test]
-async fn closing_ends_the_waiting() {
+async fn close_ends_all_waits() {
     let semaphore = FairSemaphore::new(ONE_EACH);
     let held = semaphore.acquire(&tenant("a")).await.unwrap();
     let waits = tokio::spawn(waiting(&semaphore, "b"));

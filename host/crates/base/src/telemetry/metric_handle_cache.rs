@@ -20,14 +20,14 @@ pub struct MetricHandleCache<K, H>(Mutex<Cached<K, H>>);
 
 #[derive(Debug)]
 struct Cached<K, H> {
-    made: HashMap<K, (Instant, H)>,
+    handles: HashMap<K, (Instant, H)>,
     /// Time of the last eviction of old handles.
     swept_at: Instant,
 }
 
 impl<K, H> Default for MetricHandleCache<K, H> {
     fn default() -> Self {
-        Self(Mutex::new(Cached { made: HashMap::new(), swept_at: Instant::now() }))
+        Self(Mutex::new(Cached { handles: HashMap::new(), swept_at: Instant::now() }))
     }
 }
 
@@ -48,15 +48,15 @@ impl<K: Eq + Hash, H: Clone> MetricHandleCache<K, H> {
     {
         let fresh = |made_at: Instant| now.saturating_duration_since(made_at) < LIFETIME;
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, handle)) = cached.made.get(key).filter(|(made_at, _)| fresh(*made_at)) {
+        if let Some((_, handle)) = cached.handles.get(key).filter(|(made_at, _)| fresh(*made_at)) {
             return handle.clone();
         }
         if !fresh(cached.swept_at) {
             cached.swept_at = now;
-            cached.made.retain(|_, (made_at, _)| fresh(*made_at));
+            cached.handles.retain(|_, (made_at, _)| fresh(*made_at));
         }
         let handle = make();
-        cached.made.insert(key.to_owned(), (now, handle.clone()));
+        cached.handles.insert(key.to_owned(), (now, handle.clone()));
         handle
     }
 }
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn handles_are_kept_for_a_minute_and_no_longer() {
+    fn handles_are_cached_for_one_minute() {
         let handles = MetricHandleCache::<String, Arc<()>>::default();
         let of = |at, key: &str| handles.get_or_create_at(at, key, Arc::default);
         let begin = Instant::now();
@@ -77,8 +77,8 @@ mod tests {
         for n in 0..100 {
             of(begin, &n.to_string());
         }
-        assert!(!Arc::ptr_eq(&first, &of(begin + LIFETIME, "first")), "also where it is in use");
+        assert!(!Arc::ptr_eq(&first, &of(begin + LIFETIME, "first")), "even if it is in use");
         assert!(Arc::ptr_eq(&of(begin + LIFETIME, "second"), &of(begin + LIFETIME, "second")));
-        assert_eq!(handles.0.lock().unwrap().made.len(), 2, "the others were old");
+        assert_eq!(handles.0.lock().unwrap().handles.len(), 2, "the others had expired");
     }
 }

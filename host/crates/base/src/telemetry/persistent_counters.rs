@@ -50,14 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_stays_until_what_it_counts_is_gone() {
+    fn counter_is_retained_until_its_object_is_removed() {
         let name = || ("persistent_test_total", "tenant=\"one\"".to_owned());
         let first = counter(name().0, name().1);
         assert!(first.add(2) && counter(name().0, name().1).add(1));
         assert_eq!(values(|_| true).get(&name()), Some(&3));
         assert_eq!(values(|labels| labels != name().1).get(&name()), None);
-        assert!(!first.add(1), "its holder is told");
+        assert!(!first.add(1), "the holder has to look it up again");
         assert!(counter(name().0, name().1).add(1));
-        assert_eq!(values(|_| true).get(&name()), Some(&1), "another tenant of that name begins anew");
+        assert_eq!(values(|_| true).get(&name()), Some(&1), "a new tenant of that name has a new counter");
     }
 }

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_are_read_from_certificates() {
+    fn parses_certificate_fields() {
         let plain = CertificateInfo::parse(&made(|_| {})).unwrap();
         assert_eq!((plain.version, plain.is_ca, plain.has_subject_alt_names), (3, false, false));
         // 2025-02-03 and 2051-01-01, at midnight.
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_common_name_is_found_among_others() {
+    fn finds_common_name_among_other_attributes() {
         let der = made(|params| {
             params.distinguished_name = rcgen::DistinguishedName::new();
             params.distinguished_name.push(DnType::OrganizationName, "Acme");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_is_none_and_never_a_panic() {
+    fn invalid_der_yields_none_without_panic() {
         let der = made(|_| {});
         for length in 0..der.len() {
             assert_eq!(CertificateInfo::parse(&der[..length]), None, "{length}");

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_shows_a_trusted_certificate_or_one_of_an_authority() {
+    fn client_needs_pinned_or_ca_issued_certificate() {
         let authority = CertifiedIssuer::self_signed(named("staff", may_sign), KeyPair::generate().unwrap()).unwrap();
         let of_staff = named("person", |_| {}).signed_by(&KeyPair::generate().unwrap(), &authority).unwrap();
         let own = by_itself("person", |_| {});
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_get_the_names_by_which_they_choose_a_certificate() {
+    fn clients_receive_issuer_hints() {
         let authority = CertifiedIssuer::self_signed(named("staff", may_sign), KeyPair::generate().unwrap()).unwrap();
         let another = CertifiedIssuer::self_signed(named("guests", may_sign), KeyPair::generate().unwrap()).unwrap();
         let guest = named("guest", |_| {}).signed_by(&KeyPair::generate().unwrap(), &another).unwrap();

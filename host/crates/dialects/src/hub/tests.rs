@@ -10,7 +10,7 @@ use crate::testing::{GITHUB_BODY, GITHUB_MAC, GITHUB_SECRET, body_mac, headers, 
 
 /// GitHub documentation, "Validating webhook deliveries".
 #[test]
-fn it_signs_and_verifies_the_published_vector() {
+fn signs_and_verifies_published_vector() {
     let value = format!("sha256={GITHUB_MAC}");
     let expected = [("webhook-id", "dlv_1".to_owned()), (SIGNATURE, value.clone())];
     assert_eq!(signed(&DIALECT, GITHUB_SECRET, "dlv_1"), expected);
@@ -19,7 +19,7 @@ fn it_signs_and_verifies_the_published_vector() {
 }
 
 #[test]
-fn hub_takes_the_longer_digests_and_refuses_sha1() {
+fn accepts_longer_digests_and_refuses_sha1() {
     let key = GITHUB_SECRET.as_bytes();
     let sha384 = format!("sha384={}", hex::encode(hmac_sha384(key, &[GITHUB_BODY])));
     let sha512 = format!("SHA512={}", hex::encode(hmac_sha512(key, &[GITHUB_BODY])));
@@ -40,7 +40,7 @@ fn hub_takes_the_longer_digests_and_refuses_sha1() {
 }
 
 #[test]
-fn body_macs_name_what_is_malformed() {
+fn malformed_macs_are_described() {
     for bad in ["", "sha256", "sha256=", "sha256=zz", &format!("sha256={}", &GITHUB_MAC[..62])] {
         let refused = Err(MacError::Malformed { header: SIGNATURE, expected: EXPECTED });
         assert_eq!(body_mac(MacHeader::Hub, &[(SIGNATURE, bad)], &[GITHUB_SECRET]), refused, "{bad}");
@@ -48,7 +48,7 @@ fn body_macs_name_what_is_malformed() {
 }
 
 #[test]
-fn of_several_algorithms_the_strongest_decides() {
+fn only_strongest_algorithm_counts() {
     let key = GITHUB_SECRET.as_bytes();
     let sha1 = format!("sha1={}", hex::encode(hmac_sha1(key, &[GITHUB_BODY])));
     let sha256 = format!("sha256={GITHUB_MAC}");

@@ -4,7 +4,7 @@ use setgate_base::crypto::{constant_time_eq, hmac_sha1, hmac_sha256, hmac_sha384
 
 use super::{SIGNATURE, SIGNATURE_256};
 use crate::proof::{MacError, Verified, entries};
-use crate::scheme::Received;
+use crate::scheme::SignedRequest;
 
 /// Value of [`SIGNATURE`], for error messages.
 pub(super) const EXPECTED: &str = "`sha256=`, `sha384=` or `sha512=` and hex digits";
@@ -48,10 +48,10 @@ impl Method {
 
 /// Only the strongest algorithm in the request counts: a valid signature with a weaker one cannot replace an invalid
 /// one with the strongest, so an attacker gains nothing by forging a weaker signature. Unknown algorithms are ignored.
-pub(super) fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
+pub(super) fn verify(request: &SignedRequest<'_>) -> Result<Verified, MacError> {
     let mut given = Vec::new();
     for (header, form) in [(SIGNATURE, EXPECTED), (SIGNATURE_256, EXPECTED_256)] {
-        let entries = match entries::of(request.headers, header, form) {
+        let entries = match entries::split(request.headers, header, form) {
             Ok(entries) => entries,
             Err(MacError::Missing { .. }) => continue,
             Err(error) => return Err(error),
@@ -70,7 +70,7 @@ pub(super) fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
         return Err(MacError::Algorithm { header, expected: form });
     };
     let macs = given.into_iter().filter(|(method, ..)| *method == Some(strongest));
-    let macs = macs.map(|(_, mac, header, form)| entries::hex(mac, strongest.bytes(), header, form));
+    let macs = macs.map(|(_, mac, header, form)| entries::decode_hex(mac, strongest.bytes(), header, form));
     let macs = macs.collect::<Result<Vec<_>, _>>()?;
     let matches = request.keys.iter().any(|key| {
         let mac = strongest.mac(key, request.body);

@@ -1,12 +1,12 @@
 //! Event types of Logto, with the names of its webhook event list.
 
-use crate::catalogue::{Product, own_uri};
+use crate::catalogue::{Product, setgate_uri};
 
 pub(super) const PRODUCT: Product = Product {
     name: "logto",
     title: "Logto",
-    uri: |category, name| own_uri("logto", category, name),
-    is_spelling_free: false,
+    uri: |category, name| setgate_uri("logto", category, name),
+    has_lenient_names: false,
     events: EVENTS,
     aliases: &[],
 };

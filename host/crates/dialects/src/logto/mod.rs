@@ -11,11 +11,11 @@ use setgate_domain::subscription::SigningScheme;
 
 use crate::catalogue::uri_for;
 use crate::dialect::Dialect;
-use crate::form::{BodyForm, Made, Request};
+use crate::form::{BodyForm, NormalizeRequest, NormalizedSet};
 use crate::normalize::{NormalizeError, wrapped};
 use crate::proof::{MacError, Verified, any_sha256, entries};
 use crate::samples::SampleFile;
-use crate::scheme::{Headers, Message, Notation, Received, Scheme};
+use crate::scheme::{Headers, Message, Notation, Scheme, SignedRequest};
 use crate::signing::{Error, Key, body_mac};
 
 /// The signature: read from the requests of sources, and written to deliveries.
@@ -45,12 +45,12 @@ pub(crate) const DIALECT: Dialect = Dialect {
         about: "Logto hooks: `{event, createdAt, ...}`.",
         expected: "a Logto webhook body with `event` and `createdAt`",
         accepts_any_event_type: false,
-        has_marks: |body| body.get("event").is_some(),
+        has_characteristic_members: |body| body.get("event").is_some(),
         event: "a Logto event",
-        is_event: |body| {
+        looks_like_event: |body| {
             body.string("event").is_some() && (body.get("hookId").is_some() || body.get("createdAt").is_some())
         },
-        not_an_event: |_| None,
+        describe_non_event: |_| None,
         claim_mapping: claim_mapping::CLAIM_MAPPING,
         samples: &[SampleFile { product: "logto", json: include_str!("samples/logto.json") }],
         normalize,
@@ -59,7 +59,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
     unlisted: None,
 };
 
-fn normalize(request: &Request<'_>) -> Result<Made, NormalizeError> {
+fn normalize(request: &NormalizeRequest<'_>) -> Result<NormalizedSet, NormalizeError> {
     let body = wrapped::body(request)?;
     let event = wrapped::event_name(&body, "event")?;
     let issued_at = match body.get("createdAt") {
@@ -67,14 +67,14 @@ fn normalize(request: &Request<'_>) -> Result<Made, NormalizeError> {
         None => request.now.as_seconds(),
     };
     let subject = subject::of(&event, &body);
-    let (jti, window_ms) = wrapped::derived_jti(request);
-    let wrapping = wrapped::Wrapping { jti, window_ms, issued_at, subject };
-    wrapped::wrap(request.source, &uri_for(&events::PRODUCT, &event), body.text(), wrapping)
+    let (jti, window_ms) = wrapped::derive_jti(request);
+    let claims = wrapped::WrappedClaims { jti, window_ms, issued_at, subject };
+    wrapped::wrap(request.source, &uri_for(&events::PRODUCT, &event), body.text(), claims)
 }
 
-fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
-    let entries = entries::of(request.headers, SIGNATURE, EXPECTED)?;
-    let given = entries.into_iter().map(|mac| entries::hex(mac, 32, SIGNATURE, EXPECTED));
+fn verify(request: &SignedRequest<'_>) -> Result<Verified, MacError> {
+    let entries = entries::split(request.headers, SIGNATURE, EXPECTED)?;
+    let given = entries.into_iter().map(|mac| entries::decode_hex(mac, 32, SIGNATURE, EXPECTED));
     any_sha256(request, &given.collect::<Result<Vec<_>, _>>()?)
 }
 
@@ -89,7 +89,7 @@ mod tests {
 
     /// GitHub documentation, "Validating webhook deliveries": the same MAC under another header name.
     #[test]
-    fn it_signs_and_verifies_the_published_vector() {
+    fn signs_and_verifies_published_vector() {
         assert_eq!(
             signed(&DIALECT, GITHUB_SECRET, "dlv_1"),
             [("webhook-id", "dlv_1".to_owned()), (SIGNATURE, GITHUB_MAC.to_owned())]
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_malformed() {
+    fn mac_with_prefix_is_malformed() {
         let refused = Err(MacError::Malformed { header: SIGNATURE, expected: EXPECTED });
         let prefixed = format!("sha256={GITHUB_MAC}");
         assert_eq!(body_mac(MacHeader::Logto, &[(SIGNATURE, &prefixed)], &[GITHUB_SECRET]), refused);

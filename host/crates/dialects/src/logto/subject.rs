@@ -46,7 +46,7 @@ mod tests {
     use crate::subject::testing::{named, user};
 
     #[test]
-    fn of_logto_events() {
+    fn finds_subject_of_logto_events() {
         for (event, body, expected) in [
             ("PostSignIn", r#"{"userId":"u1","user":{"id":"u2"}}"#, user("u1")),
             ("PostSignIn", r#"{"user":{"id":"u2"}}"#, user("u2")),

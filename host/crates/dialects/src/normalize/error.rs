@@ -8,7 +8,7 @@ use setgate_domain::set::SetError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NormalizeError {
     /// The media type is not supported.
-    #[error("the content type `{given}` is not read here: {hint} (application/json, or application/*+json, in UTF-8)")]
+    #[error("the content type `{given}` is not supported: {hint} (application/json, or application/*+json, in UTF-8)")]
     UnsupportedMediaType {
         /// The given value, cut to 120 characters.
         given: String,
@@ -52,7 +52,7 @@ pub enum NormalizeError {
     },
     /// The source's `issuers_allowed` does not contain `iss`.
     #[error(
-        "`iss` is `{issuer}`, which the source `{source_name}` does not take: add it to the source's `issuers_allowed`, or send from an issuer that is there"
+        "`iss` is `{issuer}`, which the source `{source_name}` does not accept: add it to the source's `issuers_allowed`, or send from an issuer that is there"
     )]
     IssuerNotAllowed {
         /// The given issuer, cut to 120 characters.

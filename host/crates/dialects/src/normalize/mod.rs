@@ -7,10 +7,10 @@
 //! `docs/reference/identities.md` lists for every form the origin of `iss`, `jti`, `iat`, `sub_id`, `txn` and the event
 //! type.
 
+pub(crate) mod detect_form;
 pub(crate) mod error;
-mod media;
+mod media_type;
 mod original;
-pub(crate) mod recognise;
 #[cfg(test)]
 mod tests;
 pub(crate) mod wrapped;
@@ -27,7 +27,7 @@ use setgate_domain::text::strip_bom;
 use setgate_domain::time::Timestamp;
 
 use crate::dialect::form_of;
-use crate::form::Request;
+use crate::form::NormalizeRequest;
 
 pub use error::NormalizeError;
 pub use original::original_body;
@@ -62,10 +62,10 @@ pub fn normalize(
     id: EventId,
     limits: JsonLimits,
 ) -> Result<NewEvent, NormalizeError> {
-    let content_type = media::json(input.content_type)?;
+    let content_type = media_type::check_json(input.content_type)?;
     let digest = sha256(input.body);
     let text = text_of(source, input.body);
-    let request = Request { source, text: &text, input, digest: &digest, now, limits };
+    let request = NormalizeRequest { source, text: &text, input, digest: &digest, now, limits };
     let made = (form_of(source.form).normalize)(&request)?;
     Ok(NewEvent {
         id,
@@ -90,7 +90,7 @@ pub fn normalize(
 /// # Errors
 /// The [`NormalizeError`] that [`normalize`] would return.
 pub fn check_media_type(content_type: Option<&str>) -> Result<(), NormalizeError> {
-    media::json(content_type).map(drop)
+    media_type::check_json(content_type).map(drop)
 }
 
 /// The deduplication key: SHA-256 over tenant, source and `jti`, each prefixed with its length in bytes as a big-endian

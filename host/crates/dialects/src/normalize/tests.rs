@@ -64,7 +64,7 @@ fn original(taken: NewEvent, claims: &str) -> String {
 }
 
 #[test]
-fn a_wso2_event_keeps_its_text_but_for_the_least_edits() {
+fn wso2_event_is_minimally_edited() {
     let event = take(Form::Wso2, WSO2).unwrap();
     let expected = WSO2.replace("1751705149662", "1751705149").replace(
         "\n}",
@@ -77,7 +77,7 @@ fn a_wso2_event_keeps_its_text_but_for_the_least_edits() {
 }
 
 #[test]
-fn a_wso2_event_that_says_it_all_is_left_alone() {
+fn complete_wso2_event_is_unchanged() {
     for (has, lacks) in [
         (r#""sub":"x""#, "sub_id"),
         (r#""txn":"t""#, "rci-1\",\"sub"),
@@ -90,7 +90,7 @@ fn a_wso2_event_that_says_it_all_is_left_alone() {
 }
 
 #[test]
-fn a_plain_set_gets_seconds_and_nothing_else() {
+fn plain_set_only_gets_iat_in_seconds() {
     let event = take(Form::Set, &format!(" {SET}\n")).unwrap();
     assert_eq!(event.set.text, SET);
     assert_eq!(event.subject.as_deref(), Some("m@example.com"));
@@ -99,7 +99,7 @@ fn a_plain_set_gets_seconds_and_nothing_else() {
 }
 
 #[test]
-fn a_logto_body_stands_untouched_inside_its_set() {
+fn logto_body_is_wrapped_unchanged() {
     let event = take(Form::Logto, &format!("\n{LOGTO} ")).unwrap();
     let head = r#"{"iss":"https://schemas.setgate.dev/sources/acme/idp","jti":"b-"#;
     let uri = "https://schemas.setgate.dev/events/logto/interaction/event-type/PostSignIn";
@@ -111,7 +111,7 @@ fn a_logto_body_stands_untouched_inside_its_set() {
 }
 
 #[test]
-fn a_platform_body_brings_its_id_and_a_name_read_with_tolerance() {
+fn platform_event_uses_its_id_and_lenient_name() {
     let mut source = source(Form::Platform);
     source.issuer = Some("https://auth.example.com".to_owned());
     let event = take_with(&source, PLATFORM, Some("ignored")).unwrap();
@@ -127,13 +127,13 @@ fn a_platform_body_brings_its_id_and_a_name_read_with_tolerance() {
 }
 
 #[test]
-fn a_missing_jti_comes_from_the_delivery_id_else_from_the_body() {
+fn jti_is_derived_from_delivery_id_or_body() {
     let no_id = PLATFORM.replace(r#""id":"evt-1","#, "");
     let jti = |source: &Source, body: &str, id| take_with(source, body.to_owned(), id).unwrap().set.jti;
     let source = source(Form::Platform);
     let first = jti(&source, &no_id, Some("dlv 1"));
     assert!(first.starts_with("d-") && first.len() == 34, "{first}");
-    assert_eq!(first, jti(&source, &no_id.replace("u-1", "u-2"), Some("dlv 1")), "the body does not count");
+    assert_eq!(first, jti(&source, &no_id.replace("u-1", "u-2"), Some("dlv 1")), "the body has no influence");
     assert_ne!(first, jti(&source, &no_id, Some("dlv 2")));
     let other = Source { name: "other".parse().unwrap(), ..source.clone() };
     assert_ne!(first, jti(&other, &no_id, Some("dlv 1")));
@@ -143,7 +143,7 @@ fn a_missing_jti_comes_from_the_delivery_id_else_from_the_body() {
 }
 
 #[test]
-fn times_are_read_as_products_write_them() {
+fn parses_timestamps_of_all_products() {
     for (at, seconds) in [
         ("\"2026-08-21T14:16:09.999+02:00\"", Some(1_787_314_569)),
         ("1787314569", Some(1_787_314_569)),
@@ -167,17 +167,17 @@ fn times_are_read_as_products_write_them() {
 }
 
 #[test]
-fn events_a_product_does_not_document_are_taken_too() {
+fn undocumented_events_are_accepted() {
     let event = take(Form::Logto, &LOGTO.replace("PostSignIn", "Brand New")).unwrap();
     assert_eq!(event.set.types, ["https://schemas.setgate.dev/events/logto/other/event-type/Brand%20New"]);
 }
 
 #[test]
-fn a_refusal_says_what_where_and_what_to_do() {
+fn error_names_claim_and_remedy() {
     for (form, body, code, part) in [
         (Form::Logto, "", "malformed_json", "line 1, column 0"),
         (Form::Logto, "[1]", "not_an_object", "send one event as one object"),
-        (Form::Logto, r#"{"event":"A","event":"B"}"#, "duplicate_key", "`/event` stands twice"),
+        (Form::Logto, r#"{"event":"A","event":"B"}"#, "duplicate_key", "`/event` occurs twice"),
         (Form::Logto, "{}", "missing_claim", "`event` is missing"),
         (Form::Logto, r#"{"event":1}"#, "bad_claim", "`event` has to be a string"),
         (Form::Logto, r#"{"event":""}"#, "bad_claim", "1 to 255 characters"),
@@ -206,7 +206,7 @@ fn a_refusal_says_what_where_and_what_to_do() {
 }
 
 #[test]
-fn depth_is_counted_in_the_set() {
+fn depth_limit_applies_to_the_set() {
     let nested = |levels: usize| format!(r#"{{"event":"A","x":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
     let deepest = take(Form::Logto, &nested(62)).unwrap();
     assert!(SetToken::parse(deepest.set.text, JsonLimits::default()).is_ok());
@@ -214,7 +214,7 @@ fn depth_is_counted_in_the_set() {
 }
 
 #[test]
-fn only_listed_issuers_are_taken_where_some_are_listed() {
+fn issuer_must_be_in_issuers_allowed() {
     let mut source = source(Form::Set);
     source.issuers_allowed = vec!["https://idp.example.com/".to_owned()];
     assert!(take_with(&source, SET, None).is_ok());
@@ -224,7 +224,7 @@ fn only_listed_issuers_are_taken_where_some_are_listed() {
 }
 
 #[test]
-fn the_original_body_comes_back_after_filters() {
+fn original_body_is_restored_after_filters() {
     let passed = |form, body| {
         let event = take(form, body).unwrap();
         let claims = event.set.text.clone();
@@ -240,7 +240,7 @@ fn the_original_body_comes_back_after_filters() {
     assert_eq!(original(redacted, &claims), WSO2.replace("\"id\": \"u-1\", ", ""));
     let pairwise = take(Form::Wso2, WSO2).unwrap();
     let claims = pairwise.set.text.replace("\"sub\":\"u-1\"", "\"sub\":\"p-9\"");
-    assert!(original(pairwise, &claims).contains("\"sub\":\"p-9\""), "a filter's own sub_id stays");
+    assert!(original(pairwise, &claims).contains("\"sub\":\"p-9\""), "a sub_id set by a filter is retained");
     let translated = take(Form::Logto, LOGTO).unwrap();
     assert_eq!(original(translated, r#"{"events":{"urn:x":{"a":1.0}}}"#), r#"{"a":1.0}"#);
 }
@@ -276,7 +276,7 @@ fn documented_samples_become_valid_sets() {
                 for form in FORMS {
                     let (code, text) = refused(form, &body);
                     assert_eq!(code, "wrong_form", "{name}: {text}");
-                    assert!(text.contains("only events are taken here"), "{name}: {text}");
+                    assert!(text.contains("only events are accepted here"), "{name}: {text}");
                 }
                 continue;
             }
@@ -294,7 +294,7 @@ fn documented_samples_become_valid_sets() {
 }
 
 #[test]
-fn every_sample_of_the_demo_becomes_a_valid_set() {
+fn demo_samples_become_valid_sets() {
     let mut types = std::collections::BTreeSet::new();
     let mut jtis = std::collections::BTreeSet::new();
     for sample in crate::samples::samples() {
@@ -312,14 +312,14 @@ fn every_sample_of_the_demo_becomes_a_valid_set() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         for form in FORMS {
             let _ = take_with(&source(form), bytes.clone(), None);
         }
     }
 
     #[test]
-    fn no_json_makes_it_panic(
+    fn arbitrary_json_does_not_panic(
         base in prop_oneof![Just(WSO2), Just(LOGTO), Just(PLATFORM), Just(SET)],
         member in prop_oneof![
             Just("iss"), Just("jti"), Just("iat"), Just("rci"), Just("events"), Just("event"), Just("type"),
@@ -340,7 +340,7 @@ proptest! {
     }
 
     #[test]
-    fn order_and_number_text_survive(
+    fn member_order_and_number_spelling_are_preserved(
         members in proptest::collection::btree_map("[a-z]{1,6}_", "-?(0|[1-9][0-9]{0,25})(\\.[0-9]{1,20})?", 0..6),
         space in "[ \n\t]{0,3}",
     ) {

@@ -6,24 +6,24 @@ use setgate_domain::source::Source;
 use setgate_domain::time::Timestamp;
 
 use super::{
-    BODY_DIGEST_WINDOW_MS, EVENT_NAME_CHARS_MAX, NormalizeError, default_issuer, digest_of, error, iss_sub, recognise,
+    BODY_DIGEST_WINDOW_MS, EVENT_NAME_CHARS_MAX, NormalizeError, default_issuer, detect_form, digest_of, error, iss_sub,
 };
-use crate::form::{Made, Request};
+use crate::form::{NormalizeRequest, NormalizedSet};
 use crate::subject::Subject;
 
 /// Nesting levels that the SET adds around a wrapped body: the claims and `events`.
 const WRAPPING_DEPTH: usize = 2;
 
 /// Validates a body that will be wrapped in a SET, with limits reduced so that the SET stays within them too.
-pub(crate) fn body<'b>(request: &Request<'b>) -> Result<Object<'b>, NormalizeError> {
+pub(crate) fn body<'b>(request: &NormalizeRequest<'b>) -> Result<Object<'b>, NormalizeError> {
     let depth_max = request.limits.depth_max.saturating_sub(WRAPPING_DEPTH);
     let body = check_object(request.text, JsonLimits { depth_max, ..request.limits })?;
-    recognise::expect(request.source, &body)?;
+    detect_form::check_form(request.source, &body)?;
     Ok(body)
 }
 
 /// The claims of a wrapped body.
-pub(crate) struct Wrapping {
+pub(crate) struct WrappedClaims {
     pub(crate) jti: String,
     pub(crate) window_ms: Option<i64>,
     pub(crate) issued_at: i64,
@@ -31,12 +31,17 @@ pub(crate) struct Wrapping {
 }
 
 /// Wraps a body in a SET with `iss`, `jti`, `iat`, `events`, and `sub_id` if the user is known.
-pub(crate) fn wrap(source: &Source, uri: &str, body: &str, wrapping: Wrapping) -> Result<Made, NormalizeError> {
-    let Wrapping { jti, window_ms, issued_at, subject } = wrapping;
+pub(crate) fn wrap(
+    source: &Source,
+    uri: &str,
+    body: &str,
+    claims: WrappedClaims,
+) -> Result<NormalizedSet, NormalizeError> {
+    let WrappedClaims { jti, window_ms, issued_at, subject } = claims;
     let issuer = issuer_of(source);
     let sub_id = subject.as_ref().and_then(Subject::user).map(|user| iss_sub(&quote(&issuer), user));
     let set = SetToken::write(issuer, jti, issued_at, sub_id.as_deref(), (uri, body))?;
-    Ok(Made { set, subject, window_ms })
+    Ok(NormalizedSet { set, subject, window_ms })
 }
 
 /// The way back: the value of the event's member, or of the first remaining member if the filters removed that one.
@@ -53,7 +58,7 @@ fn issuer_of(source: &Source) -> String {
 
 /// A `jti` for a body that has none, and its deduplication window. It is derived from the sender's delivery id, or from
 /// the digest of the body with a window of [`BODY_DIGEST_WINDOW_MS`] if there is no delivery id.
-pub(crate) fn derived_jti(request: &Request<'_>) -> (String, Option<i64>) {
+pub(crate) fn derive_jti(request: &NormalizeRequest<'_>) -> (String, Option<i64>) {
     let short = |digest: &[u8; 32]| hex::encode(&digest[..16]);
     match request.input.delivery_id.map(str::trim).filter(|id| !id.is_empty()) {
         Some(id) => {

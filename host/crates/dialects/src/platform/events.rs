@@ -1,13 +1,13 @@
 //! Event types of the platform. Its documentation lists categories and events but not their exact names; those names are
 //! defined here.
 
-use crate::catalogue::{Product, own_uri};
+use crate::catalogue::{Product, setgate_uri};
 
 pub(super) const PRODUCT: Product = Product {
     name: "platform",
     title: "Webhooks and event subscriptions platform",
-    uri: |category, name| own_uri("platform", category, name),
-    is_spelling_free: true,
+    uri: |category, name| setgate_uri("platform", category, name),
+    has_lenient_names: true,
     events: EVENTS,
     aliases: ALIASES,
 };
@@ -168,7 +168,7 @@ mod tests {
     use crate::catalogue::by_name;
 
     #[test]
-    fn names_are_read_with_tolerance() {
+    fn event_names_are_matched_leniently() {
         for (given, name) in [
             ("user.created", "user.created"),
             ("USER_CREATED", "user.created"),

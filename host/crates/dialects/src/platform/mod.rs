@@ -9,7 +9,7 @@ use setgate_domain::source::Form;
 
 use crate::catalogue::{by_name, uri_for};
 use crate::dialect::Dialect;
-use crate::form::{BodyForm, Made, Request};
+use crate::form::{BodyForm, NormalizeRequest, NormalizedSet};
 use crate::normalize::{NormalizeError, wrapped};
 use crate::samples::SampleFile;
 
@@ -22,10 +22,12 @@ pub(crate) const DIALECT: Dialect = Dialect {
         about: "Webhooks and event subscriptions platform: `{type, timestamp, data, organization}`.",
         expected: "an event with `type`, `timestamp` and `data`",
         accepts_any_event_type: false,
-        has_marks: |body| body.get("type").is_some() && (body.get("timestamp").is_some() || body.get("data").is_some()),
+        has_characteristic_members: |body| {
+            body.get("type").is_some() && (body.get("timestamp").is_some() || body.get("data").is_some())
+        },
         event: "an event of the platform form",
-        is_event: |body| body.string("type").is_some() && body.get("timestamp").is_some(),
-        not_an_event: |_| None,
+        looks_like_event: |body| body.string("type").is_some() && body.get("timestamp").is_some(),
+        describe_non_event: |_| None,
         claim_mapping: claim_mapping::CLAIM_MAPPING,
         samples: &[SampleFile { product: "platform", json: include_str!("samples/platform.json") }],
         normalize,
@@ -34,7 +36,7 @@ pub(crate) const DIALECT: Dialect = Dialect {
     unlisted: None,
 };
 
-fn normalize(request: &Request<'_>) -> Result<Made, NormalizeError> {
+fn normalize(request: &NormalizeRequest<'_>) -> Result<NormalizedSet, NormalizeError> {
     let body = wrapped::body(request)?;
     let event = wrapped::event_name(&body, "type")?;
     let at = body.get("timestamp").ok_or(NormalizeError::MissingClaim {
@@ -53,8 +55,8 @@ fn normalize(request: &Request<'_>) -> Result<Made, NormalizeError> {
             })?;
             (id, None)
         }
-        None => wrapped::derived_jti(request),
+        None => wrapped::derive_jti(request),
     };
-    let wrapping = wrapped::Wrapping { jti, window_ms, issued_at, subject };
-    wrapped::wrap(request.source, &uri_for(&events::PRODUCT, &event), body.text(), wrapping)
+    let claims = wrapped::WrappedClaims { jti, window_ms, issued_at, subject };
+    wrapped::wrap(request.source, &uri_for(&events::PRODUCT, &event), body.text(), claims)
 }

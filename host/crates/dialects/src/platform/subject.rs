@@ -25,7 +25,7 @@ mod tests {
     use crate::subject::testing::{named, user};
 
     #[test]
-    fn of_platform_events() {
+    fn finds_subject_of_platform_events() {
         for (category, body, expected) in [
             ("mfa", r#"{"data":{"user":{"id":"u1"},"user_id":"u2"}}"#, user("u1")),
             ("mfa", r#"{"data":{"user_id":12345678901234567890123}}"#, user("12345678901234567890123")),

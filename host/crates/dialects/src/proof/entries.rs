@@ -6,7 +6,7 @@ use super::{ENTRIES_MAX, MacError};
 
 /// The entries of all lines of a header, separated by commas or white space. There is at least one. All entries are
 /// checked against the same secrets, so their order does not matter.
-pub(crate) fn of<'a>(
+pub(crate) fn split<'a>(
     headers: &'a HeaderMap,
     header: &'static str,
     expected: &'static str,
@@ -43,7 +43,12 @@ pub(crate) fn single<'a>(
 }
 
 /// A MAC of `bytes` bytes, in hex digits of either case.
-pub(crate) fn hex(text: &str, bytes: usize, header: &'static str, expected: &'static str) -> Result<Vec<u8>, MacError> {
+pub(crate) fn decode_hex(
+    text: &str,
+    bytes: usize,
+    header: &'static str,
+    expected: &'static str,
+) -> Result<Vec<u8>, MacError> {
     let mac = hex::decode(text.trim()).ok().filter(|mac| mac.len() == bytes);
     mac.ok_or(MacError::Malformed { header, expected })
 }

@@ -6,7 +6,7 @@ use setgate_domain::source::{KeyEncoding, MacHeader};
 use super::SecretKey;
 use crate::dialect::scheme_of_proof;
 use crate::scheme::{Notation, Scheme};
-use crate::signing::{SYMMETRIC, decode};
+use crate::signing::{SYMMETRIC_PREFIX, decode};
 
 /// Shortest key of a source with Standard Webhooks signatures, in bytes. Less than the 24 bytes of the specification,
 /// because some products issue shorter ones.
@@ -26,7 +26,7 @@ pub(super) fn of(scheme: &Scheme, encoding: Option<KeyEncoding>, secret: &Secret
         Some(encoding) => decoded(encoding, text)?,
         // A source from before the encoding was configurable. Standard Webhooks secrets are base64, and libraries allow
         // them without the prefix. All other secrets are plain text.
-        None if scheme.notation == Notation::Prefixed => decode(text.strip_prefix(SYMMETRIC).unwrap_or(text))?,
+        None if scheme.notation == Notation::Prefixed => decode(text.strip_prefix(SYMMETRIC_PREFIX).unwrap_or(text))?,
         None => SecretKey::new(text.as_bytes().to_vec()),
     };
     (key.len() >= bytes_min(scheme, encoding)).then_some(key)
@@ -34,7 +34,7 @@ pub(super) fn of(scheme: &Scheme, encoding: Option<KeyEncoding>, secret: &Secret
 
 /// The bytes that a text encodes. The prefix `whsec_` implies base64.
 pub(super) fn decoded(encoding: KeyEncoding, text: &str) -> Option<SecretKey> {
-    match (text.strip_prefix(SYMMETRIC), encoding) {
+    match (text.strip_prefix(SYMMETRIC_PREFIX), encoding) {
         (Some(base64), _) => decode(base64),
         (None, KeyEncoding::Base64) => decode(text),
         (None, KeyEncoding::Text) => Some(SecretKey::new(text.as_bytes().to_vec())),
@@ -65,11 +65,11 @@ pub fn check_source_secret(
     if text.len() > TEXT_BYTES_MAX {
         return Err(format!("it has {} bytes: at most {TEXT_BYTES_MAX} are allowed", text.len()));
     }
-    let prefixed = text.starts_with(SYMMETRIC);
+    let prefixed = text.starts_with(SYMMETRIC_PREFIX);
     let encoding = match (encoding, prefixed, scheme.notation) {
         (Some(KeyEncoding::Text), true, _) => {
             return Err(format!(
-                "it begins with `{SYMMETRIC}`, after which comes base64 always: leave `encoding` out, or leave the prefix out if \
+                "it begins with `{SYMMETRIC_PREFIX}`, which is always followed by base64: leave `encoding` out, or leave the prefix out if \
                  it is not part of what the product shows"
             ));
         }
@@ -77,7 +77,7 @@ pub fn check_source_secret(
         (Some(encoding), false, _) => encoding,
         (None, false, Notation::Prefixed) => {
             return Err(format!(
-                "it does not begin with `{SYMMETRIC}`: say how it is written, `\"encoding\": \"base64\"` or `\"encoding\": \"text\"`"
+                "it does not begin with `{SYMMETRIC_PREFIX}`: set its encoding, `\"encoding\": \"base64\"` or `\"encoding\": \"text\"`"
             ));
         }
         (None, false, _) => KeyEncoding::Text,
@@ -117,7 +117,7 @@ pub fn check_pasted_text(text: &str) -> Result<(), String> {
             _ => format!("at character {}", index + 1),
         };
         return Err(format!(
-            "it has {what} (U+{:04X}) {place}, most likely from copying: paste the secret alone (`printf %s` writes no line end, \
+            "it has {what} (U+{:04X}) {place}, most likely from copying: paste only the secret (`printf %s` writes no line end, \
              `echo` does)",
             c as u32
         ));

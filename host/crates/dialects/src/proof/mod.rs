@@ -14,8 +14,8 @@ use setgate_domain::source::{KeyEncoding, MacHeader};
 use setgate_domain::time::Timestamp;
 
 use crate::dialect::{scheme_of_proof, schemes};
-use crate::scheme::{Headers, Message, Notation, Received, Scheme};
-use crate::signing::{Key, SYMMETRIC};
+use crate::scheme::{Headers, Message, Notation, Scheme, SignedRequest};
+use crate::signing::{Key, SYMMETRIC_PREFIX};
 
 pub use key::{SOURCE_KEY_BYTES_MIN, check_pasted_text, check_source_secret};
 
@@ -53,7 +53,7 @@ pub enum MacError {
         expected: &'static str,
     },
     /// The signature uses an algorithm that is not accepted, such as SHA-1.
-    #[error("the header `{header}` names an algorithm that is not taken: expected {expected}")]
+    #[error("the header `{header}` uses an algorithm that is not accepted: expected {expected}")]
     Algorithm {
         /// The header.
         header: &'static str,
@@ -73,7 +73,7 @@ pub enum MacError {
         tolerance_s: u32,
     },
     /// The signature covers other bytes or uses another secret.
-    #[error("no signature matches: the body was changed on its way, or the secrets differ")]
+    #[error("no signature matches: the body was changed in transit, or the secrets differ")]
     NoMatch,
     /// None of the source's secrets is usable. Only a change of the source helps.
     #[error("the source has no usable secret")]
@@ -111,7 +111,7 @@ pub fn verify_mac(
         return Err(MacError::NoSecret);
     }
     let MacOptions { tolerance_s, allow_sha1, .. } = options;
-    (scheme.verify)(&Received { headers, body, keys: &keys, now, tolerance_s, allow_sha1 })
+    (scheme.verify)(&SignedRequest { headers, body, keys: &keys, now, tolerance_s, allow_sha1 })
 }
 
 /// The headers with which a sender proves a body to a source, for `setgate emit`. A secret with the prefix `whsec_` is
@@ -127,11 +127,11 @@ pub fn sign_as_sender(
     body: &[u8],
 ) -> Result<Headers, String> {
     let text = secret.expose();
-    if scheme.notation == Notation::Prefixed && !text.starts_with(SYMMETRIC) {
-        return Err(format!("a Standard Webhooks secret starts with {SYMMETRIC}"));
+    if scheme.notation == Notation::Prefixed && !text.starts_with(SYMMETRIC_PREFIX) {
+        return Err(format!("a Standard Webhooks secret starts with {SYMMETRIC_PREFIX}"));
     }
-    let key =
-        key::decoded(KeyEncoding::Text, text).ok_or_else(|| format!("the part after {SYMMETRIC} must be base64"))?;
+    let key = key::decoded(KeyEncoding::Text, text)
+        .ok_or_else(|| format!("the part after {SYMMETRIC_PREFIX} must be base64"))?;
     (scheme.sign)(&[Arc::new(Key::Symmetric(key))], &Message { id, now, body }).map_err(|error| error.to_string())
 }
 
@@ -139,7 +139,7 @@ pub fn sign_as_sender(
 pub(crate) type SecretKey = zeroize::Zeroizing<Vec<u8>>;
 
 /// Whether one of the given HMAC-SHA256 of the body was made with one of the keys.
-pub(crate) fn any_sha256(request: &Received<'_>, given: &[Vec<u8>]) -> Result<Verified, MacError> {
+pub(crate) fn any_sha256(request: &SignedRequest<'_>, given: &[Vec<u8>]) -> Result<Verified, MacError> {
     let matches = request.keys.iter().any(|key| {
         let mac = hmac_sha256(key, &[request.body]);
         given.iter().any(|given| constant_time_eq(given, &mac))

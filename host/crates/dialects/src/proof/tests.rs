@@ -8,14 +8,14 @@ use crate::testing::{GITHUB_BODY, GITHUB_MAC, GITHUB_SECRET, body_mac, headers, 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 #[test]
-fn an_empty_secret_proves_nothing() {
+fn empty_secret_is_rejected() {
     // An attacker would send an HMAC with the empty key.
     let forged = format!("sha256={}", hex::encode(hmac_sha256(b"", &[GITHUB_BODY])));
     assert_eq!(body_mac(MacHeader::Hub, &[("x-hub-signature", &forged)], &[""]), Err(MacError::NoSecret));
 }
 
 #[test]
-fn several_lines_of_a_signature_are_one_list() {
+fn repeated_signature_headers_are_merged() {
     let now = Timestamp::from_millis(0);
     for dialect in
         DIALECTS.iter().filter(|dialect| dialect.scheme.as_ref().is_some_and(|s| s.notation == Notation::Text))
@@ -37,7 +37,7 @@ fn several_lines_of_a_signature_are_one_list() {
 }
 
 #[test]
-fn a_secret_is_what_its_encoding_says_and_nothing_is_guessed() {
+fn secret_encoding_is_never_guessed() {
     // Text that is also valid base64, and its bytes in base64.
     let (text, base64) = ("c2VjcmV0LXNlY3JldA", "YzJWamNtVjBMWE5sWTNKbGRB");
     let mac = |key: &[u8]| format!("sha256={}", hex::encode(hmac_sha256(key, &[GITHUB_BODY])));
@@ -50,13 +50,13 @@ fn a_secret_is_what_its_encoding_says_and_nothing_is_guessed() {
     assert!(!hub(Some(KeyEncoding::Text), text, b"secret-secret"));
     assert!(hub(Some(KeyEncoding::Base64), text, b"secret-secret"));
     assert!(hub(Some(KeyEncoding::Base64), base64, text.as_bytes()));
-    assert!(hub(Some(KeyEncoding::Text), "whsec_c2VjcmV0LXNlY3JldA==", b"secret-secret"), "a prefix says base64");
+    assert!(hub(Some(KeyEncoding::Text), "whsec_c2VjcmV0LXNlY3JldA==", b"secret-secret"), "a prefix implies base64");
     // The behaviour before encodings were configurable.
     assert!(hub(None, "whsec_c2VjcmV0LXNlY3JldA==", b"whsec_c2VjcmV0LXNlY3JldA=="));
 }
 
 #[test]
-fn a_secret_that_cannot_be_meant_so_is_refused_with_the_reason() {
+fn implausible_secret_is_refused_with_a_reason() {
     let check = |header, encoding, text: &str| check_source_secret(header, encoding, &Secret::new(text.to_owned()));
     let (base64, text) = (Some(KeyEncoding::Base64), Some(KeyEncoding::Text));
     for (header, encoding, secret, expected) in [
@@ -76,7 +76,7 @@ fn a_secret_that_cannot_be_meant_so_is_refused_with_the_reason() {
         (MacHeader::Standard, None, "whsec_", "not base64"),
         (MacHeader::Hub, base64, "c2VjcmV0!", "not base64"),
         (MacHeader::Hub, base64, "c2VjcmV0", "at least 8 bytes"),
-        (MacHeader::Hub, text, SECRET, "after which comes base64 always"),
+        (MacHeader::Hub, text, SECRET, "always followed by base64"),
         (MacHeader::Standard, None, &SECRET[6..], "`\"encoding\": \"base64\"` or `\"encoding\": \"text\"`"),
         (MacHeader::Hub, None, "a-good-secret\n", "a line end (U+000A) at its end"),
         (MacHeader::Hub, None, "a-good-secret\r\n", "a line end (U+000D) at character 14"),

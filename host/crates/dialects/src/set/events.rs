@@ -10,7 +10,7 @@ pub(super) const CAEP: Product = Product {
     name: "caep",
     title: "CAEP 1.0",
     uri: |_, name| format!("{BASE}caep/event-type/{name}"),
-    is_spelling_free: false,
+    has_lenient_names: false,
     events: CAEP_EVENTS,
     aliases: &[],
 };
@@ -19,7 +19,7 @@ pub(super) const RISC: Product = Product {
     name: "risc",
     title: "RISC 1.0",
     uri: |_, name| format!("{BASE}risc/event-type/{name}"),
-    is_spelling_free: false,
+    has_lenient_names: false,
     events: RISC_EVENTS,
     aliases: &[],
 };
@@ -28,7 +28,7 @@ pub(super) const SSF: Product = Product {
     name: "ssf",
     title: "SSF 1.0",
     uri: |_, name| format!("{BASE}ssf/event-type/{name}"),
-    is_spelling_free: false,
+    has_lenient_names: false,
     events: SSF_EVENTS,
     aliases: &[],
 };

@@ -14,7 +14,7 @@ use crate::dialect::Dialect;
 use crate::form::BodyForm;
 use crate::samples::SampleFile;
 
-pub(crate) use normalize::{Derived, first_event, own_set};
+pub(crate) use normalize::{ProductClaims, first_event, normalize_set};
 pub(crate) use original::original;
 
 pub(crate) const DIALECT: Dialect = Dialect {
@@ -26,14 +26,19 @@ pub(crate) const DIALECT: Dialect = Dialect {
         about: "A SET as plain JSON (RFC 8417), including CAEP, RISC and SSF events.",
         expected: "a SET as JSON with iss, jti, iat and events (RFC 8417)",
         accepts_any_event_type: true,
-        has_marks: is_set,
+        has_characteristic_members: is_set,
         event: "a SET (RFC 8417)",
-        is_event: |body| body.object("events").is_some() && (body.get("iss").is_some() || body.get("jti").is_some()),
-        not_an_event,
+        looks_like_event: |body| {
+            body.object("events").is_some() && (body.get("iss").is_some() || body.get("jti").is_some())
+        },
+        describe_non_event,
         claim_mapping: claim_mapping::CLAIM_MAPPING,
         samples: &[SampleFile { product: "set", json: include_str!("samples/set.json") }],
         normalize: |request| {
-            own_set(request, |claims, events| Derived { added: Vec::new(), subject: subject::of(claims, events) })
+            normalize_set(request, |claims, events| ProductClaims {
+                added: Vec::new(),
+                subject: subject::of(claims, events),
+            })
         },
     }),
     products: &[events::CAEP, events::RISC, events::SSF],
@@ -46,7 +51,7 @@ pub(crate) fn is_set(body: &Object<'_>) -> bool {
     body.get("events").is_some()
 }
 
-fn not_an_event(body: &Object<'_>) -> Option<&'static str> {
+fn describe_non_event(body: &Object<'_>) -> Option<&'static str> {
     let has = |key| body.get(key).is_some();
     if has("sets") {
         Some("an answer to a poll for SETs (RFC 8936)")

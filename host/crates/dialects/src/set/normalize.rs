@@ -4,27 +4,27 @@ use setgate_domain::json::{JsonLimits, Object, check_object_and, quote};
 use setgate_domain::set::{MILLISECONDS_MIN, SetToken, whole_number};
 
 use super::plain_names;
-use crate::form::{Made, Request};
-use crate::normalize::{NormalizeError, error, recognise};
+use crate::form::{NormalizeRequest, NormalizedSet};
+use crate::normalize::{NormalizeError, detect_form, error};
 use crate::subject::Subject;
 
 /// The part of a product: its subject, and the claims that it adds to the SET.
-pub(crate) struct Derived {
+pub(crate) struct ProductClaims {
     /// Names and JSON texts of claims that the SET does not have.
     pub(crate) added: Vec<(&'static str, String)>,
     pub(crate) subject: Option<Subject>,
 }
 
 /// Derives the part of a product from the claims and the `events`.
-type Derive = fn(&Object<'_>, Option<&Object<'_>>) -> Derived;
+type Derive = fn(&Object<'_>, Option<&Object<'_>>) -> ProductClaims;
 
 /// A SET from any product.
-pub(crate) fn own_set(request: &Request<'_>, derive: Derive) -> Result<Made, NormalizeError> {
-    let &Request { source, text, limits, .. } = request;
+pub(crate) fn normalize_set(request: &NormalizeRequest<'_>, derive: Derive) -> Result<NormalizedSet, NormalizeError> {
+    let &NormalizeRequest { source, text, limits, .. } = request;
     let (claims, events) = check_object_and("events", text, limits)?;
-    recognise::expect(source, &claims)?;
+    detect_form::check_form(source, &claims)?;
     if source.allow_plain_event_names
-        && let Some(renamed) = plain_names::with_uris(&claims, events.as_ref())
+        && let Some(renamed) = plain_names::names_to_uris(&claims, events.as_ref())
     {
         // Validated again, because two names may have become equal. The size limit applies to the original body, not to
         // the added text.
@@ -36,11 +36,11 @@ pub(crate) fn own_set(request: &Request<'_>, derive: Derive) -> Result<Made, Nor
 }
 
 fn of_claims(
-    request: &Request<'_>,
+    request: &NormalizeRequest<'_>,
     claims: &Object<'_>,
     events: Option<&Object<'_>>,
     derive: Derive,
-) -> Result<Made, NormalizeError> {
+) -> Result<NormalizedSet, NormalizeError> {
     let mut edits: Vec<(&str, Option<String>)> = Vec::new();
     if let Some(iat) = claims.get("iat").and_then(whole_number).filter(|iat| *iat >= MILLISECONDS_MIN) {
         edits.push(("iat", Some((iat / 1000).to_string())));
@@ -49,7 +49,7 @@ fn of_claims(
     if let Some(number) = claims.get("txn").filter(|txn| txn.starts_with(|c: char| c == '-' || c.is_ascii_digit())) {
         edits.push(("txn", Some(quote(number))));
     }
-    let Derived { added, subject } = derive(claims, events);
+    let ProductClaims { added, subject } = derive(claims, events);
     // The edits add one or two members but no nesting level: strings, numbers, and one flat object beside `events`.
     edits.extend(added.into_iter().map(|(claim, text)| (claim, Some(text))));
     let set = SetToken::with_edits(claims, events, &edits)?;
@@ -60,7 +60,7 @@ fn of_claims(
             source_name: source.name.to_string(),
         });
     }
-    Ok(Made { set, subject, window_ms: None })
+    Ok(NormalizedSet { set, subject, window_ms: None })
 }
 
 /// Event type and value of the first event, if the value is an object.

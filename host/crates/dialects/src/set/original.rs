@@ -18,7 +18,7 @@ pub(crate) fn original(claims: &Object<'_>, made: &Object<'_>, sent: &str) -> Re
     if claims.get("events") == made.get("events") {
         edits.push(("events", sent.get("events").map(str::to_owned)));
     } else if let (Some(events), Some(sent)) = (claims.object("events"), sent.object("events"))
-        && let Some(named) = plain_names::as_sent(&events, &sent)
+        && let Some(named) = plain_names::uris_to_names(&events, &sent)
     {
         edits.push(("events", Some(named)));
     }

@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use setgate_domain::json::{Object, write_object};
 use setgate_domain::set::is_absolute_uri;
 
-use crate::catalogue::{own_uri, percent_encoded};
+use crate::catalogue::{percent_encoded, setgate_uri};
 use crate::normalize::EVENT_NAME_CHARS_MAX;
 
 /// The claims with a URI for each plain event name. `None` if all names are URIs already.
-pub(super) fn with_uris(claims: &Object<'_>, events: Option<&Object<'_>>) -> Option<String> {
+pub(super) fn names_to_uris(claims: &Object<'_>, events: Option<&Object<'_>>) -> Option<String> {
     let events = events?;
     if events.iter().all(|(name, _)| !is_plain(name)) {
         return None;
@@ -21,7 +21,7 @@ pub(super) fn with_uris(claims: &Object<'_>, events: Option<&Object<'_>>) -> Opt
 }
 
 /// Maps the `events` of a SET back to the names in `sent`. `None` if `sent` has no plain names.
-pub(super) fn as_sent(events: &Object<'_>, sent: &Object<'_>) -> Option<String> {
+pub(super) fn uris_to_names(events: &Object<'_>, sent: &Object<'_>) -> Option<String> {
     let plain: Vec<_> = sent.iter().filter(|(name, _)| is_plain(name)).map(|(name, _)| (uri_of(name), name)).collect();
     if plain.is_empty() {
         return None;
@@ -36,7 +36,7 @@ fn is_plain(name: &str) -> bool {
 }
 
 fn uri_of(name: &str) -> Cow<'_, str> {
-    if is_plain(name) { Cow::Owned(own_uri("set", "other", &percent_encoded(name))) } else { Cow::Borrowed(name) }
+    if is_plain(name) { Cow::Owned(setgate_uri("set", "other", &percent_encoded(name))) } else { Cow::Borrowed(name) }
 }
 
 fn write(members: &[(Cow<'_, str>, &str)]) -> String {

@@ -3,7 +3,7 @@
 use setgate_domain::json::Object;
 
 use super::first_event;
-use crate::subject::{Subject, name_of};
+use crate::subject::{Subject, identifier_member};
 
 /// The subject of a plain SET: `sub_id` (RFC 9493), else `sub`, else the `subject` of its first event, as in drafts of
 /// RISC.
@@ -16,7 +16,7 @@ pub(crate) fn of_claims(claims: &Object<'_>) -> Option<Subject> {
     if let Some(subject) = claims.object("sub_id").and_then(|id| identifier(&id, 0)) {
         return Some(subject);
     }
-    name_of(claims, "sub").map(Subject::User)
+    identifier_member(claims, "sub").map(Subject::User)
 }
 
 /// The subject in an event of a plain SET: the member `subject` of its value.
@@ -37,10 +37,10 @@ fn identifier(id: &Object<'_>, depth: usize) -> Option<Subject> {
     }
     // `subject_type` and the spelling with hyphens occur in drafts.
     let format = id.string("format").or_else(|| id.string("subject_type")).unwrap_or_else(|| "complex".to_owned());
-    let named = |member| name_of(id, member).map(Subject::Named);
+    let named = |member| identifier_member(id, member).map(Subject::Named);
     match format.replace('-', "_").as_str() {
-        "iss_sub" => name_of(id, "sub").map(Subject::User),
-        "opaque" => name_of(id, "id").map(Subject::User),
+        "iss_sub" => identifier_member(id, "sub").map(Subject::User),
+        "opaque" => identifier_member(id, "id").map(Subject::User),
         "email" => named("email"),
         "phone_number" | "phone" => named(if id.get("phone").is_some() { "phone" } else { "phone_number" }),
         "account" | "uri" => named("uri"),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn of_plain_sets() {
+    fn finds_subject_of_plain_sets() {
         for (claims, expected) in [
             (r#"{"sub_id":{"format":"iss_sub","iss":"i","sub":"u1"},"sub":"x"}"#, user("u1")),
             (r#"{"sub_id":{"format":"opaque","id":"u2"}}"#, user("u2")),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_endless_is_followed_or_kept() {
+    fn nested_identifiers_and_long_subjects_are_limited() {
         let nested = format!("{}{{\"format\":\"opaque\",\"id\":\"u\"}}{}", r#"{"user":"#.repeat(5), "}".repeat(5));
         assert_eq!(set(&format!("{{\"sub_id\":{nested}}}")), None);
         let long = format!("{{\"sub\":\"{}\"}}", "x".repeat(513));

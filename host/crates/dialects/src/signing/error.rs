@@ -9,13 +9,13 @@ use super::key::{HMAC_KEY_BYTES_MAX, HMAC_KEY_BYTES_MIN, TEXT_BYTES_MAX, TEXT_BY
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// All keys have expired, or there are none.
-    #[error("no key signs any more: add a signing key to the subscription")]
+    #[error("no signing key is active: add one to the subscription")]
     NoKey,
     /// The delivery id cannot be part of the signed text.
     #[error("a delivery id is printable ASCII without white space and without `.`")]
     DeliveryId,
     /// A stored key cannot be decrypted.
-    #[error("the signing key {id} does not open")]
+    #[error("the signing key {id} cannot be decrypted")]
     Sealed {
         /// The key.
         id: SigningKeyId,
@@ -26,19 +26,19 @@ pub enum Error {
     #[error("a Standard Webhooks secret starts with `whsec_` (symmetric) or `whsk_` (ed25519)")]
     Prefix,
     /// The text after the prefix is not base64.
-    #[error("what follows `{prefix}` is not base64")]
+    #[error("the text after `{prefix}` is not base64")]
     Base64 {
         /// `whsec_` or `whsk_`.
         prefix: &'static str,
     },
     /// A symmetric Standard Webhooks key of invalid length.
-    #[error("a `whsec_` secret holds {HMAC_KEY_BYTES_MIN} to {HMAC_KEY_BYTES_MAX} bytes in base64, this one {found}")]
+    #[error("a `whsec_` secret has {HMAC_KEY_BYTES_MIN} to {HMAC_KEY_BYTES_MAX} bytes in base64, this one {found}")]
     HmacSize {
         /// Length in bytes after decoding.
         found: usize,
     },
     /// An ed25519 key of invalid length.
-    #[error("a `whsk_` secret holds 32 bytes (seed) or 64 (seed and public key) in base64, this one {found}")]
+    #[error("a `whsk_` secret has 32 bytes (seed) or 64 (seed and public key) in base64, this one {found}")]
     Ed25519Size {
         /// Length in bytes after decoding.
         found: usize,
@@ -50,6 +50,6 @@ pub enum Error {
     #[error("a secret of this scheme is {TEXT_BYTES_MIN} to {TEXT_BYTES_MAX} bytes of text without control characters")]
     Text,
     /// An ed25519 key for a scheme that supports only MACs.
-    #[error("ed25519 keys are for the scheme `standard` alone")]
+    #[error("only the scheme `standard` supports ed25519 keys")]
     KindOfScheme,
 }

@@ -9,7 +9,7 @@ use setgate_domain::subscription::SigningScheme;
 use zeroize::Zeroizing;
 
 use super::Error;
-use super::key::{Key, PRIVATE, SYMMETRIC};
+use super::key::{Key, PRIVATE_PREFIX, SYMMETRIC_PREFIX};
 use crate::dialect::scheme_of_signing;
 use crate::scheme::Notation;
 
@@ -38,10 +38,10 @@ pub struct NewKey {
 pub fn generate(scheme: SigningScheme, kind: KeyKind) -> Result<NewKey, Error> {
     let seed = Zeroizing::new(random_bytes::<32>());
     let text = match (scheme_of_signing(scheme).notation, kind) {
-        (Notation::Prefixed, KeyKind::Symmetric) => format!("{SYMMETRIC}{}", BASE64_STANDARD.encode(*seed)),
+        (Notation::Prefixed, KeyKind::Symmetric) => format!("{SYMMETRIC_PREFIX}{}", BASE64_STANDARD.encode(*seed)),
         (Notation::Prefixed, KeyKind::Ed25519) => {
             let pair = Zeroizing::new(SigningKey::from_bytes(&seed).to_keypair_bytes());
-            format!("{PRIVATE}{}", BASE64_STANDARD.encode(*pair))
+            format!("{PRIVATE_PREFIX}{}", BASE64_STANDARD.encode(*pair))
         }
         (Notation::Text, KeyKind::Symmetric) => BASE64_URL_SAFE_NO_PAD.encode(*seed),
         (Notation::Text, KeyKind::Ed25519) => return Err(Error::KindOfScheme),
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn new_keys_are_taken_back() {
+    fn generated_keys_are_valid() {
         use SigningScheme::{Hub, Logto, Standard, Wso2};
         for (scheme, kind, prefix) in [
             (Standard, KeyKind::Symmetric, "whsec_"),
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_pair_belongs_together() {
+    fn published_key_pair_matches() {
         const PUBLISHED: &str = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
         let pair = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
         let public = public_key_of(SigningScheme::Standard, &Secret::new(pair.to_owned())).unwrap();

@@ -24,9 +24,9 @@ pub const TEXT_BYTES_MIN: usize = 8;
 /// Longest text secret in bytes (WebSub section 5.1: `hub.secret` is less than 200 bytes).
 pub const TEXT_BYTES_MAX: usize = 199;
 
-pub(crate) const SYMMETRIC: &str = "whsec_";
-pub(super) const PRIVATE: &str = "whsk_";
-pub(super) const PUBLIC: &str = "whpk_";
+pub(crate) const SYMMETRIC_PREFIX: &str = "whsec_";
+pub(super) const PRIVATE_PREFIX: &str = "whsk_";
+pub(super) const PUBLIC_PREFIX: &str = "whpk_";
 
 // Products write their secrets with and without padding.
 const BASE64_ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
@@ -48,12 +48,12 @@ impl Key {
         let text = secret.expose();
         match notation {
             Notation::Prefixed => {
-                if let Some(body) = text.strip_prefix(SYMMETRIC) {
-                    let bytes = decode(body).ok_or(Error::Base64 { prefix: SYMMETRIC })?;
+                if let Some(body) = text.strip_prefix(SYMMETRIC_PREFIX) {
+                    let bytes = decode(body).ok_or(Error::Base64 { prefix: SYMMETRIC_PREFIX })?;
                     let fits = (HMAC_KEY_BYTES_MIN..=HMAC_KEY_BYTES_MAX).contains(&bytes.len());
                     if fits { Ok(Self::Symmetric(bytes)) } else { Err(Error::HmacSize { found: bytes.len() }) }
-                } else if let Some(body) = text.strip_prefix(PRIVATE) {
-                    let bytes = decode(body).ok_or(Error::Base64 { prefix: PRIVATE })?;
+                } else if let Some(body) = text.strip_prefix(PRIVATE_PREFIX) {
+                    let bytes = decode(body).ok_or(Error::Base64 { prefix: PRIVATE_PREFIX })?;
                     ed25519(&bytes).map(|key| Self::Ed25519(Box::new(key)))
                 } else {
                     Err(Error::Prefix)
@@ -73,7 +73,9 @@ impl Key {
     pub(super) fn public(&self) -> Option<String> {
         match self {
             Self::Symmetric(_) => None,
-            Self::Ed25519(key) => Some(format!("{PUBLIC}{}", BASE64_STANDARD.encode(key.verifying_key().as_bytes()))),
+            Self::Ed25519(key) => {
+                Some(format!("{PUBLIC_PREFIX}{}", BASE64_STANDARD.encode(key.verifying_key().as_bytes())))
+            }
         }
     }
 }
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_standard_secrets_are_named() {
+    fn malformed_standard_secrets_are_described() {
         for (text, refused) in [
             ("", "Prefix"),
             ("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "Prefix"),
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn text_secrets_have_bounds() {
+    fn text_secret_length_is_limited() {
         for bad in ["", "short", "line\nbreak in it", &"x".repeat(200)] {
             assert!(matches!(parse(Notation::Text, bad), Err(Error::Text)), "{bad:?}");
         }
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_printed() {
+    fn debug_output_hides_key() {
         let secret = Secret::new(bytes("whsec_", 32));
         let key = Key::parse(Notation::Prefixed, &secret).unwrap();
         let ed25519 = parse(Notation::Prefixed, &bytes("whsk_", 32)).unwrap();

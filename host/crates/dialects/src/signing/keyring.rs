@@ -74,14 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn a_single_signature_is_the_current_keys() {
+    fn single_signature_scheme_uses_current_key() {
         for scheme in [SigningScheme::Hub, SigningScheme::Wso2, SigningScheme::Logto] {
             check(scheme, &[None, Some(100)], 0, &[0]);
         }
     }
 
     #[test]
-    fn a_staged_key_takes_over_at_its_time_and_not_before() {
+    fn staged_key_becomes_current_at_its_activation_time() {
         for scheme in [SigningScheme::Hub, SigningScheme::Wso2, SigningScheme::Logto, SigningScheme::Standard] {
             let mut signing = ring(scheme, &[None, Some(100)]);
             signing.keys[0].activates_at = Some(Timestamp::from_millis(100));

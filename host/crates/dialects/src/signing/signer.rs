@@ -16,7 +16,7 @@ use crate::scheme::{Headers, Message, Scheme};
 use crate::webhook::ID;
 
 /// Limit for the cache of decrypted keys. If it is reached, the cache is cleared.
-const OPENED_KEYS_MAX: usize = 4096;
+const DECRYPTED_KEYS_MAX: usize = 4096;
 
 /// Signs attempts, and encrypts and decrypts signing keys. The program has one instance.
 ///
@@ -25,12 +25,12 @@ const OPENED_KEYS_MAX: usize = 4096;
 #[derive(Debug)]
 pub struct Signer {
     master: Arc<MasterKey>,
-    opened: Mutex<HashMap<(SigningKeyId, Part), Opened>>,
+    decrypted: Mutex<HashMap<(SigningKeyId, SecretPart), DecryptedKey>>,
 }
 
 /// Selects one of the secrets of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Part {
+enum SecretPart {
     /// The key itself.
     Key,
     /// The secret that signs `v1` beside an ed25519 key.
@@ -47,7 +47,7 @@ pub struct SignedHeaders {
 }
 
 #[derive(Debug)]
-struct Opened {
+struct DecryptedKey {
     // All inputs of the decryption. An entry is used only if all of them match.
     sealed: Sealed,
     context: String,
@@ -58,7 +58,7 @@ struct Opened {
 impl Signer {
     /// A signer with the master key of the installation.
     pub fn new(master: Arc<MasterKey>) -> Self {
-        Self { master, opened: Mutex::default() }
+        Self { master, decrypted: Mutex::default() }
     }
 
     /// Signs one attempt at `now` over the exact bytes of `body`. If the scheme carries several signatures, every
@@ -81,9 +81,9 @@ impl Signer {
         }
         let mut keys = Vec::with_capacity(active.len());
         for key in &active {
-            keys.push(self.opened(signing.scheme, context, key.id, Part::Key, &key.secret)?);
+            keys.push(self.decrypted(signing.scheme, context, key.id, SecretPart::Key, &key.secret)?);
             if let Some(v1) = &key.v1 {
-                keys.push(self.opened(signing.scheme, context, key.id, Part::V1, v1)?);
+                keys.push(self.decrypted(signing.scheme, context, key.id, SecretPart::V1, v1)?);
             }
         }
         let message = Message { id: delivery_id, now, body };
@@ -93,65 +93,67 @@ impl Signer {
 
     /// Encrypts a key's secret for the owner in `context`.
     pub fn seal_key(&self, context: &str, id: SigningKeyId, secret: &Secret) -> Sealed {
-        self.master.seal(&place(context, id, Part::Key), secret)
+        self.master.seal(&encryption_context(context, id, SecretPart::Key), secret)
     }
 
     /// Encrypts the secret that signs `v1` beside an ed25519 key.
     pub fn seal_v1(&self, context: &str, id: SigningKeyId, secret: &Secret) -> Sealed {
-        self.master.seal(&place(context, id, Part::V1), secret)
+        self.master.seal(&encryption_context(context, id, SecretPart::V1), secret)
     }
 
     /// Decrypts a secret from [`Signer::seal_key`], to configure the receiver.
     pub fn open_key(&self, context: &str, id: SigningKeyId, sealed: &Sealed) -> Result<Secret, Error> {
-        self.open(context, id, Part::Key, sealed)
+        self.open(context, id, SecretPart::Key, sealed)
     }
 
     /// Decrypts a secret from [`Signer::seal_v1`].
     pub fn open_v1(&self, context: &str, id: SigningKeyId, sealed: &Sealed) -> Result<Secret, Error> {
-        self.open(context, id, Part::V1, sealed)
+        self.open(context, id, SecretPart::V1, sealed)
     }
 
-    fn open(&self, context: &str, id: SigningKeyId, part: Part, sealed: &Sealed) -> Result<Secret, Error> {
+    fn open(&self, context: &str, id: SigningKeyId, part: SecretPart, sealed: &Sealed) -> Result<Secret, Error> {
         self.master
-            .open(&place(context, id, part), sealed)
+            .open(&encryption_context(context, id, part), sealed)
             .map_err(|source: crypto::Error| Error::Sealed { id, source })
     }
 
     /// The secrets that receivers verify with, without those that cannot be decrypted. For an ed25519 key the receiver
     /// has only the public half, so its private half is not included.
     pub fn symmetric_secrets(&self, context: &str, signing: &Signing) -> Vec<Secret> {
-        let opened = |key: &SigningKey| match (&key.public, &key.v1) {
+        let decrypted = |key: &SigningKey| match (&key.public, &key.v1) {
             (None, _) => self.open_key(context, key.id, &key.secret).ok(),
             (Some(_), Some(v1)) => self.open_v1(context, key.id, v1).ok(),
             (Some(_), None) => None,
         };
-        signing.keys.iter().filter_map(opened).collect()
+        signing.keys.iter().filter_map(decrypted).collect()
     }
 
-    fn opened(
+    fn decrypted(
         &self,
         scheme: SigningScheme,
         context: &str,
         id: SigningKeyId,
-        part: Part,
+        part: SecretPart,
         sealed: &Sealed,
     ) -> Result<Arc<Key>, Error> {
         // Entries are inserted atomically, so a poisoned lock is safe to use.
-        let known = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&(id, part)).and_then(|known| {
+        let known = self.decrypted.lock().unwrap_or_else(PoisonError::into_inner).get(&(id, part)).and_then(|known| {
             let same = known.sealed == *sealed && known.context == context && known.scheme == scheme;
             same.then(|| Arc::clone(&known.key))
         });
         if let Some(known) = known {
             return Ok(known);
         }
-        let opened = Arc::new(Key::parse(scheme_of_signing(scheme).notation, &self.open(context, id, part, sealed)?)?);
-        let entry = Opened { sealed: sealed.clone(), context: context.to_owned(), scheme, key: Arc::clone(&opened) };
-        let mut all = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= OPENED_KEYS_MAX {
+        let decrypted =
+            Arc::new(Key::parse(scheme_of_signing(scheme).notation, &self.open(context, id, part, sealed)?)?);
+        let entry =
+            DecryptedKey { sealed: sealed.clone(), context: context.to_owned(), scheme, key: Arc::clone(&decrypted) };
+        let mut all = self.decrypted.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= DECRYPTED_KEYS_MAX {
             all.clear();
         }
         all.insert((id, part), entry);
-        Ok(opened)
+        Ok(decrypted)
     }
 }
 
@@ -169,10 +171,10 @@ pub(crate) fn headers(scheme: &Scheme, keys: &[Arc<Key>], message: &Message<'_>)
     Ok(headers)
 }
 
-fn place(context: &str, id: SigningKeyId, part: Part) -> String {
+fn encryption_context(context: &str, id: SigningKeyId, part: SecretPart) -> String {
     match part {
-        Part::Key => format!("signing/{context}/{id}"),
-        Part::V1 => format!("signing/{context}/{id}/v1"),
+        SecretPart::Key => format!("signing/{context}/{id}"),
+        SecretPart::V1 => format!("signing/{context}/{id}/v1"),
     }
 }
 
@@ -222,7 +224,7 @@ mod tests {
 
     /// Interoperability: the `standardwebhooks` crate verifies against the wall clock.
     #[test]
-    fn the_official_library_takes_it_with_the_new_key_and_the_old() {
+    fn reference_library_verifies_both_keys() {
         let now = setgate_base::clock::Clock::system().now();
         let later = Some(now.plus_millis(1000));
         let ring = ring(
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_verifies_v1a() {
+    fn public_key_verifies_v1a() {
         use ed25519_dalek::{Signature, VerifyingKey};
         let ring = ring(SigningScheme::Standard, &[(KeyKind::Ed25519, None)]);
         let signed = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
@@ -256,7 +258,7 @@ mod tests {
 
     /// Interoperability: verifiers of `v1` and of `v1a` both accept the same header.
     #[test]
-    fn an_ed25519_key_signs_v1_as_well_under_a_secret_of_its_own() {
+    fn ed25519_key_also_signs_v1_with_own_secret() {
         use ed25519_dalek::{Signature, VerifyingKey};
         let now = setgate_base::clock::Clock::system().now();
         let mut ring = ring(SigningScheme::Standard, &[(KeyKind::Ed25519, None)]);
@@ -276,13 +278,17 @@ mod tests {
         let signature = Signature::from_slice(&entry).unwrap();
         VerifyingKey::from_bytes(&public).unwrap().verify_strict(&bytes, &signature).unwrap();
         let known = ring.signer.symmetric_secrets(CONTEXT, &ring.signing);
-        assert_eq!(known.iter().map(Secret::expose).collect::<Vec<_>>(), [v1.expose()], "no private key is among them");
+        assert_eq!(
+            known.iter().map(Secret::expose).collect::<Vec<_>>(),
+            [v1.expose()],
+            "there is no private key among them"
+        );
         // A secret at the position of the other one cannot be decrypted.
         assert!(ring.signer.open_key(CONTEXT, id, ring.signing.keys[0].v1.as_ref().unwrap()).is_err());
     }
 
     #[test]
-    fn ids_that_could_shift_the_signed_bytes_are_refused() {
+    fn ambiguous_delivery_ids_are_refused() {
         let keys = [Arc::new(Key::Symmetric(b"It's a Secret to Everybody".to_vec().into()))];
         for scheme in crate::schemes() {
             for bad in ["", "a.b", "a b", "a\r\nb: c", "ä"] {
@@ -293,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_key_signs_no_more() {
+    fn expired_key_does_not_sign() {
         let soon = Some(NOW.plus_millis(1));
         let ring = ring(SigningScheme::Standard, &[(KeyKind::Symmetric, None), (KeyKind::Symmetric, soon)]);
         let during = ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
@@ -305,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_known_to_one_owner_stays_shut_for_another() {
+    fn key_decrypts_only_for_its_owner() {
         let ring = ring(SigningScheme::Logto, &[(KeyKind::Symmetric, None)]);
         ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
         let stolen = ring.signer.sign(&ring.signing, "evil/sub_2", "dlv_1", NOW, BODY);
@@ -322,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_printed() {
+    fn debug_output_hides_key() {
         let ring = ring(SigningScheme::Wso2, &[(KeyKind::Symmetric, None)]);
         ring.signer.sign(&ring.signing, CONTEXT, "dlv_1", NOW, BODY).unwrap();
         let printed = format!("{:?} {:?}", ring.signer, ring.signing);

@@ -45,12 +45,12 @@ pub(crate) fn first(object: &Object<'_>, places: &[&str]) -> Option<String> {
 fn at(object: &Object<'_>, place: &str) -> Option<String> {
     match place.split_once('.') {
         Some((member, rest)) => at(&object.object(member)?, rest),
-        None => name_of(object, place),
+        None => identifier_member(object, place),
     }
 }
 
 /// A member that can be a subject: a non-empty string, or an integer as it is spelled.
-pub(crate) fn name_of(object: &Object<'_>, member: &str) -> Option<String> {
+pub(crate) fn identifier_member(object: &Object<'_>, member: &str) -> Option<String> {
     let text = object.get(member)?;
     let name = match object.string(member) {
         Some(name) => name,

@@ -9,7 +9,7 @@ const WRITTEN: &str = r#""id":"evil","userId":"evil","user_id":"evil","sub":"evi
     "sub_id":{"format":"opaque","id":"evil"},"params":{"userId":"evil"},"data":{"id":"evil"},"email":"evil","username":"evil""#;
 
 #[test]
-fn nothing_that_an_end_user_wrote_names_the_subject_of_any_event() {
+fn end_user_data_never_becomes_the_subject() {
     let nested =
         format!(r#""customData":{{{WRITTEN}}},"profile":{{{WRITTEN}}},"metadata":{{{WRITTEN}}},"name":"evil""#);
     let never_evil = |what: &str, found: Option<Subject>| {

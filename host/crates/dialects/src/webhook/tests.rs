@@ -36,7 +36,7 @@ fn check(secret: &str, id: &str, seconds: i64, body: &str, expected: &str) {
 
 /// The test vectors of the official Standard Webhooks libraries, and of the Rust library.
 #[test]
-fn v1_agrees_with_the_published_vectors() {
+fn v1_matches_published_vectors() {
     check(
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "msg_p5jXN8AQM9LWM0D4loKWxJek",
@@ -56,7 +56,7 @@ fn v1_agrees_with_the_published_vectors() {
 /// Svix documentation, "Verifying webhooks manually". Its key is shorter than the specification allows and would be
 /// refused as a signing key, but the signed bytes are the same.
 #[test]
-fn v1_agrees_with_the_vector_under_a_short_key() {
+fn v1_matches_vector_with_short_key() {
     let short = Key::Symmetric(decode("plJ3nmyCDGBKInavdOK15jsl").unwrap());
     let body = br#"{"event_type":"ping","data":{"success":true}}"#;
     let message = Message { id: "msg_loFOjxBNrRLzqYUf", now: Timestamp::from_millis(0), body };
@@ -65,7 +65,7 @@ fn v1_agrees_with_the_vector_under_a_short_key() {
 
 /// The example of the specification, which is also a test of the Svix server.
 #[test]
-fn v1a_agrees_with_the_published_vector() {
+fn v1a_matches_published_vector() {
     check(
         "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==",
         "msg_p5jXN8AQM9LWM0D4loKWxJek",
@@ -76,7 +76,7 @@ fn v1a_agrees_with_the_published_vector() {
 }
 
 #[test]
-fn standard_takes_the_published_vector_with_each_of_its_secrets() {
+fn verifies_published_vector_with_each_secret() {
     standard_signed(RIGHT).unwrap();
     let pairs = [(ID, ID_VALUE), (TIMESTAMP, "1614265330"), (SIGNATURE, RIGHT)];
     standard_at(SIGNED_S, &pairs, &["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", SECRET]).unwrap();
@@ -86,7 +86,7 @@ fn standard_takes_the_published_vector_with_each_of_its_secrets() {
 }
 
 #[test]
-fn standard_takes_a_vendors_vector_under_a_short_key() {
+fn verifies_vendor_vector_with_short_key() {
     let pairs = [
         (ID, "msg_loFOjxBNrRLzqYUf"),
         (TIMESTAMP, "1731705121"),
@@ -103,14 +103,14 @@ fn standard_takes_a_vendors_vector_under_a_short_key() {
 }
 
 #[test]
-fn standard_finds_the_right_one_in_a_list() {
+fn finds_matching_signature_in_list() {
     standard_signed(&format!("{WRONG} v2,{} {RIGHT} {WRONG}", &RIGHT[3..])).unwrap();
     standard_signed(&format!("noise v1,### {RIGHT}")).unwrap();
     assert_eq!(standard_signed(&format!("{WRONG} {WRONG}")), Err(MacError::NoMatch));
 }
 
 #[test]
-fn standard_refuses_parts_of_a_signature_and_other_versions() {
+fn refuses_partial_signatures_and_other_versions() {
     assert_eq!(standard_signed("v1,"), Err(MacError::NoMatch));
     assert_eq!(standard_signed(&RIGHT[..11]), Err(MacError::NoMatch));
     assert_eq!(standard_signed("v1,###"), Err(MacError::NoMatch));
@@ -124,7 +124,7 @@ fn standard_refuses_parts_of_a_signature_and_other_versions() {
 }
 
 #[test]
-fn standard_misses_each_header() {
+fn reports_each_missing_header() {
     let all = [(ID, ID_VALUE), (TIMESTAMP, "1614265330"), (SIGNATURE, RIGHT)];
     for missing in 0..3 {
         let mut pairs = all.to_vec();
@@ -134,7 +134,7 @@ fn standard_misses_each_header() {
 }
 
 #[test]
-fn standard_keeps_five_minutes_either_way() {
+fn accepts_timestamps_within_five_minutes() {
     let pairs = [(ID, ID_VALUE), (TIMESTAMP, "1614265330"), (SIGNATURE, RIGHT)];
     for (now_s, expected) in [
         (SIGNED_S - 300, Ok(())),
@@ -152,7 +152,7 @@ fn standard_keeps_five_minutes_either_way() {
 }
 
 #[test]
-fn standard_refuses_other_timestamps_and_ids() {
+fn refuses_malformed_timestamps_and_ids() {
     for bad in ["hello", "-1614265330", "+1614265330", "1614265330.0", "", "99999999999999999999"] {
         let given = standard_at(SIGNED_S, &[(ID, ID_VALUE), (TIMESTAMP, bad), (SIGNATURE, RIGHT)], &[SECRET]);
         assert!(matches!(given, Err(MacError::Malformed { header: TIMESTAMP, .. })), "{bad}: {given:?}");
@@ -164,7 +164,7 @@ fn standard_refuses_other_timestamps_and_ids() {
 }
 
 #[test]
-fn svix_headers_are_taken_as_a_whole_family() {
+fn svix_headers_are_accepted_only_together() {
     let svix = [(SVIX_ID, ID_VALUE), (SVIX_TIMESTAMP, "1614265330"), (SVIX_SIGNATURE, RIGHT)];
     let now = Timestamp::from_millis(SIGNED_S * 1000);
     let signed = verify_mac(rules(MacHeader::Standard), &headers(&svix), BODY, &secrets(&[SECRET]), now).unwrap();
@@ -183,7 +183,7 @@ fn svix_headers_are_taken_as_a_whole_family() {
 }
 
 #[test]
-fn the_tolerance_is_the_sources_own() {
+fn timestamp_tolerance_is_set_by_source() {
     let pairs = headers(&[(ID, ID_VALUE), (TIMESTAMP, "1614265330"), (SIGNATURE, RIGHT)]);
     for (tolerance_s, late_s, taken) in [(10, 10, true), (10, 11, false), (3_600, 3_600, true), (3_600, 3_601, false)] {
         let rules = MacOptions { tolerance_s, ..rules(MacHeader::Standard) };
@@ -193,7 +193,7 @@ fn the_tolerance_is_the_sources_own() {
 }
 
 #[test]
-fn a_source_without_a_usable_secret_proves_nothing() {
+fn source_without_usable_secret_is_rejected() {
     let pairs = [(ID, ID_VALUE), (TIMESTAMP, "1614265330"), (SIGNATURE, RIGHT)];
     for unusable in [&[] as &[&str], &[""], &["whsec_"], &["whsec_!"], &["whsec_AAAA"]] {
         assert_eq!(standard_at(SIGNED_S, &pairs, unusable), Err(MacError::NoSecret), "{unusable:?}");
@@ -201,7 +201,7 @@ fn a_source_without_a_usable_secret_proves_nothing() {
 }
 
 #[test]
-fn several_lines_of_a_signature_are_one_list() {
+fn repeated_signature_headers_are_merged() {
     let mut lines = headers(&[(ID, ID_VALUE), (TIMESTAMP, "1614265330"), (SIGNATURE, WRONG)]);
     lines.append(SIGNATURE, RIGHT.parse().unwrap());
     let now = Timestamp::from_millis(SIGNED_S * 1000);

@@ -6,7 +6,7 @@ use setgate_base::crypto::{constant_time_eq, hmac_sha256};
 
 use super::{ID, SIGNATURE, SVIX_ID, SVIX_SIGNATURE, SVIX_TIMESTAMP, TIMESTAMP};
 use crate::proof::{ENTRIES_MAX, MacError, Verified, entries};
-use crate::scheme::Received;
+use crate::scheme::SignedRequest;
 use crate::signing::decode;
 
 /// Value of the signature header, for error messages.
@@ -34,7 +34,7 @@ impl Family {
 }
 
 /// If a request has both families, one of them must match.
-pub(super) fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
+pub(super) fn verify(request: &SignedRequest<'_>) -> Result<Verified, MacError> {
     let headers = request.headers;
     let whole = [WEBHOOK, SVIX].into_iter().filter(|family| family.is_whole(headers));
     let mut first_failure = None;
@@ -52,8 +52,8 @@ pub(super) fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
     Err(failure)
 }
 
-fn check(family: &Family, request: &Received<'_>) -> Result<Verified, MacError> {
-    let &Received { headers, body, keys, now, tolerance_s, .. } = request;
+fn check(family: &Family, request: &SignedRequest<'_>) -> Result<Verified, MacError> {
+    let &SignedRequest { headers, body, keys, now, tolerance_s, .. } = request;
     // If the id could contain a dot, bytes could be moved between id, timestamp and body under the same signature.
     let id = entries::single(headers, family.id, "text without `.`")?;
     if id.is_empty() || id.contains('.') {
@@ -90,7 +90,7 @@ fn signatures(header: &'static str, headers: &HeaderMap) -> Result<Vec<Vec<u8>>,
         return Err(MacError::Missing { header });
     }
     // Lines that were merged in transit are separated by a comma.
-    let entries = lines.into_iter().flat_map(str::split_whitespace).map(without_joint);
+    let entries = lines.into_iter().flat_map(str::split_whitespace).map(strip_trailing_comma);
     let entries: Vec<_> = entries.take(ENTRIES_MAX).filter_map(|entry| entry.split_once(',')).collect();
     if entries.is_empty() {
         return Err(malformed());
@@ -103,6 +103,6 @@ fn signatures(header: &'static str, headers: &HeaderMap) -> Result<Vec<Vec<u8>>,
 }
 
 /// Removes a trailing comma, but not the comma between version and signature.
-fn without_joint(entry: &str) -> &str {
+fn strip_trailing_comma(entry: &str) -> &str {
     entry.strip_suffix(',').filter(|entry| entry.contains(',')).unwrap_or(entry)
 }

@@ -9,7 +9,7 @@ pub(super) const PRODUCT: Product = Product {
     name: "wso2",
     title: "WSO2 Identity Server and Asgardeo",
     uri: |channel, name| format!("{BASE}{channel}/event-type/{name}"),
-    is_spelling_free: false,
+    has_lenient_names: false,
     events: EVENTS,
     aliases: &[],
 };

@@ -15,8 +15,8 @@ use crate::form::BodyForm;
 use crate::normalize::iss_sub;
 use crate::proof::{MacError, Verified, any_sha256, entries};
 use crate::samples::SampleFile;
-use crate::scheme::{Headers, Message, Notation, Received, Scheme};
-use crate::set::{self, Derived, first_event};
+use crate::scheme::{Headers, Message, Notation, Scheme, SignedRequest};
+use crate::set::{self, ProductClaims, first_event};
 use crate::signing::{Error, Key, body_mac};
 
 /// The signature, of requests and of deliveries.
@@ -46,10 +46,10 @@ pub(crate) const DIALECT: Dialect = Dialect {
         about: "WSO2 Identity Server and Asgardeo: a JSON SET with `iat` in milliseconds and `rci`.",
         expected: "a SET as JSON with iss, jti, iat and events",
         accepts_any_event_type: false,
-        has_marks: set::is_set,
+        has_characteristic_members: set::is_set,
         event: "a WSO2 or Asgardeo event",
-        is_event: |body| body.object("events").is_some() && body.get("rci").is_some(),
-        not_an_event: |body| {
+        looks_like_event: |body| body.object("events").is_some() && body.get("rci").is_some(),
+        describe_non_event: |body| {
             let is_webhook = body.get("channelsSubscribed").is_some() || body.get("eventProfile").is_some();
             is_webhook.then_some("a request to create a WSO2 webhook")
         },
@@ -58,14 +58,14 @@ pub(crate) const DIALECT: Dialect = Dialect {
             SampleFile { product: "wso2", json: include_str!("samples/wso2.json") },
             SampleFile { product: "asgardeo", json: include_str!("samples/asgardeo.json") },
         ],
-        normalize: |request| set::own_set(request, derive),
+        normalize: |request| set::normalize_set(request, derive),
     }),
     products: &[events::PRODUCT],
     unlisted: Some(events::unlisted),
 };
 
 /// Adds `txn` from `rci`, and `sub_id` from the user's id, if the SET does not have them.
-fn derive(claims: &Object<'_>, events: Option<&Object<'_>>) -> Derived {
+fn derive(claims: &Object<'_>, events: Option<&Object<'_>>) -> ProductClaims {
     let mut added = Vec::new();
     if let Some(rci) = claims.string("rci").filter(|rci| !rci.is_empty() && claims.get("txn").is_none()) {
         added.push(("txn", quote(&rci)));
@@ -82,18 +82,18 @@ fn derive(claims: &Object<'_>, events: Option<&Object<'_>>) -> Derived {
         }
         subject = subject.or(Some(derived));
     }
-    Derived { added, subject }
+    ProductClaims { added, subject }
 }
 
-fn verify(request: &Received<'_>) -> Result<Verified, MacError> {
+fn verify(request: &SignedRequest<'_>) -> Result<Verified, MacError> {
     let mut given = Vec::new();
-    for entry in entries::of(request.headers, SIGNATURE, EXPECTED)? {
+    for entry in entries::split(request.headers, SIGNATURE, EXPECTED)? {
         let malformed = MacError::Malformed { header: SIGNATURE, expected: EXPECTED };
         let (method, mac) = entry.split_once('=').ok_or(malformed)?;
         if !method.trim().eq_ignore_ascii_case("sha256") {
             return Err(MacError::Algorithm { header: SIGNATURE, expected: EXPECTED });
         }
-        given.push(entries::hex(mac, 32, SIGNATURE, EXPECTED)?);
+        given.push(entries::decode_hex(mac, 32, SIGNATURE, EXPECTED)?);
     }
     any_sha256(request, &given)
 }
@@ -111,7 +111,7 @@ mod tests {
 
     /// GitHub documentation, "Validating webhook deliveries": the same MAC under another header name.
     #[test]
-    fn it_signs_and_verifies_the_published_vector() {
+    fn signs_and_verifies_published_vector() {
         let value = format!("sha256={GITHUB_MAC}");
         assert_eq!(
             signed(&DIALECT, GITHUB_SECRET, "dlv_1"),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_other_signature_is_named() {
+    fn missing_or_other_signature_is_reported() {
         assert_eq!(body_mac(MacHeader::Wso2, &[], &[GITHUB_SECRET]), Err(MacError::Missing { header: SIGNATURE }));
         let sha512 = format!("SHA512={}", hex::encode(hmac_sha512(GITHUB_SECRET.as_bytes(), &[GITHUB_BODY])));
         let refused = Err(MacError::Algorithm { header: SIGNATURE, expected: EXPECTED });

@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 use setgate_domain::json::Object;
 
 use super::events::BASE;
-use crate::subject::{Subject, name_of};
+use crate::subject::{Subject, identifier_member};
 
 /// The subject of a WSO2 event, given its type and the value of its member: `user.id`. Only a failed login has no ID
 /// and contains the account name of the attempt in `user.claims`: the user name is preferred to the e-mail address.
@@ -13,7 +13,7 @@ pub(crate) fn of(uri: &str, event: &Object<'_>) -> Option<Subject> {
     let user = event.object("user")?;
     let failed_login = || uri.strip_prefix(BASE) == Some("login/event-type/loginFailed");
     let named = || failed_login().then(|| claim(&user)).flatten().map(Subject::Named);
-    name_of(&user, "id").map(Subject::User).or_else(named)
+    identifier_member(&user, "id").map(Subject::User).or_else(named)
 }
 
 /// Claims that identify a user, in order of preference.
@@ -26,7 +26,7 @@ fn claim(user: &Object<'_>) -> Option<String> {
         claims
             .iter()
             .find(|claim| claim.string("uri").as_deref() == Some(name))
-            .and_then(|claim| name_of(claim, "value"))
+            .and_then(|claim| identifier_member(claim, "value"))
     })
 }
 
@@ -36,7 +36,7 @@ mod tests {
     use crate::subject::testing::{named, user};
 
     #[test]
-    fn of_wso2_events() {
+    fn finds_subject_of_wso2_events() {
         let claims = r#""claims":[{"uri":"http://wso2.org/claims/emailaddress","value":"m@example.com"},
             {"uri":"http://wso2.org/claims/username","value":"mia"}]"#;
         for (name, event, expected) in [

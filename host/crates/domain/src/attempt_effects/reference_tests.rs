@@ -121,14 +121,14 @@ const HEADER_ROWS: [Row; 2] = [
     }),
 ];
 
-fn without_wish(case: Case) -> Case {
+fn without_directive(case: Case) -> Case {
     match case {
         Case::Status { status, retry_after, .. } => Case::Status { status, retry_after, directive: None },
         other => other,
     }
 }
 
-fn has_wish(case: &Case) -> bool {
+fn has_directive(case: &Case) -> bool {
     matches!(case, Case::Status { directive: Some(_), .. })
 }
 
@@ -138,14 +138,14 @@ fn cell(cases: &[Case], column: usize, label: &str) -> &'static str {
         return first;
     }
     for case in cases {
-        let is_unchanged = has_wish(case) && case.cells()[column] == without_wish(*case).cells()[column];
+        let is_unchanged = has_directive(case) && case.cells()[column] == without_directive(*case).cells()[column];
         assert!(is_unchanged, "the row `{label}` has several meanings: {case:?} is {}", case.cells()[column]);
     }
     "as above"
 }
 
 fn render() -> String {
-    let (with_header, plain): (Vec<_>, Vec<_>) = Case::all().into_iter().partition(has_wish);
+    let (with_header, plain): (Vec<_>, Vec<_>) = Case::all().into_iter().partition(has_directive);
     let mut text = "| answer | the delivery | its endpoint | its subscription |\n|---|---|---|---|\n".to_owned();
     for (rows, cases) in [(&ROWS[..], &plain), (&HEADER_ROWS[..], &with_header)] {
         for (label, covers) in rows {
@@ -158,7 +158,7 @@ fn render() -> String {
 }
 
 #[test]
-fn the_documented_table_is_the_one_of_the_code() {
+fn documented_table_matches_code() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
     let page = std::fs::read_to_string(&file).unwrap();
     let (before, rest) = page.split_once(BEGIN).expect("the page has the begin of the generated table");
@@ -175,15 +175,15 @@ fn the_documented_table_is_the_one_of_the_code() {
 }
 
 #[test]
-fn each_answer_is_in_one_row() {
-    for case in Case::all().into_iter().filter(|case| !has_wish(case)) {
+fn each_outcome_matches_one_row() {
+    for case in Case::all().into_iter().filter(|case| !has_directive(case)) {
         let rows: Vec<_> = ROWS.iter().filter(|(_, covers)| covers(case)).map(|(label, _)| label).collect();
         assert_eq!(rows.len(), 1, "{case:?}: {rows:?}");
     }
     // A successful delivery is delivered, even if the receiver asks to abort it.
     for case in Case::all() {
         if let Case::Status { status: 200..=299, directive: Some(DeliveryDirective::Abort), .. } = case {
-            assert_eq!(case.cells(), without_wish(case).cells());
+            assert_eq!(case.cells(), without_directive(case).cells());
         }
     }
 }

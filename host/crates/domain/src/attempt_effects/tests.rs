@@ -39,7 +39,7 @@ fn only_2xx_is_a_success_and_410_ends_the_delivery() {
 }
 
 #[test]
-fn an_incomplete_body_changes_nothing() {
+fn incomplete_body_changes_nothing() {
     for status in [200, 410, 503] {
         let whole = answered(status, None, None);
         let mut broken = whole.clone();
@@ -51,7 +51,7 @@ fn an_incomplete_body_changes_nothing() {
 }
 
 #[test]
-fn the_delivery_is_dead_after_the_last_attempt_of_the_schedule() {
+fn delivery_is_dead_after_schedule_is_exhausted() {
     let schedule = RetrySchedule::try_from(vec![1]).unwrap();
     let NextState::Dead { reason } = after(&schedule, 1, &answered(500, None, None), 0.5).delivery else { panic!() };
     assert_eq!(reason, "given up after 2 attempts: the last one was answered 500");
@@ -61,13 +61,13 @@ fn the_delivery_is_dead_after_the_last_attempt_of_the_schedule() {
 }
 
 #[test]
-fn a_retry_is_not_earlier_than_requested() {
+fn retry_is_not_earlier_than_requested() {
     let delivery = after(&RetrySchedule::default(), 0, &answered(503, Some(60), None), 0.0).delivery;
     assert_eq!(delivery, NextState::Retry { due_at: NOW.plus_millis(60_000) });
 }
 
 #[test]
-fn only_failures_of_the_endpoint_count_towards_its_breaker() {
+fn only_endpoint_failures_count_towards_breaker() {
     for (status, signal) in [
         (200, Signal::Alive),
         (404, Signal::Alive),
@@ -88,7 +88,7 @@ fn only_failures_of_the_endpoint_count_towards_its_breaker() {
 }
 
 #[test]
-fn a_shortage_of_this_host_is_not_an_attempt() {
+fn host_shortage_is_no_attempt() {
     let retries = RetryState { schedule: &RetrySchedule::default(), failed_before: 0, jitter: 0.5 };
     let short = interpret(AttemptResult { outcome: &failed(ErrorClass::Connect), host_shortage: true }, retries, NOW);
     let due_at = NOW.plus_millis(SHORTAGE_WAIT_MS);
@@ -97,9 +97,9 @@ fn a_shortage_of_this_host_is_not_an_attempt() {
 }
 
 #[test]
-fn a_subscription_that_fails_for_too_long_is_paused() {
+fn subscription_failing_too_long_is_paused() {
     let since = NOW.plus_millis(-10_000);
-    assert_eq!(failing_too_long(since, 0, NOW), None, "switched off");
+    assert_eq!(failing_too_long(since, 0, NOW), None, "disabled");
     assert_eq!(failing_too_long(since, 11, NOW), None);
     let paused = failing_too_long(since, 10, NOW).unwrap();
     assert_eq!((paused.cause, paused.since), (PauseCause::Failing, Some(since)));

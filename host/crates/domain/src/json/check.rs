@@ -56,7 +56,7 @@ pub enum JsonError {
     /// A string contains an unpaired surrogate, which is not a valid character (RFC 8259 section 8.2). Parsers handle
     /// it in different ways.
     #[error(
-        "a text has half of a surrogate pair, `{escape}`, at line {line}, column {column}: send both halves or none, or set the \
+        "a string has an unpaired surrogate, `{escape}`, at line {line}, column {column}: send both halves or none, or set the \
          source's `replace_lone_surrogates`, which puts U+FFFD in its place"
     )]
     LoneSurrogate {
@@ -70,7 +70,7 @@ pub enum JsonError {
     /// An object has a duplicate key. Parsers differ in which value they use, so a filter could see another value than
     /// the receiver.
     #[error(
-        "the key `{path}` stands twice in its object, the second time before line {line}, column {column}: send it once"
+        "the key `{path}` occurs twice in its object, the second time before line {line}, column {column}: send it once"
     )]
     DuplicateKey {
         /// JSON Pointer (RFC 6901) to the key, truncated to 200 characters.
@@ -118,7 +118,7 @@ impl JsonError {
 /// # Errors
 /// The first [`JsonError`] in the text. Never returns [`JsonError::NotAnObject`].
 pub fn check(bytes: &[u8], limits: JsonLimits) -> Result<&str, JsonError> {
-    sound(bytes, limits, Keep::Nothing).map(|(text, _)| text)
+    check_text(bytes, limits, CollectKeys::Nothing).map(|(text, _)| text)
 }
 
 /// Checks like [`check`], and splits the object into members in the same pass.
@@ -126,8 +126,8 @@ pub fn check(bytes: &[u8], limits: JsonLimits) -> Result<&str, JsonError> {
 /// # Errors
 /// The first [`JsonError`] in the text. [`JsonError::NotAnObject`] if it is otherwise valid.
 pub fn check_object(bytes: &[u8], limits: JsonLimits) -> Result<Object<'_>, JsonError> {
-    let (text, keys) = sound(bytes, limits, Keep::Root)?;
-    Object::of_keys(text, keys.root.ok_or(JsonError::NotAnObject)?)
+    let (text, keys) = check_text(bytes, limits, CollectKeys::Root)?;
+    Object::from_keys(text, keys.root.ok_or(JsonError::NotAnObject)?)
 }
 
 /// Checks like [`check`], and splits the object into members in the same pass. Does the same for its member `inner`, if
@@ -140,32 +140,34 @@ pub fn check_object_and<'a>(
     bytes: &'a [u8],
     limits: JsonLimits,
 ) -> Result<(Object<'a>, Option<Object<'a>>), JsonError> {
-    let (text, keys) = sound(bytes, limits, Keep::RootAnd(inner))?;
-    let object = Object::of_keys(text, keys.root.ok_or(JsonError::NotAnObject)?)?;
+    let (text, keys) = check_text(bytes, limits, CollectKeys::RootAnd(inner))?;
+    let object = Object::from_keys(text, keys.root.ok_or(JsonError::NotAnObject)?)?;
     let inner = match (object.get(inner), keys.inner) {
-        (Some(text), Some(keys)) => Some(Object::of_keys(text, keys)?),
+        (Some(text), Some(keys)) => Some(Object::from_keys(text, keys)?),
         _ => None,
     };
     Ok((object, inner))
 }
 
-fn sound(bytes: &[u8], limits: JsonLimits, keep: Keep) -> Result<(&str, Kept<'_>), JsonError> {
+fn check_text(bytes: &[u8], limits: JsonLimits, keep: CollectKeys) -> Result<(&str, CollectedKeys<'_>), JsonError> {
     if bytes.len() > limits.bytes_max {
         return Err(JsonError::TooLarge { bytes: bytes.len(), limit: limits.bytes_max });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| JsonError::NotUtf8 { at: error.valid_up_to() })?;
     let depth_max = limits.depth_max.min(DEPTH_CEILING);
     let mut reader = serde_json::Deserializer::from_str(text);
-    let mut seen = Seen { depth_max, found: None, keys: Vec::new(), keep, kept: Kept::default() };
-    let root = Place { parent: None, step: Step::Root, depth: 0 };
-    let walked = Walk { place: &root, seen: &mut seen }.deserialize(&mut reader);
+    let mut state = WalkState { depth_max, found: None, keys: Vec::new(), keep, kept: CollectedKeys::default() };
+    let root = Path { parent: None, segment: PathSegment::Root, depth: 0 };
+    let walked = Walk { path: &root, state: &mut state }.deserialize(&mut reader);
     match walked.and_then(|()| reader.end()) {
-        Ok(()) => Ok((text.trim_matches(is_space), seen.kept)),
-        Err(error) => Err(match seen.found {
-            Some(Found::Duplicate(path)) => {
+        Ok(()) => Ok((text.trim_matches(is_space), state.kept)),
+        Err(error) => Err(match state.found {
+            Some(WalkError::Duplicate(path)) => {
                 JsonError::DuplicateKey { path, line: error.line(), column: error.column() }
             }
-            Some(Found::TooDeep) => JsonError::TooDeep { limit: depth_max, line: error.line(), column: error.column() },
+            Some(WalkError::TooDeep) => {
+                JsonError::TooDeep { limit: depth_max, line: error.line(), column: error.column() }
+            }
             None => lone_surrogate(text, &error).unwrap_or_else(|| JsonError::malformed(&error)),
         }),
     }
@@ -186,19 +188,19 @@ fn lone_surrogate(text: &str, error: &serde_json::Error) -> Option<JsonError> {
 }
 
 /// State of the pass.
-struct Seen<'de> {
+struct WalkState<'de> {
     depth_max: usize,
-    found: Option<Found>,
+    found: Option<WalkError>,
     /// Keys of all objects that enclose the current position. One stack for all levels, so that a level needs no
     /// allocation of its own.
     keys: Vec<Cow<'de, str>>,
-    keep: Keep,
-    kept: Kept<'de>,
+    keep: CollectKeys,
+    kept: CollectedKeys<'de>,
 }
 
 /// Of which objects the keys are returned.
 #[derive(Clone, Copy)]
-enum Keep {
+enum CollectKeys {
     Nothing,
     Root,
     /// Also of this member of the root.
@@ -207,41 +209,41 @@ enum Keep {
 
 /// Keys in their order. `None` if the value is not an object.
 #[derive(Default)]
-struct Kept<'de> {
+struct CollectedKeys<'de> {
     root: Option<Vec<Cow<'de, str>>>,
     inner: Option<Vec<Cow<'de, str>>>,
 }
 
 /// Errors that serde cannot represent.
-enum Found {
+enum WalkError {
     Duplicate(String),
     TooDeep,
 }
 
 /// The current path, as a linked list on the call stack, so that a valid text needs no allocations for paths.
-struct Place<'p> {
-    parent: Option<&'p Place<'p>>,
-    step: Step<'p>,
+struct Path<'p> {
+    parent: Option<&'p Path<'p>>,
+    segment: PathSegment<'p>,
     depth: usize,
 }
 
-enum Step<'p> {
+enum PathSegment<'p> {
     Root,
     Key(&'p str),
     Index(usize),
 }
 
-impl Place<'_> {
+impl Path<'_> {
     fn pointer(&self) -> String {
         let mut steps = Vec::new();
-        let mut place = Some(self);
-        while let Some(at) = place {
-            match at.step {
-                Step::Root => {}
-                Step::Key(key) => steps.push(key.replace('~', "~0").replace('/', "~1")),
-                Step::Index(index) => steps.push(index.to_string()),
+        let mut path = Some(self);
+        while let Some(at) = path {
+            match at.segment {
+                PathSegment::Root => {}
+                PathSegment::Key(key) => steps.push(key.replace('~', "~0").replace('/', "~1")),
+                PathSegment::Index(index) => steps.push(index.to_string()),
             }
-            place = at.parent;
+            path = at.parent;
         }
         let pointer: String = steps.iter().rev().flat_map(|step| ["/", step]).collect();
         pointer.chars().take(PATH_CHARS_MAX).collect()
@@ -249,16 +251,16 @@ impl Place<'_> {
 }
 
 struct Walk<'w, 'de> {
-    place: &'w Place<'w>,
-    seen: &'w mut Seen<'de>,
+    path: &'w Path<'w>,
+    state: &'w mut WalkState<'de>,
 }
 
 impl Walk<'_, '_> {
     /// Returns the depth inside the object or array that starts here.
     fn enter<E: serde::de::Error>(&mut self) -> Result<usize, E> {
-        let depth = self.place.depth + 1;
-        if depth > self.seen.depth_max {
-            self.seen.found = Some(Found::TooDeep);
+        let depth = self.path.depth + 1;
+        if depth > self.state.depth_max {
+            self.state.found = Some(WalkError::TooDeep);
             return Err(E::custom("too deep"));
         }
         Ok(depth)
@@ -266,14 +268,14 @@ impl Walk<'_, '_> {
 
     /// Ends an object, whose keys start at index `begun`.
     fn leave(self, begun: usize) {
-        let kept = match (self.seen.keep, &self.place.step) {
-            (Keep::Root | Keep::RootAnd(_), Step::Root) => &mut self.seen.kept.root,
-            (Keep::RootAnd(inner), Step::Key(key)) if self.place.depth == 1 && *key == inner => {
-                &mut self.seen.kept.inner
+        let kept = match (self.state.keep, &self.path.segment) {
+            (CollectKeys::Root | CollectKeys::RootAnd(_), PathSegment::Root) => &mut self.state.kept.root,
+            (CollectKeys::RootAnd(inner), PathSegment::Key(key)) if self.path.depth == 1 && *key == inner => {
+                &mut self.state.kept.inner
             }
-            _ => return self.seen.keys.truncate(begun),
+            _ => return self.state.keys.truncate(begun),
         };
-        *kept = Some(self.seen.keys.split_off(begun));
+        *kept = Some(self.state.keys.split_off(begun));
     }
 }
 
@@ -319,8 +321,8 @@ impl<'de> Visitor<'de> for Walk<'_, 'de> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
         let depth = self.enter()?;
         for index in 0.. {
-            let place = Place { parent: Some(self.place), step: Step::Index(index), depth };
-            if items.next_element_seed(Walk { place: &place, seen: &mut *self.seen })?.is_none() {
+            let path = Path { parent: Some(self.path), segment: PathSegment::Index(index), depth };
+            if items.next_element_seed(Walk { path: &path, state: &mut *self.state })?.is_none() {
                 break;
             }
         }
@@ -329,19 +331,19 @@ impl<'de> Visitor<'de> for Walk<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
         let depth = self.enter()?;
-        let begun = self.seen.keys.len();
+        let begun = self.state.keys.len();
         let mut many = HashSet::new();
         while let Some(Key(key)) = members.next_key()? {
-            let place = Place { parent: Some(self.place), step: Step::Key(&key), depth };
-            let own = &self.seen.keys[begun..];
+            let path = Path { parent: Some(self.path), segment: PathSegment::Key(&key), depth };
+            let own = &self.state.keys[begun..];
             let twice = if own.len() <= KEYS_SCANNED_MAX { own.contains(&key) } else { many.contains(&key) };
             if twice {
-                self.seen.found = Some(Found::Duplicate(place.pointer()));
+                self.state.found = Some(WalkError::Duplicate(path.pointer()));
                 return Err(A::Error::custom("duplicate key"));
             }
-            members.next_value_seed(Walk { place: &place, seen: &mut *self.seen })?;
-            self.seen.keys.push(key);
-            let own = &self.seen.keys[begun..];
+            members.next_value_seed(Walk { path: &path, state: &mut *self.state })?;
+            self.state.keys.push(key);
+            let own = &self.state.keys[begun..];
             if own.len() > KEYS_SCANNED_MAX {
                 let new = if many.is_empty() { own } else { &own[own.len() - 1..] };
                 many.extend(new.iter().cloned());
@@ -390,23 +392,26 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_text_comes_back_without_the_space_around_it() {
+    fn valid_text_is_returned_trimmed() {
         let text = " \r\n{\"a\": [1.10, 12345678901234567890, \"\\u00e9\", null, true]}\t";
         assert_eq!(check(text.as_bytes(), JsonLimits::default()).unwrap(), text.trim());
     }
 
     #[test]
-    fn a_key_that_stands_twice_is_named_with_its_place() {
+    fn duplicate_key_is_reported_with_path() {
         assert_eq!(
             fault("{\"a\":1,\n \"b\":[{\"x/y\":1,\"x\\/y\":2}]}"),
             JsonError::DuplicateKey { path: "/b/0/x~1y".to_owned(), line: 2, column: 21 },
         );
         assert!(matches!(fault(r#"{"a":1,"\u0061":2}"#), JsonError::DuplicateKey { path, .. } if path == "/a"));
-        assert!(check(br#"{"a":{"a":1},"b":{"a":1}}"#, JsonLimits::default()).is_ok(), "siblings share keys");
+        assert!(
+            check(br#"{"a":{"a":1},"b":{"a":1}}"#, JsonLimits::default()).is_ok(),
+            "siblings may have the same keys"
+        );
     }
 
     #[test]
-    fn a_key_is_found_again_among_any_number() {
+    fn duplicate_key_is_found_in_large_objects() {
         for others in [0, 1, KEYS_SCANNED_MAX - 1, KEYS_SCANNED_MAX, KEYS_SCANNED_MAX + 1, 100] {
             for first in 0..=others {
                 let mut keys: Vec<_> = (0..others).map(|n| format!("\"k{n}\":{{\"again\":[]}}")).collect();
@@ -421,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn one_walk_checks_and_takes_apart() {
+    fn check_object_returns_members_in_one_pass() {
         let limits = JsonLimits::default();
         let taken = |text: &'static str| check_object_and("in", text.as_bytes(), limits);
         let texts = |object: &Object<'_>| object.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(";");
@@ -443,11 +448,11 @@ mod tests {
             assert_eq!(inner.map(|inner| inner.text()), parsed.map(|parsed| parsed.text()), "{text}");
         }
         assert_eq!(taken("[{\"in\":{}}]").unwrap_err(), JsonError::NotAnObject);
-        assert!(matches!(taken("[{\"a\":1,\"a\":2}]"), Err(JsonError::DuplicateKey { .. })), "soundness comes first");
+        assert!(matches!(taken("[{\"a\":1,\"a\":2}]"), Err(JsonError::DuplicateKey { .. })), "syntax is checked first");
     }
 
     #[test]
-    fn depth_is_counted_over_objects_and_arrays() {
+    fn depth_counts_objects_and_arrays() {
         let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
         assert!(check(nested(64).as_bytes(), JsonLimits::default()).is_ok());
         assert!(matches!(fault(&nested(65)), JsonError::TooDeep { limit: 64, line: 1, column: 65 | 66 }));
@@ -458,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_told_with_line_and_column() {
+    fn invalid_json_is_reported_with_line_and_column() {
         assert_eq!(
             fault("{\"a\":1,\n}"),
             JsonError::Malformed { line: 2, column: 1, detail: "trailing comma".to_owned() }
@@ -483,7 +488,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics_and_never_takes_what_serde_refuses(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn never_panics_and_is_no_laxer_than_serde(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(text) = check(&bytes, JsonLimits::default()) {
                 prop_assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
             }

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_member_is_named_by_its_pointer() {
+    fn differences_are_named_by_json_pointer() {
         let before = r#"{"a": 1, "b": {"x/y": 1.0, "z": [1]}, "c": 1}"#;
         let after = r#"{"a": 1, "b": {"x/y": 1.00, "z": [1]}, "d": null}"#;
         assert_eq!(differences(before, after, 1_000), ["- /b/x~1y 1.0", "+ /b/x~1y 1.00", "- /c 1", "+ /d null"]);
@@ -96,13 +96,13 @@ mod tests {
         assert_eq!(
             differences(r#"{"a":1,"b":2}"#, r#"{"b":2, "a":1}"#, 1_000).len(),
             1,
-            "said, though no value differs"
+            "reported although no value differs"
         );
     }
 
     /// A pointer for each of these members would take tens of gigabytes.
     #[test]
-    fn a_long_key_over_many_members_costs_no_more_than_their_text() {
+    fn long_shared_key_does_not_multiply_cost() {
         let (key, members) = ("k".repeat(400_000), (0..50_000).map(|n| format!("\"m{n}\":{n}")).collect::<Vec<_>>());
         let text = |last: &str| format!("{{\"{key}\":{{{},\"last\":{last}}}}}", members.join(","));
         assert_eq!(differences(&text("1"), &text("2"), 100), [CUT], "the pointer alone is longer than that");
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_short_whatever_comes() {
+    fn output_stays_within_limit() {
         let (long, other) = ("\u{e9}".repeat(1_000), "x".repeat(1_000));
         let lines = differences(&format!("{{\"a\":\"{long}\"}}"), &format!("{{\"a\":\"{other}\"}}"), 10_000);
         assert_eq!(lines.len(), 2);

@@ -141,21 +141,21 @@ impl Merge<'_> {
     }
 
     /// `slice` is part of the target, so its range follows from the pointers.
-    fn place_of(&self, slice: &RawValue) -> Range<usize> {
+    fn range_of(&self, slice: &RawValue) -> Range<usize> {
         let start = slice.get().as_ptr().addr() - self.target.as_ptr().addr();
         start..start + slice.get().len()
     }
 
     /// Index of the first byte at or after `at` that is not white space.
-    fn past_space(&self, at: usize) -> usize {
+    fn skip_whitespace(&self, at: usize) -> usize {
         let rest = self.target.as_bytes().get(at..).unwrap_or_default();
         at + rest.iter().take_while(|byte| is_space(char::from(**byte))).count()
     }
 
     /// Start of the value after a key, if that is an object.
-    fn object_behind(&self, key: &RawValue) -> Option<usize> {
-        let colon = self.past_space(self.place_of(key).end);
-        let start = self.past_space(colon + 1);
+    fn object_after(&self, key: &RawValue) -> Option<usize> {
+        let colon = self.skip_whitespace(self.range_of(key).end);
+        let start = self.skip_whitespace(colon + 1);
         (self.target.as_bytes().get(start) == Some(&b'{')).then_some(start)
     }
 }
@@ -170,14 +170,14 @@ struct Level<'m, 't, 'p> {
 
 /// Range of a changed member in the target, and in the output.
 #[derive(Clone, Default)]
-struct Touched {
+struct ChangedRange {
     before: Option<Range<usize>>,
     after: Option<Range<usize>>,
 }
 
 /// Returns the index after the object, and the ranges of each member that the patch names.
 impl<'de> DeserializeSeed<'de> for Level<'_, 'de, '_> {
-    type Value = (usize, Vec<Touched>);
+    type Value = (usize, Vec<ChangedRange>);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
@@ -185,7 +185,7 @@ impl<'de> DeserializeSeed<'de> for Level<'_, 'de, '_> {
 }
 
 impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
-    type Value = (usize, Vec<Touched>);
+    type Value = (usize, Vec<ChangedRange>);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -196,7 +196,7 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
         // Build an index, because both sides may have a hundred thousand members.
         let index: BTreeMap<&str, usize> =
             changes.iter().enumerate().map(|(at, (key, _))| (key.as_ref(), at)).collect();
-        let mut touched = vec![Touched::default(); changes.len()];
+        let mut touched = vec![ChangedRange::default(); changes.len()];
         // `end`: after the brace or the last value. `bare`: all members so far were removed. `kept`: at least one
         // member was retained.
         let (mut end, mut bare, mut kept) = (open + 1, false, false);
@@ -205,7 +205,7 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
             if let Some(at) = at.filter(|at| changes[*at].1 == Patch::Remove) {
                 // Removes the separator before it too.
                 merge.copy_to(end);
-                let place = merge.place_of(members.next_value()?);
+                let place = merge.range_of(members.next_value()?);
                 (end, bare) = (place.end, !kept);
                 merge.copied = end;
                 touched[at].before = Some(place);
@@ -213,15 +213,15 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
             }
             if bare {
                 // This is now the first member, so skip the comma.
-                merge.copied = merge.past_space(end) + 1;
+                merge.copied = merge.skip_whitespace(end) + 1;
                 bare = false;
             }
             kept = true;
             let Some(at) = at else {
-                end = merge.place_of(members.next_value()?).end;
+                end = merge.range_of(members.next_value()?).end;
                 continue;
             };
-            let (start, written) = match (&changes[at].1, merge.object_behind(key)) {
+            let (start, written) = match (&changes[at].1, merge.object_after(key)) {
                 (Patch::Members(changes), Some(start)) => {
                     merge.copy_to(start);
                     let written = merge.out.len();
@@ -230,7 +230,7 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
                     (start, written)
                 }
                 (patch, _) => {
-                    let place = merge.place_of(members.next_value()?);
+                    let place = merge.range_of(members.next_value()?);
                     merge.copy_to(place.start);
                     let written = merge.out.len();
                     patch.write(&mut merge.out);
@@ -239,7 +239,7 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
                     (place.start, written)
                 }
             };
-            touched[at] = Touched { before: Some(start..end), after: Some(written..merge.out.len()) };
+            touched[at] = ChangedRange { before: Some(start..end), after: Some(written..merge.out.len()) };
         }
         for ((key, patch), touched) in changes.iter().zip(&mut touched) {
             if *patch == Patch::Remove || touched.before.is_some() {
@@ -256,7 +256,7 @@ impl<'de> Visitor<'de> for Level<'_, 'de, '_> {
             patch.write(&mut merge.out);
             touched.after = Some(written..merge.out.len());
         }
-        Ok((merge.past_space(end) + 1, touched))
+        Ok((merge.skip_whitespace(end) + 1, touched))
     }
 }
 
@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_examples_of_rfc_7396_appendix_a() {
+    fn matches_rfc_7396_appendix_a() {
         for (original, patch, result) in [
             (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
             (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_patch_does_not_name_keeps_its_bytes() {
+    fn unpatched_members_keep_their_bytes() {
         let target =
             "{\n  \"n\": 1.10, \"big\": 12345678901234567890123,\n  \"in\": { \"a\" : \"\\u00e9\\/\", \"b\": 2 }\n}";
         let merged = merge_patch(target, r#"{"in":{"b":null,"c":1.0},"big":null,"z":{"x":null,"y":0.10}}"#).unwrap();
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_is_checked() {
+    fn invalid_patch_is_refused() {
         assert!(matches!(merge_patch("{}", r#"{"a":1,"a":2}"#), Err(JsonError::DuplicateKey { .. })));
         let deep = format!("{}1{}", "{\"a\":".repeat(5000), "}".repeat(5000));
         assert!(matches!(merge_patch("{}", &deep), Err(JsonError::TooDeep { .. })));
@@ -376,7 +376,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merges_as_the_reference_does_in_the_same_order(target in json(), patch in json(), pretty in any::<bool>()) {
+        fn matches_reference_merge_and_member_order(target in json(), patch in json(), pretty in any::<bool>()) {
             let text = if pretty { serde_json::to_string_pretty(&target) } else { serde_json::to_string(&target) };
             let (text, patch_text) = (text.unwrap(), patch.to_string());
             let merged = merge_patch(&text, &patch_text).unwrap();

@@ -38,7 +38,7 @@ impl<'a> Object<'a> {
 
     /// Builds the object from keys that were already parsed, in order. `text` must be valid and without surrounding
     /// white space, and keys without escapes must be slices of it.
-    pub(super) fn of_keys(text: &'a str, keys: Vec<Cow<'a, str>>) -> Result<Self, JsonError> {
+    pub(super) fn from_keys(text: &'a str, keys: Vec<Cow<'a, str>>) -> Result<Self, JsonError> {
         if keys.iter().any(|key| matches!(key, Cow::Owned(_))) {
             // The position of a key with escapes is unknown, because it is not a slice of the text.
             return Self::parse(text);
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_keep_their_order_and_their_text() {
+    fn members_keep_order_and_text() {
         let object = Object::parse(" {\"b\" : 1.10, \"\\u0061\":[ 1 ], \"c\":\"x\\/y\"} ").unwrap();
         let members: Vec<_> = object.iter().collect();
         assert_eq!(members, [("b", "1.10"), ("a", "[ 1 ]"), ("c", "\"x\\/y\"")]);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn edits_leave_all_other_bytes_alone() {
+    fn edits_preserve_all_other_bytes() {
         let text = "{ \"a\" : 1.10 ,\n  \"\\u0062\":2,\n  \"c\" : 3e0\n}";
         let object = Object::parse(text).unwrap();
         let set = |key, value: Option<&str>| object.with(&[(key, value.map(str::to_owned))]);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_it_reads() {
+    fn written_object_parses_back() {
         let text = write_object(&[("iss", "\"x\""), ("iat", "1.0"), ("é\n", "{}")]);
         assert_eq!(text, "{\"iss\":\"x\",\"iat\":1.0,\"é\\n\":{}}");
         assert_eq!(Object::parse(&text).unwrap().len(), 3);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn every_character_is_quoted_as_the_library_does() {
+    fn quote_matches_serde_json() {
         for character in (0..0x800).chain([0x2028, 0xffff, 0x1f600]).filter_map(char::from_u32) {
             let text = format!("a{character}");
             assert_eq!(quote(&text), serde_json::Value::from(text).to_string());

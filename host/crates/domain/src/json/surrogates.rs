@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_without_their_other_half_are_found_and_replaced() {
+    fn lone_surrogates_are_found_and_replaced() {
         for (text, first, replaced) in [
             (r#""a\ud83d""#, Some(2), r#""a\ufffd""#),
             (r#""\udc00x""#, Some(1), r#""\ufffdx""#),

@@ -97,7 +97,7 @@ impl ExchangeSecrets {
 
     /// Creates the redactor.
     pub fn redactor(self) -> Redactor {
-        Redactor::of(self.0)
+        Redactor::from_spellings(self.0)
     }
 
     fn add(&mut self, name: &str, secret: &str) {
@@ -202,7 +202,7 @@ mod tests {
 
     /// Echoes of a receiver, each with the secret that must not remain in the record.
     #[test]
-    fn each_form_in_which_a_receiver_echoes_a_secret_is_redacted() {
+    fn echoed_secrets_are_redacted_in_each_encoding() {
         let redactor = redactor();
         let html = "POST /services/T0AB12/B9/aZ4711qwertz?token=a%2Fb%26hush&amp;v=json";
         let shifted = BASE64_STANDARD.encode("a /services/T0AB12/B9/aZ4711qwertz?token=a%2Fb%26hush&v=json b");
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_found_at_each_offset() {
+    fn base64_is_redacted_at_each_offset() {
         let redactor = redactor();
         for before in 0..6 {
             for after in 0..4 {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_short_values_stay() {
+    fn words_and_short_values_are_not_redacted() {
         let redactor = redactor();
         for text in ["no services for v=js", "theme=darkmode is a theme", "Bearer is a scheme", "B9", "second"] {
             assert_eq!(redactor.redact(text), text);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn no_beginning_of_a_secret_is_left_at_any_cut() {
+    fn no_secret_prefix_remains_at_any_cut() {
         let redactor = redactor();
         let text = format!("echo: {} Bearer tok\"en-4711 and more text behind it", &URL[21..]);
         for cut in 0..text.len() {

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_changes_what_it_names_and_no_other_byte() {
+    fn patch_changes_only_named_members() {
         let Applied::Changed(after) = patch(r#"{"events":{"urn:x:login":{"ip":null}},"note":1.0}"#).unwrap() else {
             panic!("a change")
         };
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changed_is_said_so() {
+    fn no_op_verdict_is_unchanged() {
         assert_eq!(patch("{}"), Ok(Applied::Unchanged));
         assert_eq!(replace(BEFORE), Ok(Applied::Unchanged));
         assert_eq!(replace(&format!("{BEFORE}\n")), Ok(Applied::Unchanged));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_claims_stay() {
+    fn sealed_claims_cannot_be_changed() {
         for (text, claim) in [
             (r#"{"iss":"https://evil.example"}"#, "iss"),
             (r#"{"iat":1}"#, "iat"),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_carries_the_sealed_text_of_before() {
+    fn replacement_keeps_original_text_of_sealed_claims() {
         let given = r#"{"events":{"urn:x:y":{}},"iat":1520364019.0,"jti":"\u0031","iss":"https://idp.example"}"#;
         let Applied::Changed(after) = replace(given).unwrap() else { panic!("a change") };
         assert_eq!(
@@ -230,18 +230,18 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_is_a_valid_set_or_a_fault() {
+    fn result_is_valid_set_or_fault() {
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(70), "]".repeat(70));
         for (result, part) in [
             (patch("nul"), "the patch is not valid JSON at line 1"),
-            (patch(r#"{"a":1,"a":2}"#), "the key `/a` stands twice"),
+            (patch(r#"{"a":1,"a":2}"#), "the key `/a` occurs twice"),
             (patch(&deep), "nested more than 64 levels"),
             (patch("[]"), "not a JSON object"),
             (patch(r#"{"events":null}"#), "`events` is missing"),
             (patch(r#"{"events":{"urn:x:login":null}}"#), "`events` is empty"),
             (patch(r#"{"sub":7}"#), "`sub` has to be a string"),
             (replace("true"), "not a JSON object"),
-            (replace(r#"{"iss":"a","iss":"b"}"#), "the key `/iss` stands twice"),
+            (replace(r#"{"iss":"a","iss":"b"}"#), "the key `/iss` occurs twice"),
             (replace("{"), "the claims are not valid JSON"),
         ] {
             let Err(Fault::NotASet { detail }) = result else { panic!("{result:?} should have said {part}") };
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn output_is_bounded_before_and_after() {
+    fn output_limit_applies_before_and_after() {
         let long = format!("{{\"a\":\"{}\"}}", "x".repeat(100));
         let verdict = || Verdict::Patch(long.clone());
         assert_eq!(apply(&before(), verdict(), 50), Err(Fault::Output { bytes: 108, limit: 50 }));

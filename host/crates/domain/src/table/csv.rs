@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use csv::{ErrorKind, ReaderBuilder, StringRecord};
 use serde_json::{Map, Value};
 
-use super::twice;
+use super::duplicate_key;
 
 /// Name of the key column. If there is none, the first column is the key.
 const KEY: &str = "key";
@@ -48,7 +48,7 @@ impl std::str::FromStr for Delimiter {
 /// A message with line and column, both starting at 1. For a duplicate key, with both line numbers.
 pub fn from_csv(text: &[u8], delimiter: Option<Delimiter>, bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut reader = ReaderBuilder::new().delimiter(delimiter.unwrap_or(Delimiter::COMMA).0).from_reader(text);
-    let header = reader.headers().map_err(|error| in_words(&error))?.clone();
+    let header = reader.headers().map_err(|error| describe(&error))?.clone();
     if delimiter.is_none() {
         check_delimiter(&header)?;
     }
@@ -57,14 +57,14 @@ pub fn from_csv(text: &[u8], delimiter: Option<Delimiter>, bytes_max: u64) -> Re
     let mut rows = Vec::with_capacity(text.len());
     let mut row = StringRecord::new();
     let mut line = 1;
-    while reader.read_record(&mut row).map_err(|error| in_words(&error))? {
+    while reader.read_record(&mut row).map_err(|error| describe(&error))? {
         line = row.position().map_or(0, csv::Position::line);
         let key = row.get(key_at).unwrap_or_default();
         if key.is_empty() {
             return Err(format!("line {line}, column {}: the key is empty", key_at + 1));
         }
         if let Some(first) = first_lines.insert(key.to_owned(), line) {
-            return Err(twice(number(line), key, number(first)));
+            return Err(duplicate_key(number(line), key, number(first)));
         }
         let others = header.iter().zip(&row).enumerate().filter(|(at, _)| *at != key_at);
         let value: Map<String, Value> = others.map(|(_, (name, text))| (name.to_owned(), text.into())).collect();
@@ -72,14 +72,14 @@ pub fn from_csv(text: &[u8], delimiter: Option<Delimiter>, bytes_max: u64) -> Re
         rows.push(b'\n');
         if rows.len() as u64 > bytes_max {
             return Err(format!(
-                "line {line}: the rows so far are more than {bytes_max} bytes as JSON lines, as which they are kept; the \
-                 tenant's quota `table_bytes_max` says so"
+                "line {line}: the rows so far are more than {bytes_max} bytes as JSON lines, their stored form: the \
+                 limit is the tenant's quota `table_bytes_max`"
             ));
         }
     }
     // The parser treats the rest of the file as one field in that case, including all further rows.
     if !text.iter().filter(|byte| **byte == b'"').count().is_multiple_of(2) {
-        return Err(format!("the row of line {line}, or one before it: a quotation mark is opened and not closed"));
+        return Err(format!("the row of line {line}, or one before it: a quotation mark is not closed"));
     }
     Ok(rows)
 }
@@ -97,7 +97,7 @@ fn check_delimiter(header: &StringRecord) -> Result<(), String> {
     let only: String = only.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let name = likely.name();
     Err(format!(
-        "line 1: the header has one column, `{only}`: if `{name}` stands between its columns, send `?delimiter={name}`; if it is \
+        "line 1: the header has one column, `{only}`: if `{name}` separates its columns, send `?delimiter={name}`; if it is \
          one column, `?delimiter=,`"
     ))
 }
@@ -113,13 +113,13 @@ fn check(header: &StringRecord) -> Result<usize, String> {
             return Err(format!("line 1, column {}: the column has no name", at + 1));
         }
         if !seen.insert(name) {
-            return Err(format!("line 1, column {}: the column `{name}` stands there twice", at + 1));
+            return Err(format!("line 1, column {}: the column `{name}` occurs twice", at + 1));
         }
     }
     Ok(header.iter().position(|name| name == KEY).unwrap_or(0))
 }
 
-fn in_words(error: &csv::Error) -> String {
+fn describe(error: &csv::Error) -> String {
     let line = error.position().map_or(0, csv::Position::line);
     match error.kind() {
         ErrorKind::Utf8 { err, .. } => format!("line {line}, column {}: not UTF-8", err.field() + 1),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_column_or_the_one_named_key_is_the_key() {
+    fn key_is_column_named_key_or_first() {
         let rows = made("app,owner,note\na1,team-shop,\"one, \"\"two\"\"\nthree\"\na2,,x\n").unwrap();
         let expected = "{\"key\":\"a1\",\"value\":{\"owner\":\"team-shop\",\"note\":\"one, \\\"two\\\"\\nthree\"}}\n\
             {\"key\":\"a2\",\"value\":{\"owner\":\"\",\"note\":\"x\"}}\n";
@@ -158,16 +158,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line_and_column() {
+    fn errors_name_line_and_column() {
         for (text, says) in [
             ("", "line 1: there is no header"),
             ("key,\n", "line 1, column 2: the column has no name"),
-            ("key,a,a\n", "line 1, column 3: the column `a` stands there twice"),
+            ("key,a,a\n", "line 1, column 3: the column `a` occurs twice"),
             ("key,a\nx,1\ny\n", "line 3, column 2: the row has 1 columns, the header 2"),
             ("key,a\nx,1,2\n", "line 2, column 3: the row has 3 columns, the header 2"),
             ("a,key\nx,\n", "line 2, column 2: the key is empty"),
-            ("key,a\nx,1\n\"y\n\",2\nx,3\n", "line 5: the key `x` stands in line 2 already"),
-            ("key,a\nx,\"1\ny,2\n", "line 2, or one before it: a quotation mark is opened and not closed"),
+            ("key,a\nx,1\n\"y\n\",2\nx,3\n", "line 5: the key `x` already occurs in line 2"),
+            ("key,a\nx,\"1\ny,2\n", "line 2, or one before it: a quotation mark is not closed"),
         ] {
             let error = made(text).unwrap_err();
             assert!(error.contains(says), "{text:?}: {error}");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn another_delimiter_is_taken_if_asked_for_and_offered_if_not() {
+    fn other_delimiter_is_accepted_or_suggested() {
         for (name, delimiter) in [(";", ';'), ("tab", '\t'), ("\t", '\t'), ("|", '|'), (",", ',')] {
             let text = format!("\u{feff}key{delimiter}owner\na1{delimiter}\"x{delimiter}y\"\n");
             let rows = from_csv(text.as_bytes(), Some(name.parse().unwrap()), 1_000).unwrap();
@@ -191,8 +191,8 @@ mod tests {
             assert!(error.starts_with("line 1: the header has one column, `key"), "{error}");
             assert!(error.contains(&format!("`?delimiter={offered}`")), "{error}");
         }
-        assert!(made("sep=;\nkey;owner\n").unwrap_err().contains("`?delimiter=;`"), "as a spreadsheet announces it");
-        assert!(made("a;b|c;d\n").unwrap_err().contains("`?delimiter=;`"), "the one that is there most often");
+        assert!(made("sep=;\nkey;owner\n").unwrap_err().contains("`?delimiter=;`"), "as written by spreadsheets");
+        assert!(made("a;b|c;d\n").unwrap_err().contains("`?delimiter=;`"), "the most frequent one");
         assert_eq!(from_csv(b"a;b\nx\n", Some(Delimiter::COMMA), 100).unwrap(), b"{\"key\":\"x\",\"value\":{}}\n");
         assert_eq!(made("key,a;b\nx,1\n").unwrap(), "{\"key\":\"x\",\"value\":{\"a;b\":\"1\"}}\n");
         for bad in ["", ":", ";;", "comma"] {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_out_is_bounded() {
+    fn output_size_is_limited() {
         let text =
             format!("key,a-rather-long-name-of-a-column\n{}", (0..20).map(|n| format!("{n},\n")).collect::<String>());
         let error = from_csv(text.as_bytes(), None, 500).unwrap_err();

@@ -30,7 +30,7 @@ async fn answering_once(answer: &'static [u8], resets: bool) -> String {
 }
 
 #[tokio::test]
-async fn the_status_decides_however_the_body_ends() {
+async fn status_counts_even_if_body_is_incomplete() {
     let egress = egress(open());
     for (head, body) in [
         ("content-length: 10", "half"),
@@ -55,7 +55,7 @@ async fn the_status_decides_however_the_body_ends() {
 }
 
 #[tokio::test]
-async fn a_body_that_ends_as_it_should_is_complete() {
+async fn complete_body_is_recorded_as_complete() {
     let egress = egress(open());
     for answer in [
         "HTTP/1.1 200 OK\r\n\r\nuntil the end",
@@ -74,7 +74,7 @@ async fn a_body_that_ends_as_it_should_is_complete() {
 }
 
 #[tokio::test]
-async fn what_the_head_asks_for_counts_without_the_body() {
+async fn head_is_evaluated_without_the_body() {
     let answer = b"HTTP/1.1 503 Later\r\nretry-after: 77\r\nwebhook-delivery: disable\r\ncontent-length: 9\r\n\r\nhalf";
     match post(&egress(open()), &answering_once(answer, false).await).await {
         Outcome::Answered { status: 503, retry_after_s, directive, body_head, body_incomplete, .. } => {
@@ -86,7 +86,7 @@ async fn what_the_head_asks_for_counts_without_the_body() {
 }
 
 #[tokio::test]
-async fn tls_that_is_closed_without_a_word_is_an_incomplete_body() {
+async fn tls_close_without_notify_is_incomplete_body() {
     let authority = Authority::new();
     for answer in ["HTTP/1.0 200 OK\r\nserver: BaseHTTP/0.6 Python/3.11\r\n\r\nok", "HTTP/1.1 200 OK\r\n\r\n"] {
         let port = tls_stream(&authority.issue("localhost"), &[], Asks::Nothing, move |mut stream| async move {
@@ -113,7 +113,7 @@ fn large() -> Bytes {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_whole_request_was_read_counts() {
+async fn early_response_counts() {
     for (status, waits) in [(200, false), (413, false), (413, true), (401, true)] {
         let port = receiver(move |mut stream| async move {
             let _ = stream.read(&mut [0; 64]).await;
@@ -133,7 +133,7 @@ async fn an_answer_before_the_whole_request_was_read_counts() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_cut_off_without_an_answer_fails() {
+async fn aborted_request_without_response_fails() {
     let (connections, seen) = counted();
     let port = receiver(move |mut stream| {
         seen.fetch_add(1, Ordering::SeqCst);
@@ -145,7 +145,7 @@ async fn a_request_that_is_cut_off_without_an_answer_fails() {
     let plain = Plain::to(&format!("http://127.0.0.1:{port}/"));
     let exchange = egress(open()).post(PostRequest { body: large(), ..plain.post() }).await;
     assert_failed(&exchange.outcome, ErrorClass::Broken, "before the request was sent");
-    assert_eq!(connections.load(Ordering::SeqCst), 4, "it is sent again so often and no more");
+    assert_eq!(connections.load(Ordering::SeqCst), 4, "the number of resends is limited");
 }
 
 pub(super) fn counted() -> (Arc<AtomicUsize>, Arc<AtomicUsize>) {

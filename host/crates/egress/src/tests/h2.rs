@@ -9,7 +9,7 @@ use super::tls::{Asks, Authority, post_as, tls_receiver};
 use super::*;
 
 #[tokio::test]
-async fn many_attempts_go_over_one_connection() {
+async fn h2_multiplexes_attempts_on_one_connection() {
     let authority = Authority::new();
     let (port, connections) = tls_receiver(&authority.issue("localhost"), &["h2", "http/1.1"], Asks::Nothing).await;
     let egress = egress(open());
@@ -41,7 +41,7 @@ async fn line_to(port: u16, dead: watch::Receiver<bool>) -> u16 {
 }
 
 #[tokio::test]
-async fn a_dead_connection_takes_what_waits_on_it_down_and_nothing_more() {
+async fn dead_connection_fails_only_its_own_requests() {
     let authority = Authority::new();
     let (port, connections) = tls_receiver(&authority.issue("localhost"), &["h2"], Asks::Nothing).await;
     let (die, dead) = watch::channel(false);

@@ -38,7 +38,7 @@ fn field<'a>(outcome: &'a Outcome, name: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn heads_that_clients_accept_are_accepted() {
+async fn accepts_heads_that_curl_and_node_accept() {
     for (head, name, expected) in [
         ("HTTP/1.1 200 OK\r\nX-A: one\r\n two\r\n\tthree\r\ncontent-length: 0\r\n\r\n", "x-a", Some("one two three")),
         ("HTTP/1.1 200 OK\r\nX-A : one\r\nContent-Length\t: 0\r\n\r\n", "x-a", Some("one")),
@@ -74,7 +74,7 @@ async fn heads_that_clients_accept_are_accepted() {
 }
 
 #[tokio::test]
-async fn the_byte_limit_alone_bounds_the_fields() {
+async fn field_count_is_bounded_by_head_bytes_only() {
     for count in [101, 500, 1_000, 4_500] {
         let fields: String = (0..count).map(|nth| format!("{nth}:\r\n")).collect();
         let head = format!("HTTP/1.1 503 X\r\n{fields}Retry-After: 9\r\nContent-Length: 0\r\n\r\n");
@@ -86,7 +86,7 @@ async fn the_byte_limit_alone_bounds_the_fields() {
 }
 
 #[tokio::test]
-async fn what_the_head_asks_for_is_read_from_an_odd_one() {
+async fn retry_after_is_read_from_malformed_head() {
     let head = "HTTP/1.1 429 \x02\r\nRetry-After :\r\n 30\x07\r\nbad\x01name: x\r\ncontent-length: 0\r\n\r\n";
     match read(head).await {
         Outcome::Answered { status: 429, retry_after_s, .. } => assert_eq!(retry_after_s, Some(30)),
@@ -95,18 +95,18 @@ async fn what_the_head_asks_for_is_read_from_an_odd_one() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_of_no_use_names_the_field_and_not_its_value() {
+async fn unusable_head_error_names_field_without_value() {
     let long = format!("HTTP/1.1 200 OK\r\nx-long: hush{}\r\n\r\n", "x".repeat(40_000));
     for (head, words) in [
-        ("HTTP/1.1 200 OK\r\ncontent-length: hush\r\n\r\n", "`content-length` of the answer is not a number"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: hush\r\n\r\n", "`content-length` of the response is not a number"),
         (
             "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
-            "`content-length` of the answer contradict",
+            "`content-length` of the response contradict",
         ),
         (&long, "in the field `x-long`"),
         ("HTTP/2 200\r\n\r\n", "status line"),
         ("HTTP/1.1 hush\r\n\r\n", "status line"),
-        ("220 mail.example ESMTP\r\n", "does not begin as HTTP/1 does"),
+        ("220 mail.example ESMTP\r\n", "does not begin like HTTP/1"),
     ] {
         let outcome = read(head).await;
         assert_failed(&outcome, ErrorClass::Broken, words);
@@ -115,19 +115,19 @@ async fn a_head_that_is_of_no_use_names_the_field_and_not_its_value() {
 }
 
 #[tokio::test]
-async fn an_answer_that_switches_protocols_is_no_success() {
+async fn status_101_is_no_success() {
     let outcome = read("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
     assert_eq!(incomplete(&outcome).0, 101);
     assert!(!outcome.is_success());
 }
 
 #[tokio::test]
-async fn a_second_head_is_cleaned_as_the_first_one_was_also_after_a_body() {
+async fn second_head_on_a_connection_is_normalised() {
     let head =
         "HTTP/1.1 200 O\x01K\r\nX-A : o\x01e\r\ncontent-length: 26\r\n\r\nHTTP/1.1 500\x01\r\n\r\nbody\x01\r\n\r\n";
     let outcome = read(head).await;
     assert_eq!(field(&outcome, "x-a"), Some("o e"));
     let Outcome::Answered { body_head, .. } = outcome else { unreachable!() };
     // The head's normalisation would have produced a space. The record uses U+FFFD, as for all text of a receiver.
-    assert_eq!(body_head, "HTTP/1.1 500\u{fffd}\r\n\r\nbody\u{fffd}\r\n\r\n", "a body is passed on as it is");
+    assert_eq!(body_head, "HTTP/1.1 500\u{fffd}\r\n\r\nbody\u{fffd}\r\n\r\n", "a body is passed through unchanged");
 }

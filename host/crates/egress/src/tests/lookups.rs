@@ -68,7 +68,7 @@ async fn port_of(answer: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn names_that_lead_nowhere_keep_no_other_tenant_waiting() {
+async fn slow_lookups_do_not_delay_other_tenants() {
     let resolver = Hanging::new();
     // Long enough that an attempt which waits for one of those lookups would never end.
     let wait = 3_600_000;
@@ -89,7 +89,7 @@ async fn names_that_lead_nowhere_keep_no_other_tenant_waiting() {
 }
 
 #[tokio::test]
-async fn a_tenant_has_so_many_look_ups_at_once() {
+async fn concurrent_lookups_per_tenant_are_limited() {
     let resolver = Hanging::new();
     let wait = 3_600_000;
     let options = Options { connect_ms_max: wait, head_ms_max: wait, response_ms_max: wait, ..open() };
@@ -111,7 +111,7 @@ async fn a_tenant_has_so_many_look_ups_at_once() {
 }
 
 #[tokio::test]
-async fn waiting_for_a_place_takes_nothing_from_the_time_of_an_attempt() {
+async fn lookup_queue_time_does_not_count_as_attempt_time() {
     let resolver = Hanging::new();
     // All timeouts are shorter than the time in the queue.
     let options = Options { connect_ms_max: 400, head_ms_max: 500, response_ms_max: 600, ..open() };
@@ -133,7 +133,7 @@ async fn waiting_for_a_place_takes_nothing_from_the_time_of_an_attempt() {
 }
 
 #[tokio::test]
-async fn the_proxys_name_needs_no_place_of_a_tenants() {
+async fn proxy_lookup_uses_no_tenant_slot() {
     let resolver = Hanging::new();
     let (asked, mut proxied) = mpsc::unbounded_channel();
     let port = receiver(move |mut stream| {
@@ -156,7 +156,7 @@ async fn the_proxys_name_needs_no_place_of_a_tenants() {
 }
 
 #[test]
-fn what_this_host_is_short_of_is_told_from_what_a_receiver_does() {
+fn host_shortage_is_distinguished_from_receiver_failure() {
     let said = |code| host_shortage(&io::Error::from_raw_os_error(code));
     let cases = [
         (24, Some(HostShortage::Descriptors)),

@@ -8,8 +8,8 @@ mod pools;
 mod proxy;
 mod record;
 mod resolve;
+mod timeouts;
 mod tls;
-mod waits;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -149,7 +149,7 @@ async fn answering(answer: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn answers_are_what_the_receiver_said() {
+async fn outcome_has_status_and_body_of_response() {
     let egress = egress(open());
     for (answer, expected) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", answered(200, "ok")),
@@ -164,7 +164,7 @@ async fn answers_are_what_the_receiver_said() {
 }
 
 #[tokio::test]
-async fn a_request_is_as_it_was_given() {
+async fn sends_request_as_given() {
     let (sender, mut requests) = mpsc::unbounded_channel();
     let port = receiver(move |mut stream| {
         let sender = sender.clone();
@@ -227,7 +227,7 @@ async fn retry_after_is_read_in_both_forms() {
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again_and_a_stale_one_replaced() {
+async fn connection_is_reused_and_stale_one_replaced() {
     let connections = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&connections);
     let port = receiver(move |mut stream| {
@@ -250,7 +250,7 @@ async fn a_connection_is_used_again_and_a_stale_one_replaced() {
 }
 
 #[tokio::test]
-async fn a_gibibyte_is_not_read() {
+async fn large_body_is_not_read_to_its_end() {
     for head in ["content-length: 1073741824\r\n\r\n", "transfer-encoding: chunked\r\n\r\n"] {
         let (sender, mut sent) = mpsc::unbounded_channel();
         let port = receiver(move |mut stream| {
@@ -278,7 +278,7 @@ async fn a_gibibyte_is_not_read() {
 }
 
 #[tokio::test]
-async fn an_endless_head_is_not_read() {
+async fn endless_head_is_rejected() {
     let port = receiver(|mut stream| async move {
         request(&mut stream).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ").await;
@@ -290,7 +290,7 @@ async fn an_endless_head_is_not_read() {
 }
 
 #[tokio::test]
-async fn what_breaks_off_is_broken() {
+async fn aborted_response_is_classified_as_broken() {
     for answer in ["", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\na: b\r\n", "SSH-2.0-x\r\n"] {
         let port = receiver(move |mut stream| async move {
             request(&mut stream).await;
@@ -311,14 +311,14 @@ async fn what_breaks_off_is_broken() {
 }
 
 #[tokio::test]
-async fn a_port_without_a_listener_is_no_connection() {
+async fn closed_port_is_classified_as_connect() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let outcome = post(&egress(open()), &format!("http://127.0.0.1:{port}/")).await;
     assert_failed(&outcome, ErrorClass::Connect, "refused");
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_exist_is_said_so() {
+async fn unknown_name_is_classified_as_resolve() {
     let outcome =
         post(&egress(Options { connect_ms_max: 10_000, response_ms_max: 10_000, ..open() }), "http://setgate.invalid/")
             .await;
@@ -326,7 +326,7 @@ async fn a_name_that_does_not_exist_is_said_so() {
 }
 
 #[tokio::test]
-async fn this_machine_is_refused_under_all_its_names() {
+async fn loopback_is_blocked_in_all_notations() {
     let hits = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&hits);
     let port = receiver(move |_| {
@@ -357,7 +357,7 @@ async fn this_machine_is_refused_under_all_its_names() {
 }
 
 #[tokio::test]
-async fn plain_http_and_own_listeners_are_refused() {
+async fn plain_http_and_own_listeners_are_blocked() {
     let url = answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let outcome = post(&egress(Options { allow_http: false, ..open() }), &url).await;
     assert_failed(&outcome, ErrorClass::Forbidden, "egress.allow_http");
@@ -369,7 +369,7 @@ async fn plain_http_and_own_listeners_are_refused() {
 }
 
 #[tokio::test]
-async fn what_cannot_stand_in_a_request_is_unsendable() {
+async fn invalid_headers_are_unsendable() {
     let headers = [("webhook-id", "a\r\nb".to_owned())];
     let plain = Plain::to("https://receiver.example/");
     let exchange = egress(open()).post(PostRequest { headers: &headers, ..plain.post() }).await;
@@ -377,7 +377,7 @@ async fn what_cannot_stand_in_a_request_is_unsendable() {
 }
 
 #[test]
-fn settings_are_read_with_defaults_and_zero_is_refused() {
+fn settings_have_defaults_and_zero_is_refused() {
     let settings: Settings = serde_json::from_str(r#"{"allow": ["10.0.0.0/8"], "response_ms_max": 10000}"#).unwrap();
     let options = Options::from(&settings);
     assert_eq!((options.response_ms_max, options.connect_ms_max, options.allow_http), (10_000, 5_000, false));

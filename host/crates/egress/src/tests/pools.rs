@@ -36,18 +36,18 @@ async fn tenants_share_no_connections() {
 }
 
 #[tokio::test]
-async fn other_options_take_connections_of_their_own_and_the_same_ones_keep_theirs() {
+async fn changed_options_open_new_connections() {
     let (url, connections) = keeping().await;
     let egress = egress(open());
     let other = egress.clone();
     post_of(&egress, "acme", &url).await;
-    assert!(egress.prepare(open()).unwrap().is_none(), "nothing is another one");
+    assert!(egress.prepare(open()).unwrap().is_none(), "the options are equal");
 
     let refused = egress.prepare(Options { connect_ms_max: 0, ..open() }).unwrap_err();
     assert!(refused.to_string().contains("egress.connect_ms_max"), "{refused}");
     let clients = egress.prepare(Options { response_bytes_kept: 7, ..open() }).unwrap().expect("others");
     post_of(&egress, "acme", &url).await;
-    assert_eq!(connections.load(Ordering::SeqCst), 1, "nothing changes before it is taken");
+    assert_eq!(connections.load(Ordering::SeqCst), 1, "nothing changes before it is applied");
     egress.replace(clients);
     post_of(&other, "acme", &url).await;
     assert_eq!(connections.load(Ordering::SeqCst), 2);
@@ -59,7 +59,7 @@ async fn other_options_take_connections_of_their_own_and_the_same_ones_keep_thei
 }
 
 #[tokio::test]
-async fn authorities_are_read_again() {
+async fn ca_files_are_reloaded() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     let write = || std::fs::write(&file, tls::Authority::new().pem()).unwrap();
@@ -68,13 +68,13 @@ async fn authorities_are_read_again() {
     let egress = egress(options.clone());
     assert!(egress.prepare(options.clone()).unwrap().is_none());
     write();
-    assert!(egress.prepare(options.clone()).unwrap().is_some(), "the same file with another authority in it");
+    assert!(egress.prepare(options.clone()).unwrap().is_some(), "the same path with another CA");
     std::fs::write(&file, "").unwrap();
     assert!(egress.prepare(options).is_err());
 }
 
 #[tokio::test]
-async fn the_client_that_rested_longest_makes_room() {
+async fn least_recently_used_client_is_evicted() {
     let (url, connections) = keeping().await;
     let egress = egress(Options { clients_max: 1, ..open() });
     for (tenant, expected) in [("acme", 1), ("acme", 1), ("globex", 2), ("acme", 3), ("acme", 3)] {
@@ -85,7 +85,7 @@ async fn the_client_that_rested_longest_makes_room() {
 }
 
 #[tokio::test]
-async fn the_tenant_with_the_most_clients_makes_room() {
+async fn eviction_starts_with_tenant_with_most_clients() {
     let (url, connections) = keeping().await;
     let egress = egress(Options { clients_max: 4, ..open() });
     post_of(&egress, "globex", &url).await;

@@ -64,7 +64,7 @@ fn through(port: u16, bypass: &[&str]) -> Options {
 }
 
 #[tokio::test]
-async fn tls_and_plain_http_run_through_the_tunnel_and_use_it_again() {
+async fn tunnel_carries_tls_and_http_and_is_reused() {
     let authority = Authority::new();
     let (secure, _) = tls_receiver(&authority.issue("receiver.example"), &["h2"], Asks::Nothing).await;
     let plain = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
@@ -99,7 +99,7 @@ async fn tls_and_plain_http_run_through_the_tunnel_and_use_it_again() {
 }
 
 #[tokio::test]
-async fn a_bad_certificate_is_still_one_behind_the_proxy() {
+async fn invalid_certificate_is_refused_behind_proxy() {
     let (secure, _) = tls_receiver(&Authority::new().issue("receiver.example"), &[], Asks::Nothing).await;
     let (port, _) = proxy(Does::LeadTo(secure)).await;
     let egress = egress_with(through(port, &[]), &Scripted::new(&[&["1.1.1.1"]]));
@@ -107,7 +107,7 @@ async fn a_bad_certificate_is_still_one_behind_the_proxy() {
 }
 
 #[tokio::test]
-async fn what_is_forbidden_stays_so_behind_the_proxy() {
+async fn blocked_addresses_stay_blocked_behind_proxy() {
     let (port, asked) = proxy(Does::LeadTo(1)).await;
     let refused = async |url: &str, addresses: &[&'static str]| {
         let egress = egress_with(through(port, &[]), &Scripted::new(&[addresses]));
@@ -123,7 +123,7 @@ async fn what_is_forbidden_stays_so_behind_the_proxy() {
 }
 
 #[tokio::test]
-async fn what_bypasses_the_proxy_is_guarded_as_ever() {
+async fn bypassed_hosts_are_still_guarded() {
     let url = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     let receiver: u16 = url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
     let (port, asked) = proxy(Does::LeadTo(1)).await;
@@ -142,15 +142,15 @@ async fn what_bypasses_the_proxy_is_guarded_as_ever() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_opens_no_way_is_blamed_in_words_of_its_own() {
+async fn proxy_failures_are_attributed_to_the_proxy() {
     for (said, word) in [
-        ("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n", "`egress.proxy` has (407)"),
+        ("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n", "in `egress.proxy` (407)"),
         ("HTTP/1.1 403 Forbidden\r\ncontent-length: 4\r\n\r\nno!!", "does not allow this endpoint (403)"),
         ("HTTP/1.1 502 Bad Gateway\r\n\r\n", "could not reach the endpoint (502)"),
-        ("HTTP/1.1 302 Found\r\nlocation: http://10.0.0.1/\r\n\r\n", "opened no way to the endpoint (302)"),
-        ("HTTP/1.1 200 OK\r\n\r\nhello", "spoke before it was asked"),
-        ("SSH-2.0-x\r\n\r\n", "broke off"),
-        ("", "broke off"),
+        ("HTTP/1.1 302 Found\r\nlocation: http://10.0.0.1/\r\n\r\n", "refused the tunnel to the endpoint (302)"),
+        ("HTTP/1.1 200 OK\r\n\r\nhello", "sent data before the request"),
+        ("SSH-2.0-x\r\n\r\n", "was lost"),
+        ("", "was lost"),
     ] {
         let (port, _) = proxy(Does::Say(said)).await;
         let egress = egress_with(through(port, &[]), &Scripted::new(&[&[]]));
@@ -164,7 +164,7 @@ async fn a_proxy_that_opens_no_way_is_blamed_in_words_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_says_nothing_is_too_slow() {
+async fn silent_proxy_times_out() {
     let port = receiver(|mut stream| async move {
         let _ = stream.read_buf(&mut Vec::new()).await;
         std::future::pending::<()>().await;
@@ -186,7 +186,7 @@ impl Resolve for Silent {
 }
 
 #[tokio::test]
-async fn a_resolver_that_never_answers_keeps_nothing_from_the_proxy() {
+async fn unresponsive_resolver_does_not_block_proxy() {
     let url = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     let (port, asked) =
         proxy(Does::LeadTo(url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap())).await;

@@ -7,7 +7,7 @@ use setgate_domain::id::Digest;
 use super::*;
 
 #[tokio::test]
-async fn what_was_sent_is_what_the_receiver_read_without_the_secrets() {
+async fn record_matches_sent_request_without_secrets() {
     let (sender, mut requests) = mpsc::unbounded_channel();
     let port = receiver(move |mut stream| {
         let sender = sender.clone();
@@ -41,7 +41,7 @@ async fn what_was_sent_is_what_the_receiver_read_without_the_secrets() {
 }
 
 #[tokio::test]
-async fn without_a_connection_there_is_none_in_the_record_and_a_broken_one_is_there() {
+async fn record_has_connection_only_if_established() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let nowhere = exchange(&egress(open()), &format!("http://127.0.0.1:{port}/")).await;
     assert_failed(&nowhere.outcome, ErrorClass::Connect, "refused");
@@ -52,7 +52,7 @@ async fn without_a_connection_there_is_none_in_the_record_and_a_broken_one_is_th
 }
 
 #[tokio::test]
-async fn the_answers_headers_are_kept_bounded_and_without_cookies() {
+async fn response_headers_are_limited_and_cookies_redacted() {
     let answer =
         "HTTP/1.1 500 Oh\r\nServer: one\r\nSet-Cookie: session=hush\r\nX-Trace: abcdef\r\ncontent-length: 0\r\n\r\n";
     let headers = async |options| match exchange(&egress(options), &answering(answer).await).await.outcome {
@@ -67,7 +67,7 @@ async fn the_answers_headers_are_kept_bounded_and_without_cookies() {
 }
 
 #[tokio::test]
-async fn a_receiver_may_ask_to_be_left_alone() {
+async fn delivery_directive_is_read_from_response() {
     for (said, expected) in [
         ("webhook-delivery: disable\r\n", Some(DeliveryDirective::Disable)),
         ("Webhook-Delivery: ABORT\r\n", Some(DeliveryDirective::Abort)),

@@ -64,7 +64,7 @@ async fn inside(port: u16) -> Arc<AtomicUsize> {
 }
 
 #[tokio::test]
-async fn a_name_that_turns_inside_on_the_second_look_up_does_not_get_there() {
+async fn dns_rebinding_is_blocked() {
     let port = receiver(|mut stream| async move {
         request(&mut stream).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await;
@@ -74,7 +74,7 @@ async fn a_name_that_turns_inside_on_the_second_look_up_does_not_get_there() {
     let resolver = Scripted::new(&[&["127.0.0.1"], &["127.0.0.2"]]);
     let (egress, url) = (egress_with(one_open(), &resolver), format!("http://rebinding.example:{port}/"));
     assert!(post(&egress, &url).await.is_success());
-    assert_eq!(resolver.asked(), 1, "what is connected to is what was checked: there is no look-up between the two");
+    assert_eq!(resolver.asked(), 1, "there is no second lookup between check and connect");
     for asked in 2..=3 {
         assert_failed(&post(&egress, &url).await, ErrorClass::Forbidden, "a loopback address");
         assert_eq!(resolver.asked(), asked);
@@ -83,7 +83,7 @@ async fn a_name_that_turns_inside_on_the_second_look_up_does_not_get_there() {
 }
 
 #[tokio::test]
-async fn of_a_names_addresses_only_the_permitted_are_connected_to() {
+async fn connects_only_to_permitted_addresses() {
     let url = answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     let port: u16 = url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
     let hits = inside(port).await;
@@ -95,7 +95,7 @@ async fn of_a_names_addresses_only_the_permitted_are_connected_to() {
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_said_so() {
+async fn name_without_address_is_reported() {
     let resolver = Scripted::new(&[&[]]);
     let outcome = post(&egress_with(open(), &resolver), "http://nowhere.example/").await;
     assert_failed(&outcome, ErrorClass::Resolve, "no such name");

@@ -169,7 +169,7 @@ fn trusting(authority: &Authority) -> (tempfile::TempDir, Options) {
 }
 
 #[tokio::test]
-async fn tls_asks_for_the_name_and_speaks_what_both_know() {
+async fn tls_sends_sni_and_negotiates_alpn() {
     let authority = Authority::new();
     let (_folder, options) = trusting(&authority);
     for (alpn, expected) in [
@@ -186,7 +186,7 @@ async fn tls_asks_for_the_name_and_speaks_what_both_know() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_trusted_for_another_name_or_expired_is_refused() {
+async fn untrusted_wrong_name_or_expired_certificate_is_refused() {
     let authority = Authority::new();
     let (_folder, options) = trusting(&authority);
     let (port, _) = tls_receiver(&Authority::new().issue("localhost"), &[], Asks::Nothing).await;
@@ -203,7 +203,7 @@ async fn a_certificate_that_is_not_trusted_for_another_name_or_expired_is_refuse
 }
 
 #[tokio::test]
-async fn an_endpoints_own_authority_is_trusted_there_and_no_other_is() {
+async fn endpoint_ca_replaces_default_trust_anchors() {
     let (everywhere, own) = (Authority::new(), Authority::new());
     let (_folder, options) = trusting(&everywhere);
     let egress = egress(options);
@@ -220,7 +220,7 @@ async fn an_endpoints_own_authority_is_trusted_there_and_no_other_is() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints() {
+async fn client_certificate_is_presented_on_request() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let (mine, strangers) = (clients.issue("setgate"), Authority::new().issue("setgate"));
     for alpn in [["h2"].as_slice(), &[]] {
@@ -239,7 +239,7 @@ async fn a_receiver_that_asks_for_a_certificate_gets_the_endpoints() {
 }
 
 #[tokio::test]
-async fn connections_of_another_identity_are_not_used() {
+async fn connections_are_not_shared_between_identities() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let (one, two) = (clients.issue("one"), clients.issue("two"));
     for alpn in [["h2"].as_slice(), &[]] {
@@ -264,14 +264,14 @@ async fn connections_of_another_identity_are_not_used() {
 }
 
 #[tokio::test]
-async fn an_identity_that_cannot_be_read_is_unsendable() {
+async fn invalid_identity_is_unsendable() {
     let identity = TlsIdentity { ca_pem: Some("nothing".into()), client: None };
     let outcome = post_as(&egress(open()), "https://localhost:1/", identity).await;
-    assert_failed(&outcome, ErrorClass::Unsendable, "`tls`: there is no certificate");
+    assert_failed(&outcome, ErrorClass::Unsendable, "`tls`: it contains no certificate");
 }
 
 #[tokio::test]
-async fn a_receiver_that_does_not_speak_tls_is_refused_or_too_slow() {
+async fn receiver_without_tls_fails_or_times_out() {
     let url = answering("").await.replace("http:", "https:");
     let silent = egress(Options { connect_ms_max: 200, ..open() });
     assert_failed(&post(&silent, &url).await, ErrorClass::Timeout, "no connection");

@@ -46,7 +46,7 @@ impl Restarts {
 }
 
 #[tokio::test]
-async fn a_restart_finds_the_machine_code_on_disk() {
+async fn restart_loads_machine_code_from_disk() {
     let restarts = Restarts::new();
     assert_eq!(restarts.run().await, Ok(Verdict::Pass));
     assert_eq!(restarts.fetched(), 1);
@@ -55,7 +55,7 @@ async fn a_restart_finds_the_machine_code_on_disk() {
 }
 
 #[tokio::test]
-async fn changed_or_cut_machine_code_is_compiled_again_and_never_loaded() {
+async fn damaged_machine_code_is_recompiled() {
     let restarts = Restarts::new();
     assert_eq!(restarts.run().await, Ok(Verdict::Pass));
     let good = std::fs::read(restarts.file()).unwrap();
@@ -70,14 +70,14 @@ async fn changed_or_cut_machine_code_is_compiled_again_and_never_loaded() {
 }
 
 #[tokio::test]
-async fn the_folder_is_private() {
+async fn cache_directory_is_private() {
     let fixture = Fixture::new();
     let mode = std::fs::metadata(fixture.dir.path().join("cache")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 }
 
 #[tokio::test]
-async fn many_first_calls_are_one_compile() {
+async fn concurrent_first_calls_share_one_compile() {
     let restarts = Restarts::new();
     let fixture = restarts.start();
     let digest = Digest(sha256(&restarts.wasm));
@@ -94,7 +94,7 @@ fn distinct(wasm: &Bytes, number: u8) -> Bytes {
 }
 
 #[tokio::test]
-async fn filters_beyond_their_share_of_memory_go_and_come_back_from_disk() {
+async fn evicted_filters_are_reloaded_from_disk() {
     const HELD_MAX: u64 = 256 << 10;
     let fixture = Fixture::with(|options| options.loaded_bytes_max = HELD_MAX);
     let mut digests = Vec::new();
@@ -113,7 +113,7 @@ async fn filters_beyond_their_share_of_memory_go_and_come_back_from_disk() {
 }
 
 #[test]
-fn machine_code_is_mapped_out_of_a_file_that_nobody_changes() {
+fn machine_code_is_mapped_from_sealed_file() {
     let engine = engine::compile_only().unwrap();
     let code = engine.precompile_component(&guests::pass()).unwrap();
     let component = artefact::Artefact::compiled(code).load(&engine).unwrap();
@@ -122,11 +122,11 @@ fn machine_code_is_mapped_out_of_a_file_that_nobody_changes() {
     let line = mapped().lines().find(|line| line.starts_with(&begin)).unwrap().to_owned();
     assert!(line.contains("/memfd:setgate-filter"), "{line}");
     drop(component);
-    assert!(!mapped().contains(&line), "its memory is given back");
+    assert!(!mapped().contains(&line), "its memory is released");
 }
 
 #[tokio::test]
-async fn what_is_nowhere_to_be_found_is_unavailable_and_so_tried_again() {
+async fn missing_component_is_a_transient_fault() {
     let fixture = Fixture::new();
     let fault = fixture.sandbox.run(fixture.call(Digest([1; 32]))).await.verdict.unwrap_err();
     assert!(fault.is_transient(), "{fault}");
@@ -138,7 +138,7 @@ async fn what_is_nowhere_to_be_found_is_unavailable_and_so_tried_again() {
 }
 
 #[test]
-fn the_compilers_process_makes_what_the_pool_loads() {
+fn pool_loads_output_of_compiler_process() {
     let options = Options::new(PathBuf::new(), [0; 32], Arc::new(|_, _| Box::pin(std::future::ready(None))));
     let (alone, pooled) = (engine::compile_only().unwrap(), engine::pooled(&options).unwrap());
     assert_eq!(engine::compatibility(&alone), engine::compatibility(&pooled));

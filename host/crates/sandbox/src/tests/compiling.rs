@@ -40,21 +40,21 @@ fn limit(limit_name: &str, limit: u64) -> UploadError {
 }
 
 #[tokio::test]
-async fn a_compiler_that_does_not_end_is_killed() {
+async fn hung_compiler_is_killed() {
     let began = Instant::now();
     assert_eq!(rejected("exec sleep 60").await, limit("compile_wall_ms_max", 300));
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test]
-async fn each_limit_the_compiler_dies_of_is_named() {
+async fn exceeded_compile_limits_are_named() {
     assert_eq!(rejected("cat >/dev/null; kill -XCPU $$").await, limit("compile_cpu_s_max", 7));
     assert_eq!(rejected("cat >/dev/null; kill -ABRT $$").await, limit("compile_memory_bytes_max", 9));
     assert_eq!(rejected("cat >/dev/null; exit 4").await, limit("compile_memory_bytes_max", 9));
 }
 
 #[tokio::test]
-async fn words_about_the_component_are_the_authors_and_all_else_is_the_hosts() {
+async fn compiler_failures_distinguish_upload_and_host() {
     let why = rejected("cat >/dev/null; echo 'bad section' >&2; exit 3").await;
     assert_eq!(why, UploadError::Invalid { detail: "bad section".into() });
     // The sender of SIGKILL is unknown: it may be the kernel's OOM killer.
@@ -68,7 +68,7 @@ async fn words_about_the_component_are_the_authors_and_all_else_is_the_hosts() {
 }
 
 #[tokio::test]
-async fn the_compiler_is_told_its_limits_and_nothing_of_our_environment() {
+async fn compiler_gets_limits_but_no_environment() {
     let script = r#"d=$(dirname "$0"); cat >"$d/in"; env >"$d/env"; echo "$1" >"$d/arg"; exit 3"#;
     let (fixture, dir, _one) = compiler(script).await;
     assert!(fixture.upload(guests::pass()).await.is_err());
@@ -81,7 +81,7 @@ async fn the_compiler_is_told_its_limits_and_nothing_of_our_environment() {
 }
 
 #[tokio::test]
-async fn a_flood_of_words_is_cut_and_ends() {
+async fn compiler_output_is_limited() {
     let why = rejected("cat >/dev/null; yes 'no' | head -c 100000 >&2; exit 3").await;
     assert!(why.to_string().len() < 700, "{why}");
 }

@@ -59,7 +59,7 @@ const TIMEZONE: &str = r#"
 (core instance $host (export "denied" (func $denied)))"#;
 
 #[tokio::test]
-async fn a_call_of_files_sockets_or_http_is_denied_by_its_name() {
+async fn denied_wasi_call_is_named_in_fault() {
     for (imports, core_imports, process, call) in [
         (
             SOCKETS,
@@ -78,7 +78,7 @@ async fn a_call_of_files_sockets_or_http_is_denied_by_its_name() {
 }
 
 #[tokio::test]
-async fn what_is_imported_and_not_called_changes_nothing() {
+async fn uncalled_imports_have_no_effect() {
     for imports in [SOCKETS, HTTP, FILES, TIMEZONE] {
         let ran = Fixture::new().run(calling(imports, "", guests::PASS)).await;
         assert!(ran.verdict.is_ok(), "{imports}: {:?}", ran.verdict);

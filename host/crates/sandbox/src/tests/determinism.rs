@@ -144,7 +144,7 @@ impl Inputs {
 }
 
 #[test]
-fn the_same_inputs_give_the_same_bytes_fuel_memory_and_log_everywhere() {
+fn same_inputs_give_identical_results() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let guests = guests();
     let first = Fixture::new();
@@ -187,7 +187,7 @@ fn the_same_inputs_give_the_same_bytes_fuel_memory_and_log_everywhere() {
 }
 
 #[tokio::test]
-async fn chance_and_time_follow_the_event_and_the_filter() {
+async fn randomness_and_clock_depend_on_event_and_filter() {
     let fixture = Fixture::new();
     let digest = fixture.upload(chance()).await.unwrap().digest;
     let inputs =
@@ -201,7 +201,7 @@ async fn chance_and_time_follow_the_event_and_the_filter() {
     let words: BTreeSet<_> = [0..8, 8..16, 16..24, 24..32, 40..48].map(|at| &one[at]).into();
     assert_eq!(words.len(), 5, "each number is another one: {one}");
     let (other_event, later) = (text(inputs(1_000, 2)).await, text(inputs(2_000, 1)).await);
-    assert_ne!(one[..32], other_event[..32], "another event sees other numbers");
+    assert_ne!(one[..32], other_event[..32], "another event has other random numbers");
     assert_eq!(one[32..40], other_event[32..40], "at the same time");
     assert_ne!(one[32..40], later[32..40], "the clock is the event's");
 }

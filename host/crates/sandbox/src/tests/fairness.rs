@@ -12,7 +12,7 @@ fn call_of(fixture: &Fixture, tenant: &str, digest: Digest) -> Call {
 }
 
 #[tokio::test]
-async fn a_short_call_has_its_turn_after_one_of_each_tenant_with_endless_loops() {
+async fn short_call_waits_one_slice_per_looping_tenant() {
     let mut fixture = Fixture::with(|options| options.concurrent_slices_max = 1);
     let pass = fixture.upload(guests::pass()).await.unwrap().digest;
     let endless = fixture.upload(guests::endless()).await.unwrap().digest;
@@ -35,7 +35,7 @@ async fn a_short_call_has_its_turn_after_one_of_each_tenant_with_endless_loops()
         assert!(waited.turns.behind <= 2, "{waited:?}");
         waits += u32::from(!waited.turns.waited.is_zero());
     }
-    assert!(waits > 0, "six loops on one turn leave none free");
+    assert!(waits > 0, "six loops occupy the only turn");
     for endless in &loops {
         assert!(!endless.is_finished());
         endless.abort();
@@ -43,7 +43,7 @@ async fn a_short_call_has_its_turn_after_one_of_each_tenant_with_endless_loops()
 }
 
 #[tokio::test]
-async fn a_call_is_computed_in_slices_of_its_fuel() {
+async fn call_runs_in_fuel_slices() {
     let mut fixture = Fixture::with(|options| options.fuel_slice = 10_000);
     let endless = fixture.upload(guests::endless()).await.unwrap().digest;
     fixture.quota.fuel_per_call = 1_000_000;
@@ -53,7 +53,7 @@ async fn a_call_is_computed_in_slices_of_its_fuel() {
 }
 
 #[tokio::test]
-async fn a_spent_budget_is_waited_for_and_is_no_fault() {
+async fn exhausted_budget_delays_without_fault() {
     let mut fixture = Fixture::new();
     let pass = fixture.upload(guests::pass()).await.unwrap().digest;
     let endless = fixture.upload(guests::endless()).await.unwrap().digest;
@@ -67,7 +67,7 @@ async fn a_spent_budget_is_waited_for_and_is_no_fault() {
     let mut late = Box::pin(fixture.sandbox.0.run(fixture.call(pass)));
     assert!(tokio::time::timeout(Duration::from_millis(50), &mut late).await.is_err());
     let (other, waited) = fixture.sandbox.0.run(call_of(&fixture, "other", pass)).await;
-    assert_eq!(other.verdict, Ok(Verdict::Pass), "another tenant's budget is its own");
+    assert_eq!(other.verdict, Ok(Verdict::Pass), "another tenant has its own budget");
     assert_eq!(waited.budget, Duration::ZERO);
 
     // The operator raises the quota, and the waiting call continues.
@@ -79,7 +79,7 @@ async fn a_spent_budget_is_waited_for_and_is_no_fault() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_given_up_has_burnt_what_it_burnt() {
+async fn cancelled_call_is_charged_used_fuel() {
     let mut fixture = Fixture::new();
     let endless = fixture.upload(guests::endless()).await.unwrap().digest;
     fixture.quota.fuel_per_call = u64::MAX / 2;
@@ -91,7 +91,7 @@ async fn a_call_that_is_given_up_has_burnt_what_it_burnt() {
 }
 
 #[tokio::test]
-async fn a_full_pool_is_given_out_in_turns_between_tenants() {
+async fn full_pool_alternates_between_tenants() {
     let fixture = Fixture::with(|options| options.instances_max = 1);
     let order = Mutex::new(Vec::new());
     let (sandbox, quota, order_of) = (&fixture.sandbox.0, &fixture.quota, &order);
@@ -166,7 +166,7 @@ pub(super) async fn until(mut so: impl FnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn a_flood_of_uploads_is_refused_and_neither_other_tenants_nor_events_are() {
+async fn upload_flood_is_refused_for_its_tenant_only() {
     let _one = compiling::ONE.lock().await;
     let slow = SlowCompiler::new();
     let compiles = &slow.fixture.sandbox.0.filters.compiles;

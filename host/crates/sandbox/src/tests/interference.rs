@@ -41,7 +41,7 @@ fn of_this_machine(options: &mut Options) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures; asserts nothing"]
 #[expect(clippy::print_stdout, reason = "figures for a person")]
-async fn a_short_call_beside_endless_loops() {
+async fn short_call_latency_beside_endless_loops() {
     let spin = "(local $n i32) (loop $again
         (local.set $n (i32.add (local.get $n) (i32.const 1)))
         (br_if $again (i32.lt_u (local.get $n) (i32.const 30000))))
@@ -87,7 +87,7 @@ async fn a_short_call_beside_endless_loops() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures; asserts nothing"]
 #[expect(clippy::print_stdout, reason = "figures for a person")]
-async fn what_a_slice_costs() {
+async fn slice_cost() {
     for fuel_slice in [50_000_000, 1_000_000, 200_000, 100_000, 50_000, 20_000] {
         let fixture = Fixture::with(|options| options.fuel_slice = fuel_slice);
         let endless = fixture.upload(guests::endless()).await.unwrap().digest;

@@ -33,7 +33,7 @@ const LOOKS: &str = r"(local $n i32)
   (call $answer (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
 
 #[tokio::test]
-async fn what_has_shown_itself_short_begins_on_its_callers_thread() {
+async fn short_filter_starts_on_callers_thread() {
     let fixture = Fixture::new();
     let digest = fixture.upload(LOOKUP.doing(r#"(data (i32.const 1024) "tk")"#, LOOKS)).await.unwrap().digest;
     let threads = Arc::new(Threads::default());
@@ -54,12 +54,15 @@ async fn what_has_shown_itself_short_begins_on_its_callers_thread() {
         let mut calls = 0;
         while !call(false).await.starts_with('c') {
             calls += 1;
-            assert!(calls < 1_000, "it never begins here");
+            assert!(calls < 1_000, "it never starts inline");
         }
         calls
     };
-    assert!(elsewhere().await >= 8, "nothing is known of it");
+    assert!(elsewhere().await >= 8, "it has no history");
     let threads = call(true).await;
-    assert!(threads.starts_with('c') && threads.ends_with('g'), "after its first slice it goes on among guests");
-    assert!(elsewhere().await >= 16, "it has to show twice as many");
+    assert!(
+        threads.starts_with('c') && threads.ends_with('g'),
+        "it continues on the guest threads after its first slice"
+    );
+    assert!(elsewhere().await >= 16, "it needs twice as many short calls");
 }

@@ -37,7 +37,11 @@ impl Fixture {
     async fn seen(&self, call: Call) -> usize {
         let ran = self.sandbox.run(call).await;
         let Ok(Verdict::Drop(told)) = ran.verdict else { panic!("{ran:?}") };
-        assert_eq!(ran.run.instance_events, u32::try_from(told.len()).ok(), "the record says what the guest saw");
+        assert_eq!(
+            ran.run.instance_events,
+            u32::try_from(told.len()).ok(),
+            "the record matches the guest's observation"
+        );
         if let Some(used) = ran.used {
             used.release();
         }
@@ -50,7 +54,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn an_instance_sees_as_many_events_as_its_binding_allows_and_by_default_one() {
+async fn instance_processes_up_to_events_max_events() {
     let fixture = Fixture::new();
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     for expected in [1, 2, 3, 1, 2, 3, 1] {
@@ -65,7 +69,7 @@ async fn an_instance_sees_as_many_events_as_its_binding_allows_and_by_default_on
 }
 
 #[tokio::test]
-async fn no_other_tenant_subscription_plan_step_or_version_finds_it() {
+async fn idle_instance_is_reused_only_for_its_binding() {
     let fixture = Fixture::with(|options| options.idle_pool.instances_per_tenant_max = 8);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     let other_version = fixture.upload(counting(&format!("(nop) {TELL}"))).await.unwrap().digest;
@@ -89,7 +93,7 @@ async fn no_other_tenant_subscription_plan_step_or_version_finds_it() {
 }
 
 #[tokio::test]
-async fn after_a_fault_the_next_event_has_a_fresh_one() {
+async fn fault_ends_the_instance() {
     let mut fixture = Fixture::with(|options| options.fuel_slice = 100_000);
     fixture.quota.fuel_per_call = 2_000_000;
     fixture.quota.host_calls_max = 1;
@@ -131,21 +135,21 @@ async fn after_a_fault_the_next_event_has_a_fresh_one() {
 }
 
 #[tokio::test]
-async fn until_its_verdict_is_found_good_nobody_gets_it_and_where_it_is_bad_it_is_gone() {
+async fn instance_is_reused_only_after_release() {
     let fixture = Fixture::new();
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     let first = fixture.sandbox.run(fixture.kept_call(digest)).await;
     let second = fixture.sandbox.run(fixture.kept_call(digest)).await;
-    assert_eq!(second.run.instance_events, Some(1), "the first one's verdict is not known to be good yet");
+    assert_eq!(second.run.instance_events, Some(1), "the first verdict is not accepted yet");
     assert_eq!(fixture.kept(), 2);
     drop(first);
-    assert_eq!(fixture.kept(), 1, "its verdict was bad");
+    assert_eq!(fixture.kept(), 1, "its verdict was rejected");
     second.used.unwrap().release();
     assert_eq!(fixture.seen(fixture.kept_call(digest)).await, 2);
 }
 
 #[tokio::test]
-async fn two_calls_never_have_it_at_once() {
+async fn instance_runs_one_call_at_a_time() {
     let fixture = Fixture::with(|options| options.idle_pool.instances_per_tenant_max = 8);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     fixture.seen(fixture.kept_call(digest)).await;
@@ -156,7 +160,7 @@ async fn two_calls_never_have_it_at_once() {
 }
 
 #[tokio::test]
-async fn what_a_call_is_given_is_its_own_events_and_nothing_of_the_one_before() {
+async fn reused_instance_sees_only_current_call_state() {
     let fixture = Fixture::new();
     // The two differ in everything that a call can observe or use.
     let one = Inputs {
@@ -198,7 +202,7 @@ async fn what_a_call_is_given_is_its_own_events_and_nothing_of_the_one_before() 
 }
 
 #[tokio::test]
-async fn fuel_log_and_host_calls_are_each_calls_own_and_memory_is_the_instances() {
+async fn fuel_and_log_are_per_call_memory_per_instance() {
     let mut fixture = Fixture::new();
     // One call takes more than half of each limit.
     fixture.quota.fuel_per_call = 150_000;
@@ -223,7 +227,7 @@ async fn fuel_log_and_host_calls_are_each_calls_own_and_memory_is_the_instances(
 }
 
 #[tokio::test]
-async fn what_waits_holds_no_secrets() {
+async fn idle_instance_holds_no_secrets() {
     let fixture = Fixture::new();
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     let secret = || BTreeMap::from([("salt".to_owned(), Secret::new("hunter2".to_owned()))]);
@@ -235,7 +239,7 @@ async fn what_waits_holds_no_secrets() {
 }
 
 #[tokio::test]
-async fn the_hosts_bound_of_events_stands_over_the_bindings() {
+async fn host_events_max_caps_binding() {
     let fixture = Fixture::with(|options| options.idle_pool.events_max = 2);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     for expected in [1, 2, 1, 2] {
@@ -274,33 +278,33 @@ async fn after_one_each(fixture: &Fixture, bindings: &[(&str, u8)]) -> Vec<usize
 }
 
 #[tokio::test]
-async fn so_many_are_kept_and_no_more() {
+async fn idle_instances_are_limited() {
     let three = [("a", 1), ("b", 1), ("c", 1)];
     let fixture = Fixture::with(|options| options.idle_pool.instances_max = 2);
-    assert_eq!(after_one_each(&fixture, &three).await, [1, 2, 2], "the first was unused for the longest");
+    assert_eq!(after_one_each(&fixture, &three).await, [1, 2, 2], "the first was least recently used");
     assert_eq!(fixture.kept(), 2);
 }
 
 #[tokio::test]
-async fn so_many_of_a_tenant_are_kept_and_no_more() {
+async fn idle_instances_per_tenant_are_limited() {
     let of_two = [("a", 1), ("b", 1), ("a", 2), ("a", 3)];
     let fixture = Fixture::with(|options| options.idle_pool.instances_per_tenant_max = 2);
-    assert_eq!(after_one_each(&fixture, &of_two).await, [1, 2, 2, 2], "nobody else's went");
+    assert_eq!(after_one_each(&fixture, &of_two).await, [1, 2, 2, 2], "no other tenant's instance was evicted");
     assert_eq!(fixture.kept(), 3);
 }
 
 #[tokio::test]
-async fn their_memory_is_bounded() {
+async fn idle_instance_memory_is_limited() {
     let three = [("a", 1), ("b", 1), ("c", 1)];
     let fixture = Fixture::with(|options| options.idle_pool.memory_bytes_max = 2 << 16);
     assert_eq!(after_one_each(&fixture, &three).await, [1, 2, 2], "each has one page");
     let fixture = Fixture::with(|options| options.idle_pool.memory_bytes_max = (1 << 16) - 1);
-    assert_eq!(after_one_each(&fixture, &three).await, [1, 1, 1], "one alone is too large");
+    assert_eq!(after_one_each(&fixture, &three).await, [1, 1, 1], "a single one is too large");
     assert_eq!(fixture.kept(), 0);
 }
 
 #[tokio::test]
-async fn one_that_nobody_uses_ends_in_time() {
+async fn unused_instance_is_evicted_after_idle_ms_max() {
     let fixture = Fixture::with(|options| options.idle_pool.idle_ms_max = 100);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     let began = Instant::now();
@@ -313,20 +317,24 @@ async fn one_that_nobody_uses_ends_in_time() {
 }
 
 #[tokio::test]
-async fn a_call_that_needs_a_slot_takes_that_of_an_instance_that_waits() {
+async fn call_evicts_idle_instance_for_its_slot() {
     let fixture = Fixture::with(|options| options.instances_max = 2);
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     for plan in [1, 2] {
         let call = Call { reuse: reuse(plan, 0, 100), ..fixture.call(digest) };
         assert_eq!(fixture.seen(call).await, 1);
     }
-    assert_eq!(fixture.kept(), 2, "the pool is full of what waits");
+    assert_eq!(fixture.kept(), 2, "the pool is full of idle instances");
     let mut other = fixture.call(digest);
     other.event.tenant = "other".parse().unwrap();
     let ran = fixture.sandbox.run(other).await;
     assert_eq!(ran.verdict, Ok(Verdict::Drop("1".into())));
     assert_eq!(fixture.kept(), 1);
-    assert_eq!(fixture.seen(Call { reuse: reuse(2, 0, 100), ..fixture.call(digest) }).await, 2, "the older one went");
+    assert_eq!(
+        fixture.seen(Call { reuse: reuse(2, 0, 100), ..fixture.call(digest) }).await,
+        2,
+        "the older one was evicted"
+    );
     // An upload needs a slot too.
     assert_eq!(fixture.seen(Call { reuse: reuse(1, 0, 100), ..fixture.call(digest) }).await, 1);
     assert_eq!(fixture.kept(), 2);
@@ -335,7 +343,7 @@ async fn a_call_that_needs_a_slot_takes_that_of_an_instance_that_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_of_all_kinds_on_a_small_pool_all_come_through() {
+async fn mixed_calls_on_small_pool_all_complete() {
     let fixture = Fixture::with(|options| {
         options.instances_max = 3;
         options.idle_pool.instances_max = 3;
@@ -368,7 +376,7 @@ async fn calls_of_all_kinds_on_a_small_pool_all_come_through() {
 }
 
 #[tokio::test]
-async fn a_binding_that_is_another_by_now_ends_its_own() {
+async fn changed_binding_evicts_its_instances() {
     let fixture = Fixture::new();
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     for plan in [1, 2, 2] {
@@ -381,7 +389,7 @@ async fn a_binding_that_is_another_by_now_ends_its_own() {
 }
 
 #[tokio::test]
-async fn a_host_that_stops_keeps_none() {
+async fn shutdown_evicts_all_instances() {
     let fixture = Fixture::new();
     let digest = fixture.upload(counting(TELL)).await.unwrap().digest;
     fixture.seen(fixture.kept_call(digest)).await;

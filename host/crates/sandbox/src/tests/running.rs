@@ -12,7 +12,7 @@ fn answering(result: u32, case: u32) -> Bytes {
 }
 
 #[tokio::test]
-async fn each_verdict_and_failure_comes_back() {
+async fn each_verdict_and_failure_is_returned() {
     let fixture = Fixture::new();
     let text = || r#"{"a":1}"#.to_owned();
     for (case, expected) in
@@ -28,7 +28,7 @@ async fn each_verdict_and_failure_comes_back() {
 }
 
 #[tokio::test]
-async fn the_event_arrives_as_it_is() {
+async fn event_is_passed_unchanged() {
     // Returns the claims: the last two words of the record, at 84 and 88.
     let process = "(call $answer (i32.const 0) (i32.const 2) (i32.load (i32.add (local.get 0) (i32.const 84)))
       (i32.load (i32.add (local.get 0) (i32.const 88))))";
@@ -37,7 +37,7 @@ async fn the_event_arrives_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_secret_does_not_get_into_the_record() {
+async fn secrets_are_redacted_in_run_record() {
     let fixture = Fixture::new();
     let text = r#"(data (i32.const 1024) "it is hunter2-4711, you know")"#;
     let answering = |result: u32, case: u32| {
@@ -62,7 +62,7 @@ async fn a_secret_does_not_get_into_the_record() {
 }
 
 #[tokio::test]
-async fn an_endless_loop_ends_with_its_fuel() {
+async fn endless_loop_runs_out_of_fuel() {
     let mut fixture = Fixture::new();
     fixture.quota.fuel_per_call = 3_000_000;
     fixture.quota.wall_ms_max = 60_000;
@@ -72,7 +72,7 @@ async fn an_endless_loop_ends_with_its_fuel() {
 }
 
 #[tokio::test]
-async fn an_endless_loop_ends_with_its_time() {
+async fn endless_loop_exceeds_wall_time() {
     let mut fixture = Fixture::new();
     fixture.quota.fuel_per_call = u64::MAX / 2;
     fixture.quota.wall_ms_max = 50;
@@ -83,7 +83,7 @@ async fn an_endless_loop_ends_with_its_time() {
 }
 
 #[tokio::test]
-async fn work_that_costs_no_fuel_ends_with_its_time() {
+async fn work_without_fuel_exceeds_wall_time() {
     let mut fixture = Fixture::new();
     fixture.quota.wall_ms_max = 50;
     let ran = fixture.run(guests::texts()).await;
@@ -93,7 +93,7 @@ async fn work_that_costs_no_fuel_ends_with_its_time() {
 }
 
 #[tokio::test]
-async fn asking_for_memory_costs_fuel_also_where_it_is_refused() {
+async fn memory_growth_costs_fuel_even_if_denied() {
     let mut fixture = Fixture::new();
     fixture.quota.fuel_per_call = 1_000_000;
     fixture.quota.wall_ms_max = 60_000;
@@ -107,14 +107,14 @@ async fn asking_for_memory_costs_fuel_also_where_it_is_refused() {
 }
 
 #[tokio::test]
-async fn memory_that_was_refused_is_named_when_the_guest_gives_up() {
+async fn denied_memory_is_reported_if_guest_aborts() {
     let grow = "(if (i32.eq (memory.grow (i32.const 1000)) (i32.const -1)) (then unreachable)) (i32.const 0)";
     let fault = Fixture::new().fault(guests::doing(grow)).await;
     assert_eq!(fault, Fault::Memory { wanted: 1_001 << 16, limit: 32 << 20, function: own("process") });
 }
 
 #[tokio::test]
-async fn memory_in_small_steps_and_in_two_memories_comes_to_the_same() {
+async fn memory_limit_counts_all_memories_and_steps() {
     let mut fixture = Fixture::new();
     fixture.quota.memory_bytes_max = 1 << 20;
     let steps = "(loop $again (br_if $again (i32.ne (memory.grow (i32.const 1)) (i32.const -1)))) unreachable";
@@ -132,14 +132,14 @@ async fn memory_in_small_steps_and_in_two_memories_comes_to_the_same() {
 }
 
 #[tokio::test]
-async fn a_guest_may_live_with_a_refused_growth() {
+async fn guest_may_continue_after_denied_growth() {
     let process = "(drop (memory.grow (i32.const 1000)))
       (call $answer (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))";
     assert_eq!(Fixture::new().run(guests::doing(process)).await.verdict, Ok(Verdict::Pass));
 }
 
 #[tokio::test]
-async fn tables_are_bounded() {
+async fn table_size_is_limited() {
     let grow = "(if (i32.eq (table.grow $t (ref.null func) (i32.const 12000)) (i32.const -1)) (then unreachable))
       (i32.const 0)";
     let fault = Fixture::new().fault(guests::doing_with("(table $t 1 funcref)", grow)).await;
@@ -147,7 +147,7 @@ async fn tables_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_trap_says_what_and_where() {
+async fn trap_names_cause_and_location() {
     let fixture = Fixture::new();
     assert_eq!(
         fixture.fault(guests::doing("unreachable")).await,
@@ -175,7 +175,7 @@ async fn a_trap_says_what_and_where() {
 }
 
 #[tokio::test]
-async fn output_over_the_limit_is_a_fault() {
+async fn output_over_limit_is_a_fault() {
     let mut fixture = Fixture::new();
     fixture.quota.output_bytes_max = 6;
     assert_eq!(fixture.fault(answering(0, 1)).await, Fault::Output { bytes: 7, limit: 6 });
@@ -190,7 +190,7 @@ async fn output_over_the_limit_is_a_fault() {
 }
 
 #[tokio::test]
-async fn host_calls_are_counted() {
+async fn host_calls_are_limited() {
     let mut fixture = Fixture::new();
     fixture.quota.host_calls_max = 10;
     let flood = CONFIG.doing("", "(loop $again (call $all (i32.const 512)) (br $again)) unreachable");
@@ -198,7 +198,7 @@ async fn host_calls_are_counted() {
 }
 
 #[tokio::test]
-async fn bytes_through_host_calls_are_counted() {
+async fn bytes_from_host_calls_are_limited() {
     let mut fixture = Fixture::new();
     fixture.quota.memory_bytes_max = 2 << 20;
     fixture.quota.fuel_per_call = 1_000_000_000;
@@ -211,7 +211,7 @@ async fn bytes_through_host_calls_are_counted() {
 }
 
 #[tokio::test]
-async fn a_loop_of_large_log_lines_costs_fuel_and_gives_others_their_turns() {
+async fn large_log_lines_cost_fuel_and_yield() {
     let mut fixture = Fixture::new();
     fixture.quota.fuel_per_call = 100_000_000;
     fixture.quota.wall_ms_max = 60_000;
@@ -230,7 +230,7 @@ async fn a_loop_of_large_log_lines_costs_fuel_and_gives_others_their_turns() {
 }
 
 #[tokio::test]
-async fn a_spent_lookup_budget_is_an_answer() {
+async fn exhausted_lookup_budget_is_an_error_value() {
     let mut fixture = Fixture::new();
     fixture.quota.host_calls_max = 3;
     // Looks up key "\"" in table "{" until the result is an error, then drops with a reason whose length is the count.
@@ -249,7 +249,7 @@ async fn a_spent_lookup_budget_is_an_answer() {
 }
 
 #[tokio::test]
-async fn what_is_not_granted_is_not_there() {
+async fn ungranted_interface_is_unavailable() {
     let fixture = Fixture::new();
     let digest = fixture.upload(LOOKUP.doing("", guests::PASS)).await.unwrap().digest;
     let mut call = fixture.call(digest);
@@ -260,7 +260,7 @@ async fn what_is_not_granted_is_not_there() {
 }
 
 #[tokio::test]
-async fn wasi_is_empty_still_and_the_same_every_time() {
+async fn wasi_is_empty_and_deterministic() {
     let fixture = Fixture::new();
     // Prints to the log, sleeps for an hour, and returns 15 random bytes as text, preceded by the seconds of the clock.
     let process = r#"
@@ -293,7 +293,7 @@ async fn wasi_is_empty_still_and_the_same_every_time() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_from_call_to_call() {
+async fn fresh_instance_has_no_earlier_state() {
     // Faults if it finds data of an earlier call in its memory, newly grown pages included, or in a global.
     let process = "(local $at i32)
       (drop (memory.grow (i32.const 4)))
@@ -315,7 +315,7 @@ async fn nothing_is_left_from_call_to_call() {
 }
 
 #[tokio::test]
-async fn a_full_pool_is_waited_for() {
+async fn call_waits_for_full_pool() {
     let fixture = Fixture::with(|options| options.instances_max = 1);
     let digest = fixture.upload(guests::pass()).await.unwrap().digest;
     let calls = (0..50).map(|_| fixture.sandbox.run(fixture.call(digest)));
@@ -325,7 +325,7 @@ async fn a_full_pool_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_waits_for_ends() {
+async fn cancelled_call_ends() {
     let mut fixture = Fixture::with(|options| options.instances_max = 1);
     let endless = fixture.upload(guests::endless()).await.unwrap().digest;
     let pass = fixture.upload(guests::pass()).await.unwrap().digest;
@@ -338,7 +338,7 @@ async fn a_call_that_nobody_waits_for_ends() {
 }
 
 #[tokio::test]
-async fn shutting_down_ends_calls_as_unavailable() {
+async fn shutdown_ends_calls_as_unavailable() {
     let mut fixture = Fixture::new();
     let endless = fixture.upload(guests::endless()).await.unwrap().digest;
     fixture.quota.fuel_per_call = u64::MAX / 2;
@@ -353,7 +353,7 @@ async fn shutting_down_ends_calls_as_unavailable() {
 }
 
 #[tokio::test]
-async fn the_same_call_is_the_same_call() {
+async fn identical_calls_have_identical_runs() {
     let fixture = Fixture::new();
     let digest = fixture.upload(answering(0, 2)).await.unwrap().digest;
     let first = fixture.sandbox.run(fixture.call(digest)).await;

@@ -12,7 +12,7 @@ async fn rejected(wasm: Bytes) -> UploadError {
 }
 
 #[tokio::test]
-async fn a_filter_is_taken_with_what_it_needs() {
+async fn accepted_filter_reports_its_grants() {
     let fixture = Fixture::new();
     let pass = guests::pass();
     let compiled = fixture.upload(pass.clone()).await.unwrap();
@@ -26,7 +26,7 @@ async fn a_filter_is_taken_with_what_it_needs() {
 }
 
 #[tokio::test]
-async fn other_things_than_components_are_named() {
+async fn non_components_are_identified() {
     assert_eq!(rejected(wat::parse_str("(module)").unwrap().into()).await, UploadError::CoreModule);
     assert_eq!(rejected(Bytes::from_static(b"\x7fELF....")).await.kind(), "not_wasm");
     assert_eq!(rejected(Bytes::new()).await.kind(), "not_wasm");
@@ -38,7 +38,7 @@ async fn other_things_than_components_are_named() {
 }
 
 #[tokio::test]
-async fn a_filter_over_its_bytes_is_not_even_looked_at() {
+async fn oversized_filter_is_refused_unparsed() {
     let mut fixture = Fixture::new();
     fixture.quota.filter_bytes_max = 10;
     let bytes = guests::pass().len() as u64;
@@ -46,7 +46,7 @@ async fn a_filter_over_its_bytes_is_not_even_looked_at() {
 }
 
 #[tokio::test]
-async fn a_component_of_another_world_is_told_what_is_missing() {
+async fn component_of_other_world_is_refused_with_reason() {
     let empty = wat::parse_str("(component)").unwrap();
     assert_eq!(rejected(empty.into()).await, UploadError::NoTransform { exports: "nothing".into() });
     let newer = Guest { export: "setgate:filter/transform@0.2.0", ..Guest::default() }.wasm();
@@ -65,7 +65,7 @@ async fn a_component_of_another_world_is_told_what_is_missing() {
 }
 
 #[tokio::test]
-async fn what_nobody_is_given_cannot_be_imported() {
+async fn unavailable_imports_are_refused() {
     for import in [
         r#"(import "wasi:http/types@0.3.0" (instance $h (export "f" (func))))"#,
         r#"(import "wasi:keyvalue/store@0.2.0" (instance $s (export "open" (func))))"#,
@@ -81,7 +81,7 @@ async fn what_nobody_is_given_cannot_be_imported() {
 }
 
 #[tokio::test]
-async fn an_import_is_refused_before_anything_is_compiled() {
+async fn import_is_refused_before_compile() {
     let fixture = Fixture::with(|options| options.compiler = Some("/nowhere/compiler".into()));
     for (imports, export, kind) in [
         (
@@ -100,16 +100,16 @@ async fn an_import_is_refused_before_anything_is_compiled() {
         let why = fixture.upload(Guest { imports, export, ..Guest::default() }.wasm()).await.unwrap_err();
         assert_eq!(why.kind(), kind, "{imports} {export}: {why}");
     }
-    assert_eq!(fixture.upload(guests::pass()).await.unwrap_err().kind(), "host", "this one asks for the compiler");
+    assert_eq!(fixture.upload(guests::pass()).await.unwrap_err().kind(), "host", "this one reaches the compiler");
 }
 
 #[tokio::test]
-async fn three_memories_are_taken_and_filter_memories_max_says_how_many() {
+async fn filter_memories_max_limits_memories() {
     let more = |core| guests::doing_with(core, guests::PASS);
     assert!(Fixture::new().run(more("(memory 1) (memory 1)")).await.verdict.is_ok(), "three memories");
     let most = Fixture::with(|options| options.structure.memories_max = 5);
     let wasm = more("(memory 1) (memory 1) (memory 1) (memory 1)");
-    assert!(most.run(wasm.clone()).await.verdict.is_ok(), "as many as may be");
+    assert!(most.run(wasm.clone()).await.verdict.is_ok(), "as many as allowed");
     let less = Fixture::with(|options| options.structure.memories_max = 4).upload(wasm).await.unwrap_err();
     let UploadError::Structure { limit_name, limit, found, .. } = &less else { panic!("{less}") };
     assert_eq!((limit_name.as_str(), *limit, *found), ("filter_memories_max", 4, 5));
@@ -123,7 +123,7 @@ async fn three_memories_are_taken_and_filter_memories_max_says_how_many() {
 }
 
 #[tokio::test]
-async fn as_many_tables_and_core_instances_as_their_limits_say_are_taken() {
+async fn tables_and_core_instances_up_to_limits_are_accepted() {
     let tables = guests::doing_with("(table 1 funcref) (table 1 funcref) (table 1 funcref)", guests::PASS);
     assert!(Fixture::with(|options| options.structure.tables_max = 3).run(tables.clone()).await.verdict.is_ok());
     let refused = Fixture::with(|options| options.structure.tables_max = 2).upload(tables).await.unwrap_err();
@@ -141,7 +141,7 @@ async fn as_many_tables_and_core_instances_as_their_limits_say_are_taken() {
 }
 
 #[tokio::test]
-async fn a_filter_that_cannot_start_within_its_quota_is_not_taken() {
+async fn filter_that_cannot_start_within_quota_is_refused() {
     let mut fixture = Fixture::new();
     fixture.quota.fuel_per_call = 100_000;
     let endless = guests::doing_with("(func $start (loop $again (br $again))) (start $start)", guests::PASS);
@@ -167,7 +167,7 @@ async fn a_filter_that_cannot_start_within_its_quota_is_not_taken() {
 }
 
 #[tokio::test]
-async fn a_filter_that_is_too_complex_does_not_reach_the_compiler() {
+async fn too_complex_filter_is_refused_before_compile() {
     let fixture = Fixture::with(|options| {
         options.compiler = Some("/nowhere/compiler".into());
         options.structure.functions_max = 2;
@@ -182,7 +182,7 @@ async fn a_filter_that_is_too_complex_does_not_reach_the_compiler() {
 }
 
 #[tokio::test]
-async fn what_no_quota_could_hold_is_refused_by_the_limit_it_passes() {
+async fn initial_sizes_over_host_limits_are_refused() {
     let mut fixture = Fixture::new();
     let limited = |what: &str, found, limit_name: &str, limit| UploadError::Structure {
         what: format!("the {what} that core module 0 begins with"),
@@ -205,7 +205,7 @@ async fn what_no_quota_could_hold_is_refused_by_the_limit_it_passes() {
 }
 
 #[tokio::test]
-async fn proposals_that_are_off_are_refused() {
+async fn disabled_proposals_are_refused() {
     for off in [
         "(memory i64 1)",
         "(func (result v128) (f32x4.relaxed_madd (v128.const i64x2 0 0) (v128.const i64x2 0 0) (v128.const i64x2 0 0)))",

@@ -9,7 +9,7 @@ use wasmparser::{
 
 use super::limits::Total;
 use super::module::types_of;
-use super::{NESTING_LIMIT, Open, Scan, UploadError, over, unreadable};
+use super::{NESTING_LIMIT, Open, Scan, UploadError, limit_exceeded, unreadable};
 
 /// A component that is being parsed.
 pub(super) struct Component {
@@ -60,11 +60,11 @@ impl<'a> Scan<'a> {
                 for instance in instances {
                     match instance.map_err(unreadable)? {
                         Instance::Instantiate { module_index, args } => {
-                            self.spend(self.module_at(0, module_index))?;
-                            self.spend(Cost { links: args.len() as u64, ..Cost::default() })?;
+                            self.add_cost(self.module_at(0, module_index))?;
+                            self.add_cost(Cost { links: args.len() as u64, ..Cost::default() })?;
                         }
                         Instance::FromExports(exports) => {
-                            self.spend(Cost { instances: 1, links: exports.len() as u64, ..Cost::default() })?;
+                            self.add_cost(Cost { instances: 1, links: exports.len() as u64, ..Cost::default() })?;
                         }
                     }
                 }
@@ -81,17 +81,17 @@ impl<'a> Scan<'a> {
             }
             Payload::ComponentCanonicalSection(functions) => {
                 let functions = u64::from(functions.count());
-                self.spend(Cost { functions, links: functions, ..Cost::default() })?;
+                self.add_cost(Cost { functions, links: functions, ..Cost::default() })?;
             }
             Payload::ComponentImportSection(imports) => {
                 for (offset, import) in imports.into_iter_with_offsets().map(flat) {
                     let import = import?;
                     self.count(Total::Imports, 1)?;
                     if matches!(import.ty, ComponentTypeRef::Component(_)) {
-                        return Err(self.second_order(offset, "imports a component"));
+                        return Err(self.component_as_value(offset, "imports a component"));
                     }
                     if matches!(import.ty, ComponentTypeRef::Module(_)) {
-                        return Err(self.second_order(offset, "imports a core module"));
+                        return Err(self.component_as_value(offset, "imports a core module"));
                     }
                     if self.open.len() == 1 {
                         let is_instance = matches!(import.ty, ComponentTypeRef::Instance(_));
@@ -103,10 +103,10 @@ impl<'a> Scan<'a> {
                 for (offset, export) in exports.into_iter_with_offsets().map(flat) {
                     let export = export?;
                     self.count(Total::Exports, 1)?;
-                    self.spend(Cost { links: 1, ..Cost::default() })?;
+                    self.add_cost(Cost { links: 1, ..Cost::default() })?;
                     match export.kind {
-                        ComponentExternalKind::Component => self.again(offset, 0, export.index)?,
-                        ComponentExternalKind::Module => self.module_again(0, export.index),
+                        ComponentExternalKind::Component => self.add_component_alias(offset, 0, export.index)?,
+                        ComponentExternalKind::Module => self.add_module_alias(0, export.index),
                         _ => {}
                     }
                     if self.open.len() == 1 {
@@ -128,29 +128,29 @@ impl<'a> Scan<'a> {
                         format!("{} instantiates component {component_index}, which is not there", self.place());
                     UploadError::Invalid { detail }
                 })?;
-                self.spend(Cost { instances: 1, links, ..Cost::default() })?;
-                self.spend(inner)
+                self.add_cost(Cost { instances: 1, links, ..Cost::default() })?;
+                self.add_cost(inner)
             }
             ComponentInstance::FromExports(exports) => {
-                self.spend(Cost { instances: 1, links: exports.len() as u64, ..Cost::default() })
+                self.add_cost(Cost { instances: 1, links: exports.len() as u64, ..Cost::default() })
             }
         }
     }
 
     fn alias(&mut self, offset: usize, alias: &ComponentAlias<'_>) -> Result<(), UploadError> {
-        self.spend(Cost { links: 1, ..Cost::default() })?;
+        self.add_cost(Cost { links: 1, ..Cost::default() })?;
         match alias {
             ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
-                Err(self.second_order(offset, "takes a component out of an instance"))
+                Err(self.component_as_value(offset, "takes a component out of an instance"))
             }
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
-                self.again(offset, *count, *index)
+                self.add_component_alias(offset, *count, *index)
             }
             ComponentAlias::InstanceExport { kind: ComponentExternalKind::Module, .. } => {
-                Err(self.second_order(offset, "takes a core module out of an instance"))
+                Err(self.component_as_value(offset, "takes a core module out of an instance"))
             }
             ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
-                self.module_again(*count, *index);
+                self.add_module_alias(*count, *index);
                 Ok(())
             }
             _ => Ok(()),
@@ -159,13 +159,13 @@ impl<'a> Scan<'a> {
 
     /// If components or core modules are passed around as values, the cost of an instantiation cannot be computed
     /// statically. No toolchain generates such filters.
-    fn second_order(&self, offset: usize, what: &str) -> UploadError {
+    fn component_as_value(&self, offset: usize, what: &str) -> UploadError {
         let detail = format!("{} {what}, which no filter may (at offset {offset:#x})", self.place());
         UploadError::Invalid { detail }
     }
 
     /// Adds another index for an existing component, which is in this component or `outer` levels further out.
-    fn again(&mut self, offset: usize, outer: u32, index: u32) -> Result<(), UploadError> {
+    fn add_component_alias(&mut self, offset: usize, outer: u32, index: u32) -> Result<(), UploadError> {
         self.count(Total::Modules, 1)?;
         let Some(cost) = self.component_at(outer, index) else {
             let detail = format!("{} names a component that is not there (at offset {offset:#x})", self.place());
@@ -184,7 +184,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Adds another index for an existing core module, which is in this component or `outer` levels further out.
-    fn module_again(&mut self, outer: u32, index: u32) {
+    fn add_module_alias(&mut self, outer: u32, index: u32) {
         let cost = self.module_at(outer, index);
         if let Some(Open::Component(component)) = self.open.last_mut() {
             component.modules.push(cost);
@@ -202,7 +202,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Adds to the cost of one instance of the open component.
-    fn spend(&mut self, more: Cost) -> Result<(), UploadError> {
+    fn add_cost(&mut self, more: Cost) -> Result<(), UploadError> {
         let Some(Open::Component(component)) = self.open.last_mut() else { return Ok(()) };
         let cost = &mut component.cost;
         cost.instances = cost.instances.saturating_add(more.instances);
@@ -222,7 +222,7 @@ impl<'a> Scan<'a> {
         ] {
             if found > limit {
                 let what = format!("the number of {words} that one instance of {} comes to", self.place());
-                return Err(over(what, found, limit_name, limit));
+                return Err(limit_exceeded(what, found, limit_name, limit));
             }
         }
         Ok(())
@@ -245,7 +245,7 @@ impl<'a> Scan<'a> {
         if level > nesting_max {
             let what =
                 format!("the nesting of types in {}, at offset {:#x},", self.place(), reader.original_position());
-            return Err(over(what, level, "filter_nesting_max", nesting_max));
+            return Err(limit_exceeded(what, level, "filter_nesting_max", nesting_max));
         }
         if !matches!(reader.clone().read_u8(), Ok(COMPONENT_TYPE | INSTANCE_TYPE)) {
             return reader.read::<ComponentType<'_>>().map(drop).map_err(unreadable);

@@ -111,7 +111,7 @@ impl<'a> Scan<'a> {
                 let nesting_max = self.limits.nesting_max.min(NESTING_LIMIT);
                 if levels > nesting_max {
                     let what = format!("the nesting of {}", self.place());
-                    return Err(over(what, levels, "filter_nesting_max", nesting_max));
+                    return Err(limit_exceeded(what, levels, "filter_nesting_max", nesting_max));
                 }
             }
         }
@@ -135,7 +135,7 @@ impl<'a> Scan<'a> {
         let (found, (limit_name, limit)) = (*sum, total.limit(self.limits));
         if found > limit {
             let what = format!("the number of {} up to {}", total.words(), self.place());
-            return Err(over(what, found, limit_name, limit));
+            return Err(limit_exceeded(what, found, limit_name, limit));
         }
         Ok(())
     }
@@ -150,7 +150,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-fn over(what: String, found: u64, limit_name: &'static str, limit: u64) -> UploadError {
+fn limit_exceeded(what: String, found: u64, limit_name: &'static str, limit: u64) -> UploadError {
     UploadError::Structure { what, found, limit_name: limit_name.to_owned(), limit }
 }
 

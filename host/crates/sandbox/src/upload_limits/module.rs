@@ -3,7 +3,7 @@
 use wasmparser::{FunctionBody, Operator, Payload, RecGroup, TypeRef};
 
 use super::limits::Total;
-use super::{Open, Scan, UploadError, over, unreadable};
+use super::{Open, Scan, UploadError, limit_exceeded, unreadable};
 
 /// Default page size of a linear memory, as a power of two, in bytes.
 const PAGE_BYTES_LOG2: u32 = 16;
@@ -49,7 +49,7 @@ impl Scan<'_> {
                 for table in tables {
                     let elements = table.map_err(unreadable)?.ty.initial;
                     self.count(Total::Tables, 1)?;
-                    self.fits(
+                    self.check_initial_size(
                         "elements of a table",
                         elements,
                         "table_elements_max",
@@ -66,7 +66,12 @@ impl Scan<'_> {
                     self.count(Total::Memories, 1)?;
                     let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(PAGE_BYTES_LOG2)).unwrap_or(u64::MAX);
                     let bytes = memory.initial.saturating_mul(page);
-                    self.fits("bytes of a memory", bytes, "memory_bytes_max", self.call_limits.memory_bytes_max)?;
+                    self.check_initial_size(
+                        "bytes of a memory",
+                        bytes,
+                        "memory_bytes_max",
+                        self.call_limits.memory_bytes_max,
+                    )?;
                 }
             }
             Payload::GlobalSection(globals) => self.count(Total::Globals, u64::from(globals.count()))?,
@@ -80,9 +85,20 @@ impl Scan<'_> {
     }
 
     /// Checks that the initial size of a memory or table fits within the limits of a call.
-    fn fits(&self, what: &str, found: u64, limit_name: &'static str, limit: u64) -> Result<(), UploadError> {
+    fn check_initial_size(
+        &self,
+        what: &str,
+        found: u64,
+        limit_name: &'static str,
+        limit: u64,
+    ) -> Result<(), UploadError> {
         if found > limit {
-            return Err(over(format!("the {what} that {} begins with", self.place()), found, limit_name, limit));
+            return Err(limit_exceeded(
+                format!("the {what} that {} begins with", self.place()),
+                found,
+                limit_name,
+                limit,
+            ));
         }
         Ok(())
     }
@@ -97,14 +113,19 @@ impl Scan<'_> {
         let bytes = body.as_bytes().len() as u64;
         if bytes > self.limits.function_bytes_max {
             let what = named("number of bytes of");
-            return Err(over(what, bytes, "filter_function_bytes_max", self.limits.function_bytes_max));
+            return Err(limit_exceeded(what, bytes, "filter_function_bytes_max", self.limits.function_bytes_max));
         }
         // Locals are encoded as groups of a count and a type: six bytes can encode four billion locals.
         let mut locals = 0_u64;
         for group in body.get_locals_reader().map_err(unreadable)? {
             locals = locals.saturating_add(u64::from(group.map_err(unreadable)?.0));
             if locals > self.limits.locals_max {
-                return Err(over(named("number of locals of"), locals, "filter_locals_max", self.limits.locals_max));
+                return Err(limit_exceeded(
+                    named("number of locals of"),
+                    locals,
+                    "filter_locals_max",
+                    self.limits.locals_max,
+                ));
             }
         }
         let mut operators = body.get_operators_reader().map_err(unreadable)?;
@@ -119,7 +140,7 @@ impl Scan<'_> {
                     blocks += 1;
                     if blocks > self.limits.blocks_max {
                         let what = named("nesting of blocks in");
-                        return Err(over(what, blocks, "filter_blocks_max", self.limits.blocks_max));
+                        return Err(limit_exceeded(what, blocks, "filter_blocks_max", self.limits.blocks_max));
                     }
                 }
                 Operator::End => blocks = blocks.saturating_sub(1),

@@ -19,7 +19,7 @@ fn module(text: &str) -> String {
 }
 
 #[test]
-fn each_total_has_its_cap() {
+fn each_total_has_a_limit() {
     let two = |part: &str| module(&part.repeat(2));
     for (text, words, limit_name, set) in [
         (
@@ -49,7 +49,7 @@ fn each_total_has_its_cap() {
 }
 
 #[test]
-fn a_function_is_named_by_its_index() {
+fn function_is_named_by_index() {
     let text = module("(import \"a\" \"b\" (func)) (func) (func (local i32 i32 i64) (block (loop (nop))) (block))");
     let of = |what: &str| format!("the {what} core module 1, function 2");
     assert_eq!(
@@ -60,7 +60,7 @@ fn a_function_is_named_by_its_index() {
         looked_at(&text, |limits| limits.blocks_max = 1),
         structure(&of("nesting of blocks in"), 2, "filter_blocks_max", 1)
     );
-    assert_eq!(looked_at(&text, |limits| limits.blocks_max = 2), Ok(()), "a block that has ended is none");
+    assert_eq!(looked_at(&text, |limits| limits.blocks_max = 2), Ok(()), "an ended block does not count");
     let Err(UploadError::Structure { what, limit_name, .. }) =
         looked_at(&text, |limits| limits.function_bytes_max = 10)
     else {
@@ -88,7 +88,7 @@ fn locals_are_summed_without_overflow() {
 }
 
 #[test]
-fn what_a_call_could_never_hold_is_named_by_the_quota() {
+fn initial_size_over_quota_is_refused() {
     let begins = |what: &str| format!("the {what} that core module 1 begins with");
     assert_eq!(
         looked_at(&module("(memory 17)"), |_| {}),
@@ -112,7 +112,7 @@ fn fan_out(levels: u32, innermost: &str) -> String {
 }
 
 #[test]
-fn nested_components_are_multiplied_out() {
+fn nested_instances_are_multiplied() {
     let began = std::time::Instant::now();
     let refused = looked_at(&fan_out(10, ""), |_| {});
     assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
@@ -128,7 +128,7 @@ fn nested_components_are_multiplied_out() {
 }
 
 #[test]
-fn functions_and_links_are_multiplied_out_too() {
+fn nested_functions_and_links_are_multiplied() {
     let lifts = r#"(core module $m (func (export "f"))) (core instance $i (instantiate $m))
         (func (export "f") (canon lift (core func $i "f")))"#;
     let looked_at = |text: &str, set: fn(&mut StructureLimits)| {
@@ -151,7 +151,7 @@ fn functions_and_links_are_multiplied_out_too() {
 }
 
 #[test]
-fn memories_tables_and_core_instances_count_for_each_instance() {
+fn memories_and_tables_count_per_instance() {
     // One definition of each, and three instances of it: two of the module and one through a component.
     let text = r#"(component
       (core module $m (memory 1) (table 1 funcref))
@@ -170,11 +170,11 @@ fn memories_tables_and_core_instances_count_for_each_instance() {
     let exported = r#"(component (core module $m (memory 1)) (export $e "m" (core module $m))
       (core instance (instantiate $e)) (core instance (instantiate $e)))"#;
     assert_eq!(looked_at(exported, |limits| limits.memories_max = 2), Ok(()));
-    assert!(looked_at(exported, |limits| limits.memories_max = 1).is_err(), "under another name it costs the same");
+    assert!(looked_at(exported, |limits| limits.memories_max = 1).is_err(), "an alias costs the same");
 }
 
 #[test]
-fn the_names_of_the_outermost_component_are_given_back() {
+fn returns_names_of_outermost_component() {
     let wasm = wat::parse_str(
         r#"(component
           (import "wasi:io/poll@0.2.3" (instance)) (import "f" (func))
@@ -189,17 +189,17 @@ fn the_names_of_the_outermost_component_are_given_back() {
 }
 
 #[test]
-fn a_component_under_another_name_costs_the_same() {
+fn aliased_component_costs_the_same() {
     let outer = r#"(component
       (component $big (core module $m) (core instance (instantiate $m)) (core instance (instantiate $m)))
       (component $user (alias outer 1 $big (component $again)) (instance (instantiate $again)))
       (instance (instantiate $user)))"#;
-    assert_eq!(looked_at(outer, |limits| limits.instances_max = 4), Ok(()), "the user, the big one, and its two");
+    assert_eq!(looked_at(outer, |limits| limits.instances_max = 4), Ok(()), "the user, the large one, and its two");
     assert!(looked_at(outer, |limits| limits.instances_max = 3).is_err());
 }
 
 #[test]
-fn components_and_core_modules_are_no_values() {
+fn components_and_modules_as_values_are_refused() {
     for text in [
         r#"(component (component (import "c" (component))))"#,
         r#"(component (component (import "m" (core module))))"#,
@@ -217,7 +217,7 @@ fn components_and_core_modules_are_no_values() {
 }
 
 #[test]
-fn nesting_has_a_cap() {
+fn nesting_is_limited() {
     let mut deep = "(component)".to_owned();
     for _ in 0..19 {
         deep = format!("(component {deep})");
@@ -229,7 +229,7 @@ fn nesting_has_a_cap() {
 }
 
 #[test]
-fn types_in_types_do_not_overflow_the_stack() {
+fn nested_types_do_not_overflow_the_stack() {
     // A million nested instance types of three bytes each: a recursive parser would overflow its stack.
     let types = b"\x42\x01\x01".repeat(1_000_000);
     let mut section = vec![1];
@@ -254,7 +254,7 @@ fn types_in_types_do_not_overflow_the_stack() {
 }
 
 #[test]
-fn what_types_declare_is_counted() {
+fn type_declarations_are_counted() {
     let text = r#"(component (type (component
         (core type (func)) (type string) (import "i" (func)) (export "e" (func)) (alias outer 1 0 (type)))))"#;
     let text = text.replacen("(type (component", "(type string) (type (component", 1);
@@ -265,7 +265,7 @@ fn what_types_declare_is_counted() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_with_its_offset() {
+fn unparsable_input_is_reported_with_offset() {
     let whole = wat::parse_str(module("(func)")).unwrap();
     for cut in [9, 12, whole.len() - 1] {
         let refused = check(&whole[..cut], &StructureLimits::default(), ROOM).map(drop);

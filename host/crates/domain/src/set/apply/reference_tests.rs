@@ -190,13 +190,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_patch_comes_to_the_same(before in sets(), patch in patches(), bytes_max in bytes_max()) {
+    fn patch_matches_reference(before in sets(), patch in patches(), bytes_max in bytes_max()) {
         let verdict = Verdict::Patch(patch);
         prop_assert_eq!(apply(&before, verdict.clone(), bytes_max), apply_reference(&before, verdict, bytes_max));
     }
 
     #[test]
-    fn a_replacement_comes_to_the_same(
+    fn replacement_matches_reference(
         before in sets(), patch in patches(), whole in any::<bool>(), around in space(), bytes_max in bytes_max(),
     ) {
         // A patched text is similar to the claims; the patch itself is arbitrary.
@@ -206,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn what_came_of_one_patch_takes_the_next(before in sets(), first in patches(), second in patches()) {
+    fn consecutive_patches_match_reference(before in sets(), first in patches(), second in patches()) {
         let Ok(Applied::Changed(before)) = apply(&before, Verdict::Patch(first), 1 << 20) else { return Ok(()) };
         let verdict = Verdict::Patch(second);
         prop_assert_eq!(apply(&before, verdict.clone(), 1 << 20), apply_reference(&before, verdict, 1 << 20));
@@ -214,7 +214,7 @@ proptest! {
 }
 
 #[test]
-fn the_deepest_patch_of_the_deepest_set_is_no_deeper() {
+fn deepest_patch_does_not_exceed_depth_limit() {
     let nested = |levels: usize, end: &str| format!("{}{end}{}", "{\"a\":".repeat(levels), "}".repeat(levels));
     let set = |extra: &str| format!(r#"{{"iss":"i","iat":1,"jti":"1","events":{{"urn:x:y":{{}}}},"a":{extra}}}"#);
     let before = SetToken::parse(set(&nested(63, "1")), JsonLimits::default()).unwrap();

@@ -7,12 +7,12 @@ use setgate_domain::redact::exchange::ExchangeSecrets;
 use setgate_domain::redact::{Redactor, TextEnd, printable, printable_lines, redact_start};
 
 /// The redactor for the response to one request.
-pub(super) struct Echo<'a> {
+pub(super) struct EchoRedactor<'a> {
     endpoint: &'a Redactor,
     signatures: Redactor,
 }
 
-impl<'a> Echo<'a> {
+impl<'a> EchoRedactor<'a> {
     /// `endpoint` covers the secrets of the endpoint. The signatures in `headers` are added.
     pub(super) fn new(endpoint: &'a Redactor, headers: &[(&'static str, String)]) -> Self {
         let mut secrets = ExchangeSecrets::default();
@@ -73,28 +73,29 @@ mod tests {
     use super::*;
 
     fn without_secrets(bytes: &[u8], bytes_max: usize) -> String {
-        Echo::new(&Redactor::default(), &[]).lines(bytes, bytes_max)
+        EchoRedactor::new(&Redactor::default(), &[]).lines(bytes, bytes_max)
     }
 
     #[test]
-    fn text_is_bounded_and_whole() {
+    fn text_is_truncated_at_character_boundaries() {
         assert_eq!(without_secrets("aä".as_bytes(), 10), "aä");
         assert_eq!(without_secrets(&"aä".as_bytes()[..2], 2), "a");
         assert_eq!(without_secrets(&[0xff; 10], 10), "\u{fffd}".repeat(3));
     }
 
     #[test]
-    fn secrets_of_the_request_are_redacted_before_the_cut() {
+    fn secrets_are_redacted_before_truncation() {
         let mut secrets = ExchangeSecrets::default();
         secrets.header("x-token", "hush-4711-hush");
         let endpoint = secrets.redactor();
-        let echo = Echo::new(&endpoint, &[("webhook-signature", "v1,c2lnbmF0dXJl v1a,b3RoZXI0NzEx".to_owned())]);
+        let echo =
+            EchoRedactor::new(&endpoint, &[("webhook-signature", "v1,c2lnbmF0dXJl v1a,b3RoZXI0NzEx".to_owned())]);
         let said = b"token hush-4711-hush, signed v1,c2lnbmF0dXJl v1a,b3RoZXI0NzEx";
         for bytes_max in 0..said.len() {
             let kept = echo.line(said, bytes_max);
             assert!(kept.len() <= bytes_max, "{kept}");
             assert!(!kept.contains("hush") && !kept.contains("c2ln") && !kept.contains("b3Ro"), "{bytes_max}: {kept}");
         }
-        assert_eq!(echo.line(b"hush-4711", 99), "[secret header x-token]", "the receiver cut it");
+        assert_eq!(echo.line(b"hush-4711", 99), "[secret header x-token]", "truncated by the receiver");
     }
 }

@@ -9,7 +9,7 @@ use super::NormalizeError;
 ///
 /// # Errors
 /// If the type is not JSON or not in UTF-8.
-pub(super) fn json(content_type: Option<&str>) -> Result<String, NormalizeError> {
+pub(super) fn check_json(content_type: Option<&str>) -> Result<String, NormalizeError> {
     let Some(given) = content_type.map(str::trim).filter(|given| !given.is_empty()) else {
         return Ok("application/json".to_owned());
     };
@@ -18,7 +18,7 @@ pub(super) fn json(content_type: Option<&str>) -> Result<String, NormalizeError>
     let media_type = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let subtype = media_type.strip_prefix("application/").unwrap_or_default();
     if subtype == "secevent+jwt" || subtype == "jwt" {
-        return Err(refuse("signed SETs are not read by a source of this form, send the claims themselves"));
+        return Err(refuse("sources of this form do not accept signed SETs, send the claims as JSON"));
     }
     if subtype == "x-www-form-urlencoded" {
         return Err(refuse("set the sender's content type to JSON"));
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_in_utf_8_is_read() {
+    fn accepts_json_in_utf_8() {
         for (given, media_type) in [
             (None, "application/json"),
             (Some(" "), "application/json"),
@@ -44,21 +44,21 @@ mod tests {
             (Some("application/json; charset=utf8"), "application/json"),
             (Some("application/secevent+json;charset=utf-8; v=1"), "application/secevent+json"),
         ] {
-            assert_eq!(json(given).unwrap(), media_type, "{given:?}");
+            assert_eq!(check_json(given).unwrap(), media_type, "{given:?}");
         }
     }
 
     #[test]
-    fn all_else_is_refused_with_what_to_send() {
+    fn other_media_types_are_refused_with_a_remedy() {
         for (given, part) in [
             ("text/plain", "send JSON"),
             ("application/+json", "send JSON"),
             ("application/x-www-form-urlencoded", "content type to JSON"),
-            ("application/json; charset=iso-8859-1", "the charset `iso-8859-1` is not read here"),
+            ("application/json; charset=iso-8859-1", "the charset `iso-8859-1` is not supported"),
             ("application/secevent+jwt", "signed SETs"),
             ("\u{e9}", "send JSON"),
         ] {
-            let error = json(Some(given)).unwrap_err();
+            let error = check_json(Some(given)).unwrap_err();
             assert_eq!(error.code(), "unsupported_media_type");
             assert!(error.to_string().contains(part), "{error}");
         }

@@ -9,9 +9,9 @@ use crate::dialect::{form_of, forms};
 
 /// Refuses a body that lacks the characteristic members of its source's form and looks like another form. An
 /// unrecognised body passes, and its error then names the missing claims.
-pub(crate) fn expect(source: &Source, body: &Object<'_>) -> Result<(), NormalizeError> {
+pub(crate) fn check_form(source: &Source, body: &Object<'_>) -> Result<(), NormalizeError> {
     let form = form_of(source.form);
-    if (form.has_marks)(body) {
+    if (form.has_characteristic_members)(body) {
         return Ok(());
     }
     let Some((looks_like, advice)) = looks_like(body) else { return Ok(()) };
@@ -20,11 +20,11 @@ pub(crate) fn expect(source: &Source, body: &Object<'_>) -> Result<(), Normalize
 }
 
 const OTHER_SOURCE: &str = "send it to a source of its own form, or change the form of this one";
-const NOT_AN_EVENT: &str = "only events are taken here";
+const NOT_AN_EVENT: &str = "only events are accepted here";
 
 /// The detected form of a body, and the advice for it.
 fn looks_like(body: &Object<'_>) -> Option<(&'static str, &'static str)> {
-    let event = || forms().find(|form| (form.is_event)(body)).map(|form| (form.event, OTHER_SOURCE));
-    let other = || forms().find_map(|form| (form.not_an_event)(body)).map(|what| (what, NOT_AN_EVENT));
+    let event = || forms().find(|form| (form.looks_like_event)(body)).map(|form| (form.event, OTHER_SOURCE));
+    let other = || forms().find_map(|form| (form.describe_non_event)(body)).map(|what| (what, NOT_AN_EVENT));
     event().or_else(other)
 }

@@ -31,37 +31,37 @@ async fn hanging(at_once: &'static [u8]) -> String {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_is_waited_for_so_long() {
+async fn missing_head_times_out() {
     let options = Options { head_ms_max: 200, response_ms_max: NEVER_MS, ..open() };
     for url in
         [hanging(b"").await, hanging(b"HTTP/1.1 200 OK\r\nx-a: ").await, trickling(b"HTTP/1.1 200 OK\r\nx-a: ").await]
     {
         let exchange = exchange(&egress(options.clone()), &url).await;
-        assert_failed(&exchange.outcome, ErrorClass::Timeout, "no answer began within 200 ms");
+        assert_failed(&exchange.outcome, ErrorClass::Timeout, "no response began within 200 ms");
         assert!(exchange.connection.is_some() && exchange.latency_us >= 200_000, "{exchange:?}");
     }
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_end_is_waited_for_so_long_and_the_status_counts() {
+async fn endless_body_times_out_and_status_counts() {
     let options = Options { head_ms_max: 300, response_ms_max: 400, ..open() };
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
     for url in [hanging(head).await, trickling(head).await, hanging(b"HTTP/1.1 200 OK\r\n\r\n").await] {
         let exchange = exchange(&egress(options.clone()), &url).await;
-        assert_eq!(incomplete(&exchange.outcome), (200, Some("it had not ended within 400 ms")));
+        assert_eq!(incomplete(&exchange.outcome), (200, Some("it did not end within 400 ms")));
         assert!(exchange.latency_us >= 400_000, "{exchange:?}");
     }
 }
 
 #[tokio::test]
-async fn the_head_has_no_longer_than_the_whole() {
+async fn head_timeout_is_capped_by_response_timeout() {
     let options = Options { head_ms_max: NEVER_MS, response_ms_max: 200, ..open() };
     let outcome = post(&egress(options), &hanging(b"").await).await;
-    assert_failed(&outcome, ErrorClass::Timeout, "no answer began within 200 ms");
+    assert_failed(&outcome, ErrorClass::Timeout, "no response began within 200 ms");
 }
 
 #[tokio::test]
-async fn one_attempt_may_have_less_but_not_more() {
+async fn attempt_timeout_can_only_shorten() {
     let options = Options { head_ms_max: NEVER_MS, response_ms_max: 500, ..open() };
     let url = trickling(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await;
     for (within, fires) in [(300, "within 300 ms"), (u64::from(NEVER_MS), "within 500 ms")] {
