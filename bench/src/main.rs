@@ -31,12 +31,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const HELP: &str = "\
 bench [--quick | --full] [--only SECTION]... [--out FILE] [--compare OLD.json]
 
-Measures the host against baselines of the same run, in turns, and prints a table with each target beside its figure.
-  --quick             a smoke run: seconds, and figures that say nothing
-  --full              the long rows as well: 10,000 tenants, which are kept for the next run, 10 million events of history
-  --only SECTION      only this section (filter, path, ledger, scale, fairness); may be given again
-  --out FILE          where the JSON goes
-  --compare OLD.json  also print what changed since that run";
+Measures the host in turns with baselines of the same run, and prints a table of the results and their targets.
+  --quick             a smoke test; takes seconds, and the results mean nothing
+  --full              also measure the long rows: 10,000 tenants, which are kept for the next run, 10 million events of history
+  --only SECTION      measure only this section (filter, path, ledger, scale, fairness); may be repeated
+  --out FILE          write the JSON to this file
+  --compare OLD.json  also print the differences from that run";
 
 /// Duration of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -208,7 +208,7 @@ async fn tenant_reads_and_filters_its_own_log() {
     let id = [JSON, ("x-request-id", "deploy-17")];
     let path = acme.path("/sources/idp");
     let changed = acme.client.send(Method::PUT, &path, &id, closed.to_string()).await.expect(200);
-    assert_eq!(changed.header("x-request-id"), Some("deploy-17"), "a caller's own id is kept");
+    assert_eq!(changed.header("x-request-id"), Some("deploy-17"), "the caller's request id is used");
 
     let log = acme.get("/audit").await;
     let told: Vec<_> = log["items"].as_array().unwrap().iter().map(|item| item["action"].as_str().unwrap()).collect();
@@ -242,7 +242,7 @@ async fn tenant_reads_and_filters_its_own_log() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => break,
         }
-        assert!(seen < 10, "the pages come to an end");
+        assert!(seen < 10, "the last page has no `next`");
     }
     assert_eq!(seen, 4);
     let bad = acme.client.get(&acme.path("/audit?cursor=x")).await;

@@ -92,13 +92,7 @@ fn bad_events() -> Vec<Bad> {
             "bad_claim",
         ),
         bad("iat as text", "open", set.replace("1615305159", "\"1615305159\""), 400, "bad_claim"),
-        bad(
-            "an issuer that the source does not accept",
-            "strict",
-            set.replace("idp.", "evil."),
-            400,
-            "issuer_not_allowed",
-        ),
+        bad("an issuer that is not allowed", "strict", set.replace("idp.", "evil."), 400, "issuer_not_allowed"),
         bad("an event of another form", "open", event::logto("s1"), 400, "wrong_form"),
         bad("a SET where Logto's events are expected", "logto", set.clone(), 400, "wrong_form"),
         bad("no signature", "wso2", wso2.clone(), 401, "bad_signature"),
@@ -110,7 +104,7 @@ fn bad_events() -> Vec<Bad> {
         expired,
         bad("no token", "token", set.clone(), 401, "bad_signature").counted("bad_token"),
         bad("a wrong token", "token", set.clone(), 401, "bad_token").header("authorization", "Bearer source-secret"),
-        bad("a source that is not there", "nobody", set.clone(), 401, "bad_signature").counted("unknown_source"),
+        bad("an unknown source", "nobody", set.clone(), 401, "bad_signature").counted("unknown_source"),
         bad("a source that is no name", "..%2f..", set.clone(), 404, "unknown_source"),
         bad("a body over the limit", "open", set.clone() + &" ".repeat(4096), 413, "body_too_large"),
         bad("a form", "open", set.clone(), 415, "unsupported_media_type")
@@ -139,7 +133,7 @@ async fn bad_event_is_counted_and_not_stored() {
             faults.push(format!("{}: not counted under {labels}", request.what));
         }
     }
-    assert!(faults.is_empty(), "{} of the answers are not as they should be:\n{}", faults.len(), faults.join("\n"));
+    assert!(faults.is_empty(), "{} answers are wrong:\n{}", faults.len(), faults.join("\n"));
     assert_eq!(story.acme.get("/events").await["items"], json!([]), "nothing of a refused event is stored");
 }
 
@@ -153,7 +147,7 @@ async fn truncated_body_is_no_event() {
     let half = format!("{head}{}", &event::set("one")[..50]);
     tokio::io::AsyncWriteExt::write_all(&mut connection, half.as_bytes()).await.unwrap();
     tokio::io::AsyncWriteExt::shutdown(&mut connection).await.unwrap();
-    setgate_tests::until("it is counted as what it is", async || {
+    setgate_tests::until("it is counted with its outcome", async || {
         let count = story.host.metric("setgate_ingest_total", &["outcome=\"body_broken\""]).await;
         (count == 1.0).then_some(())
     })
@@ -236,7 +230,7 @@ async fn names_are_hidden_without_a_proof() {
         let differ = answers.iter().filter(|(_, answer)| *answer != answers[0].1);
         faults.extend(differ.map(|(place, answer)| format!("{method} {query}, {place}: {answer}")));
     }
-    assert!(faults.is_empty(), "{} answers tell places apart:\n{}", faults.len(), faults.join("\n"));
+    assert!(faults.is_empty(), "{} answers differ by path:\n{}", faults.len(), faults.join("\n"));
 }
 
 #[tokio::test]
@@ -325,14 +319,7 @@ async fn key_opens_its_own_tenant_only() {
             403,
             "forbidden",
         ),
-        (
-            "a tenant that is not there",
-            &globex.client,
-            Method::GET,
-            "/api/v1/tenants/nobody/sources".into(),
-            403,
-            "forbidden",
-        ),
+        ("an unknown tenant", &globex.client, Method::GET, "/api/v1/tenants/nobody/sources".into(), 403, "forbidden"),
         (
             "a tenant's key for the operator's list",
             &globex.client,
@@ -344,7 +331,7 @@ async fn key_opens_its_own_tenant_only() {
         ("a tenant's key to remove its tenant", &globex.client, Method::DELETE, globex.path("/"), 403, "forbidden"),
         ("a reader who writes", &reader, Method::DELETE, story.acme.path("/sources/open"), 403, "forbidden"),
         (
-            "the operator, for a tenant that is not there",
+            "the operator, for an unknown tenant",
             story.host.operator(),
             Method::GET,
             "/api/v1/tenants/nobody/sources".into(),
@@ -386,7 +373,7 @@ async fn bad_management_request_names_the_error() {
         ("an unknown route of a tenant", &get, acme("/nowhere"), Value::Null, 404, "no_route"),
         ("a wrong method", &Method::DELETE, acme("/sources"), Value::Null, 405, "no_method"),
         ("a wrong method at ingest", &put, "/ingest/acme/open".into(), json!({}), 405, "no_method"),
-        ("an id that is none", &get, acme("/deliveries/17"), Value::Null, 404, "not_found"),
+        ("an invalid id", &get, acme("/deliveries/17"), Value::Null, 404, "not_found"),
         (
             "an id of something else",
             &get,
@@ -395,11 +382,11 @@ async fn bad_management_request_names_the_error() {
             404,
             "not_found",
         ),
-        ("a delivery that is not there", &get, acme(&format!("/deliveries/{delivery}")), Value::Null, 404, "not_found"),
-        ("a name that is none", &put, acme("/sources/A_B"), source(json!([{"kind": "open"}])), 404, "not_found"),
-        ("a query that is none", &get, acme("/deliveries?state=lost"), Value::Null, 400, "invalid_query"),
+        ("an unknown delivery", &get, acme(&format!("/deliveries/{delivery}")), Value::Null, 404, "not_found"),
+        ("an invalid name", &put, acme("/sources/A_B"), source(json!([{"kind": "open"}])), 404, "not_found"),
+        ("an invalid query", &get, acme("/deliveries?state=lost"), Value::Null, 400, "invalid_query"),
         ("an unknown query", &get, acme("/deliveries?colour=red"), Value::Null, 400, "invalid_query"),
-        ("a cursor of nobody", &get, acme("/deliveries?cursor=zzz"), Value::Null, 400, "bad_cursor"),
+        ("an invalid cursor", &get, acme("/deliveries?cursor=zzz"), Value::Null, 400, "bad_cursor"),
         ("an unknown member", &put, acme("/sources/x"), json!({"form": "set", "proof": []}), 400, "invalid_body"),
         ("an unknown form", &put, acme("/sources/x"), json!({"form": "xml", "proofs": []}), 400, "invalid_body"),
         ("no proof", &put, acme("/sources/x"), source(json!([])), 422, "invalid_field"),
@@ -413,7 +400,7 @@ async fn bad_management_request_names_the_error() {
         ),
         ("a key for the operator", &post, acme("/keys"), key, 422, "invalid_field"),
         (
-            "an endpoint that is none",
+            "an invalid endpoint",
             &post,
             acme("/subscriptions"),
             json!({"endpoint": {"url": "ftp://x"}}),
@@ -474,7 +461,7 @@ async fn bad_management_request_names_the_error() {
     let table = story.acme.client.send(Method::PUT, &acme("/tables/x"), &lines, "{\"key\":\"a\"}").await;
     faults.extend(table.not_the_problem(422, "invalid_field").map(|why| format!("a bad row: {why}")));
 
-    assert!(faults.is_empty(), "{} of the answers are not as they should be:\n{}", faults.len(), faults.join("\n"));
+    assert!(faults.is_empty(), "{} answers are wrong:\n{}", faults.len(), faults.join("\n"));
     assert_eq!(story.acme.get("/subscriptions").await["items"], json!([]), "nothing refused is stored");
     assert_eq!(story.acme.get("/sources").await["items"].as_array().map(Vec::len), Some(6), "no source either");
 }
@@ -503,7 +490,7 @@ async fn http_endpoints_are_refused_by_default() {
     let receiver = Receiver::start().await;
     let refused = acme.subscribe(&receiver).ask().await;
     assert_eq!(refused.not_the_problem(422, "invalid_field"), None);
-    assert!(refused.text().contains("allow_http"), "it says what the operator can do: {}", refused.text());
+    assert!(refused.text().contains("allow_http"), "it names the setting of the operator: {}", refused.text());
 }
 
 #[tokio::test]
@@ -522,12 +509,12 @@ async fn backlog_limit_hits_its_tenant_only() {
 
     let refused = full.send(event::set("one-too-many")).await;
     assert_eq!(refused.not_the_problem(429, "backlog_full"), None);
-    assert!(refused.header("retry-after").is_some(), "it says when to come again");
+    assert!(refused.header("retry-after").is_some(), "it says when to retry");
     free.accept(event::set("one")).await;
 
     subscription.resume().await;
     receiver.received(3).await;
-    setgate_tests::until("there is room again", async || {
+    setgate_tests::until("requests are accepted again", async || {
         (full.send(event::set("one-too-many")).await.status == 202).then_some(())
     })
     .await;

@@ -23,7 +23,7 @@ async fn host_with_clock(story: &str, config: &str) -> Option<(Host, Shim)> {
 /// Waits for two retention runs that start from now on.
 async fn rounds_of_retention(host: &Host) {
     let from = host.logged();
-    until("retention has its rounds", async || {
+    until("retention has run twice", async || {
         let log = host.log();
         let ended = log.lines().skip(from).skip_while(|line| !line.contains("retention run started"));
         (ended.filter(|line| line.contains("retention run finished")).count() >= 2).then_some(())
@@ -43,7 +43,7 @@ async fn assert_order(tenant: &setgate_tests::Tenant, accepted: &[Accepted]) {
         .rev()
         .map(|event| event["id"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(listed, ids, "the newest stands first");
+    assert_eq!(listed, ids, "newest first");
 }
 
 /// A time some weeks or months after the host's last event, and less than a year.
@@ -77,7 +77,7 @@ async fn jump_of_a_year_and_back_changes_nothing() {
     for (jump, name) in [(YEAR_MS, "ahead"), (0, "and back"), (-HOUR_MS, "an hour back"), (0, "and ahead")] {
         let from = host.logged();
         clock.tell(&jump.to_string());
-        until("the jump is told", async || {
+        until("the jump is logged", async || {
             host.last_logged(from, &["the system clock jumped", "the system clock agrees"])
         })
         .await;
@@ -86,7 +86,7 @@ async fn jump_of_a_year_and_back_changes_nothing() {
         acme.delivery_in("dead", &dead.delivery_of(&new)).await;
         accepted.push(new);
         rounds_of_retention(&host).await;
-        assert!(source.accept(event::set("before")).await.duplicate, "{name}: a second copy is known as one");
+        assert!(source.accept(event::set("before")).await.duplicate, "{name}: a second copy is a duplicate");
         key.get(&acme.path("/events")).await.expect(200);
         assert_eq!(acme.delivery(&dead.delivery_of(&accepted[0])).await["state"], "dead", "{name}");
         assert_eq!(acme.delivery(&subscription.delivery_of(&accepted[0])).await["state"], "delivered", "{name}");
@@ -116,7 +116,7 @@ async fn lasting_jump_is_followed_and_wipes_nothing() {
     until("the host follows", async || host.last_logged(from, &["stays where it jumped to"])).await;
     until("retention sees it", async || host.last_logged(from, &["the host was down or its clock jumped"])).await;
     rounds_of_retention(&host).await;
-    assert_eq!(acme.delivery(&dead.delivery_of(&old)).await["state"], "dead", "it has not had its time");
+    assert_eq!(acme.delivery(&dead.delivery_of(&old)).await["state"], "dead", "its retention time has not passed");
     let new = source.accept(event::set("new")).await;
     assert!(new.event > old.event);
     acme.delivery_in("dead", &dead.delivery_of(&new)).await;

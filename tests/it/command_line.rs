@@ -261,7 +261,7 @@ async fn output_is_free_of_control_characters() {
         check(&arguments, &output);
         assert!(output.status.success(), "{}", said(&output));
         let forged = said(&output).lines().any(|line| line == "verdict   pass");
-        assert!(!forged, "a value makes no line of its own: {}", said(&output));
+        assert!(!forged, "a value cannot start a new line: {}", said(&output));
     }
     let refusal = |_: &setgate_tests::Received| json!({"code": "conflict", "detail": EVIL}).to_string();
     host.otherwise(Reply::status(409).body(refusal));

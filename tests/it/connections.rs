@@ -102,9 +102,9 @@ async fn trusted_proxy_names_clients_by_header() {
     let acme = host.tenant("acme").await;
     let named = "x-forwarded-for: 203.0.113.1, 198.51.100.7\r\n";
     let seen = audited(&host, &acme, "127.0.0.2", "", "one", named).await;
-    assert_eq!(seen.as_deref(), Some("198.51.100.7"), "what the proxy itself saw");
+    assert_eq!(seen.as_deref(), Some("198.51.100.7"), "the address that the proxy recorded");
     let forged = audited(&host, &acme, "127.0.0.3", "", "two", named).await;
-    assert_eq!(forged.as_deref(), Some("127.0.0.3"), "anybody can send a header");
+    assert_eq!(forged.as_deref(), Some("127.0.0.3"), "the header of an untrusted peer is ignored");
 
     // Requests of one client count together, those of other clients do not.
     let source = acme.source("open", Seed::Open).await;
@@ -121,7 +121,7 @@ async fn trusted_proxy_names_clients_by_header() {
     for _ in 0..3 {
         crowd.push(begin("192.0.2.1").await);
     }
-    let refused = setgate_tests::until("its share is taken", async || {
+    let refused = setgate_tests::until("its share is used up", async || {
         let mut over = begin("192.0.2.1").await;
         let mut answer = vec![0; 1024];
         match tokio::time::timeout(Duration::from_millis(500), over.read(&mut answer)).await {

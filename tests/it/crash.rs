@@ -117,14 +117,14 @@ fn record_detects_violations() {
 
     let one = record();
     arrive(&one, plain, "a", Some(204));
-    assert_eq!((one.totals().delivered, one.totals().lost), (1, 1), "what did not arrive is lost");
+    assert_eq!((one.totals().delivered, one.totals().lost), (1, 1), "a missing delivery is counted as lost");
     arrive(&one, plain, "a", Some(204));
-    assert_eq!((one.totals().duplicates, one.totals().misplaced), (1, 1), "no kill came between the two");
+    assert_eq!((one.totals().duplicates, one.totals().misplaced), (1, 1), "no kill happened between the two");
 
     let two = record();
     arrive(&two, plain, "a", Some(204));
     copy.due.insert(plain.to_owned(), due);
-    assert_eq!(two.compare(&copy, 1).taken_unsettled, 1, "the kill came between answer and settlement");
+    assert_eq!(two.compare(&copy, 1).taken_unsettled, 1, "the kill happened between answer and settlement");
     arrive(&two, plain, "a", Some(204));
     assert_eq!((two.totals().duplicates, two.totals().misplaced), (1, 0), "that kill explains the second copy");
     arrive(&two, plain, "b", Some(204));
@@ -138,6 +138,6 @@ fn record_detects_violations() {
     copy.at_rest.insert(redacted.to_owned(), Some(End::Dropped));
     three.compare(&copy, 1);
     assert_eq!(three.totals().faults, 1, "it was not to be dropped");
-    assert_eq!(three.compare(&Copy::default(), 2).lost, 2, "the event is gone before its deliveries came to an end");
+    assert_eq!(three.compare(&Copy::default(), 2).lost, 2, "the event was removed before its deliveries ended");
     assert_eq!(three.lost(), 2);
 }

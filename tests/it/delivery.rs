@@ -30,7 +30,7 @@ async fn signed_set_arrives_under_every_scheme() {
         let changed = Received { body: "{}".into(), ..received.clone() };
         assert!(subscription.verify(&changed).is_err(), "{scheme}: the signature covers the body");
         assert_eq!(received.text(), sent, "{scheme}: a SET that every filter passes arrives byte for byte");
-        assert_eq!(received.header("content-type"), "application/json", "{scheme}: what kind of body it is");
+        assert_eq!(received.header("content-type"), "application/json", "{scheme}: the content type is JSON");
         let id = subscription.delivery_of(&accepted);
         assert_eq!(received.id(), id, "{scheme}: `webhook-id` is the delivery's id");
 
@@ -92,7 +92,7 @@ async fn retry_after_is_honoured() {
     let waited = received[1].at.duration_since(received[0].at);
     assert!(waited >= Duration::from_secs(3), "`Retry-After: 3` is honoured over a schedule of 1 s: {waited:?}");
     let delivery = acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
-    assert_eq!(delivery["attempts"][0]["outcome"]["retry_after_s"], 3, "what was asked for is in the history");
+    assert_eq!(delivery["attempts"][0]["outcome"]["retry_after_s"], 3, "the history has the value of `Retry-After`");
 }
 
 #[tokio::test]
@@ -102,20 +102,20 @@ async fn status_410_pauses_the_subscription() {
 
     let first = source.accept(event::set("one")).await;
     let dead = acme.delivery_in("dead", &subscription.delivery_of(&first)).await;
-    assert!(dead["reason"].as_str().unwrap().contains("410"), "the reason is told: {dead}");
+    assert!(dead["reason"].as_str().unwrap().contains("410"), "it has a reason: {dead}");
     let paused = until("410 pauses the subscription", async || {
         let shown = subscription.show().await;
         shown["paused"].is_object().then_some(shown)
     })
     .await;
-    assert!(paused["paused"]["reason"].as_str().unwrap().contains("410"), "the pause says why: {paused}");
+    assert!(paused["paused"]["reason"].as_str().unwrap().contains("410"), "the pause has a reason: {paused}");
 
     let second = source.accept(event::set("two")).await;
     acme.delivery_in("due", &subscription.delivery_of(&second)).await;
-    assert_eq!(receiver.count(), 1, "nothing is sent to a receiver that is gone");
+    assert_eq!(receiver.count(), 1, "nothing is sent after a 410");
     subscription.resume().await;
     acme.delivery_in("delivered", &subscription.delivery_of(&second)).await;
-    assert_eq!(receiver.count(), 2, "what was pending arrives once after the resume");
+    assert_eq!(receiver.count(), 2, "the pending delivery arrives once after the resume");
 }
 
 #[tokio::test]
@@ -126,15 +126,15 @@ async fn redrive_has_the_same_id_and_bytes() {
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let dead = acme.delivery_in("dead", &id).await;
     assert_eq!(dead["attempt_count"], 2, "the schedule of one wait allows two attempts: {dead}");
-    assert!(dead["reason"].as_str().is_some_and(|reason| reason.contains("2 attempts")), "the reason is told: {dead}");
+    assert!(dead["reason"].as_str().is_some_and(|reason| reason.contains("2 attempts")), "it has a reason: {dead}");
 
     acme.redrive(&id, "release").await.expect(409);
     acme.redrive(&id, "again").await.expect(200);
     let delivered = acme.delivery_in("delivered", &id).await;
-    assert_eq!(delivered["attempt_count"], 3, "the history goes on: {delivered}");
+    assert_eq!(delivered["attempt_count"], 3, "the history continues: {delivered}");
     let received = receiver.received(3).await;
-    assert!(received.iter().all(|one| one.id() == id), "a redrive goes under the same id");
-    assert!(received.iter().all(|one| one.body == received[0].body), "a redrive sends the kept bytes");
+    assert!(received.iter().all(|one| one.id() == id), "a redrive has the same id");
+    assert!(received.iter().all(|one| one.body == received[0].body), "a redrive sends the stored bytes");
     assert_eq!(subscription.verify(&received[2]), Ok(()), "a redrive is signed");
     acme.redrive(&id, "again").await.expect(409);
 }
@@ -149,7 +149,7 @@ async fn dead_letter_can_be_discarded() {
     acme.redrive(&id, "discard").await.expect(200);
     acme.delivery_in("dropped", &id).await;
     acme.redrive(&id, "again").await.expect(409);
-    assert_eq!(receiver.count(), 1, "what was discarded is not sent");
+    assert_eq!(receiver.count(), 1, "a discarded delivery is not sent");
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn late_receiver_misses_nothing() {
     })
     .await;
     let outcome = &failed["attempts"][0]["outcome"];
-    assert_eq!(outcome["class"], "connect", "nobody listened: {outcome}");
+    assert_eq!(outcome["class"], "connect", "the connection was refused: {outcome}");
     let receiver = Receiver::start_at(address).await;
     let received = receiver.received(1).await.remove(0);
     assert_eq!(subscription.verify(&received), Ok(()));
@@ -209,7 +209,7 @@ async fn hanging_receiver_delays_no_other() {
         events.push(source.accept(event::set(&format!("e{number}"))).await);
     }
     let expected = events.iter().map(|event| to_quick.delivery_of(event)).collect();
-    until("the quick receiver has everything while the slow one hangs", async || {
+    until("the quick receiver has received everything while the slow one hangs", async || {
         (quick.ids() == expected).then_some(())
     })
     .await;
@@ -217,7 +217,7 @@ async fn hanging_receiver_delays_no_other() {
     assert!(delivered.is_empty(), "the slow receiver has answered nothing so far: {delivered:?}");
 
     slow.release();
-    until("the slow receiver has everything in the end", async || (slow.ids().len() == 40).then_some(())).await;
+    until("the slow receiver has received everything", async || (slow.ids().len() == 40).then_some(())).await;
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn redirect_is_not_followed() {
 
     let dead = acme.delivery_in("dead", &subscription.delivery_of(&source.accept(event::set("one")).await)).await;
     assert_eq!(status_of(&dead["attempts"][0]), (1, 307), "a redirect is a failure");
-    assert_eq!(elsewhere.count(), 0, "the address in `Location` was never checked, so nothing goes there");
+    assert_eq!(elsewhere.count(), 0, "the redirect is not followed");
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn private_address_is_refused_by_default() {
         &World::with().env("SETGATE_EGRESS__ALLOW", "[]").retry(&[]).start().await;
 
     let dead = acme.delivery_in("dead", &subscription.delivery_of(&source.accept(event::set("one")).await)).await;
-    assert_eq!(dead["attempts"][0]["outcome"]["class"], "forbidden", "the attempt says why it was not made: {dead}");
+    assert_eq!(dead["attempts"][0]["outcome"]["class"], "forbidden", "the class of the failure is recorded: {dead}");
     assert_eq!(receiver.count(), 0, "nothing was sent");
 }
 
@@ -291,6 +291,6 @@ async fn fanout_reaches_all_subscriptions() {
         until("every event has arrived at every receiver", async || (receiver.ids().len() == expected).then_some(()))
             .await;
         let jtis: BTreeSet<_> = receiver.all().iter().map(|received| received.json()["jti"].to_string()).collect();
-        assert_eq!(jtis.len(), expected, "none has come under two ids: {jtis:?}");
+        assert_eq!(jtis.len(), expected, "no event arrived with two ids: {jtis:?}");
     }
 }

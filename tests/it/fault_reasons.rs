@@ -127,7 +127,7 @@ async fn message_survives_a_full_log_without_secrets() {
     assert!(detail.starts_with("the key is [secret token] xxx"), "{detail}");
     assert!(detail.ends_with("x, in mask_address::rules::parse (src/lib.rs:5:10)"), "the place is not cut: {detail}");
     assert!(detail.len() <= 500, "{}", detail.len());
-    assert!(!held.to_string().contains("hunter2"), "nobody is shown the secret: {held}");
+    assert!(!held.to_string().contains("hunter2"), "the secret is not shown: {held}");
 }
 
 #[tokio::test]

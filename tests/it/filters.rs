@@ -57,14 +57,14 @@ async fn drop_by_type_drops_with_a_reason() {
     let accepted = story.source.accept(event::wso2("one")).await;
     let dropped = story.ran(&accepted, "dropped", json!("drop")).await;
     let reason = dropped["reason"].as_str().unwrap();
-    assert!(reason.contains("loginFailed") && reason.contains("drop-by-type"), "who dropped it and why: {reason}");
+    assert!(reason.contains("loginFailed") && reason.contains("drop-by-type"), "the reason names both: {reason}");
     assert_eq!(dropped["attempt_count"], 0, "nothing was sent");
 
     let other = event::wso2("two").replace("loginFailed", "loginSuccess");
     let accepted = story.source.accept(other).await;
     story.ran(&accepted, "delivered", json!("pass")).await;
-    assert_eq!(story.arrived().await.json()["jti"], "two", "only what the filter passes arrives");
-    assert_eq!(story.receiver.count(), 1, "what was dropped does not arrive");
+    assert_eq!(story.arrived().await.json()["jti"], "two", "only the passed event arrives");
+    assert_eq!(story.receiver.count(), 1, "the dropped event does not arrive");
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn redact_claims_leaves_only_a_hash() {
     for personal in ["jane@example.com", "Jane Doe", "203.0.113.10", "\"jane\""] {
         assert!(!received.text().contains(personal), "{personal} must not leave: {}", received.text());
     }
-    assert!(received.text().contains("hmac:"), "a hash stands in its place: {}", received.text());
+    assert!(received.text().contains("hmac:"), "it is replaced by a hash: {}", received.text());
     assert!(received.text().contains("u-17"), "the user's id stays, to correlate by: {}", received.text());
     let shown = story.subscription.show().await.to_string();
     assert!(!shown.contains("pepper-4711"), "a binding's secret is never shown again: {shown}");
@@ -88,7 +88,7 @@ async fn enrich_from_table_adds_table_values() {
     let accepted = story.source.accept(event::wso2("one")).await;
     story.ran(&accepted, "delivered", json!("patch")).await;
     let body = body_of(&story.arrived().await, event::WSO2_TYPE);
-    assert_eq!(body["context"], json!({"owner": "team-shop", "region": "eu"}), "both rows are there");
+    assert_eq!(body["context"], json!({"owner": "team-shop", "region": "eu"}), "both rows are found");
     assert_eq!(body["application"]["name"], "Shop", "the rest stays");
 }
 
@@ -100,7 +100,7 @@ async fn flag_suspicious_login_adds_a_risk() {
     let risk = body_of(&story.arrived().await, event::WSO2_TYPE)["risk"].clone();
     assert_eq!(risk["level"], "high", "a failed login, four times, by curl: {risk}");
     let reasons = risk["reasons"].to_string();
-    assert!(reasons.contains("4 failed attempts"), "the reasons are told: {reasons}");
+    assert!(reasons.contains("4 failed attempts"), "the reasons are listed: {reasons}");
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn translate_to_caep_writes_caep_events() {
     for sealed in ["iss", "iat", "jti"] {
         assert_eq!(set[sealed], shown["set"][sealed], "`{sealed}` is sealed");
     }
-    assert!(shown["set"]["events"].to_string().contains("PostSignIn"), "the journal keeps it as it came: {shown}");
+    assert!(shown["set"]["events"].to_string().contains("PostSignIn"), "the journal stores it unchanged: {shown}");
 }
 
 #[tokio::test]
@@ -126,9 +126,9 @@ async fn patch_keeps_all_other_bytes() {
     let accepted = story.source.accept(sent).await;
     story.ran(&accepted, "delivered", json!("patch")).await;
     let text = story.arrived().await.text();
-    let (before, rest) = text.split_once(r#","risk":{"#).expect("the filter's member comes after the others");
+    let (before, rest) = text.split_once(r#","risk":{"#).expect("the filter's member is the last one");
     let (_, after) = rest.split_once('}').expect("it is an object without objects");
-    assert_eq!(format!("{before}{after}"), sent, "member order, number text and white space are as they came");
+    assert_eq!(format!("{before}{after}"), sent, "member order, number text and white space are unchanged");
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn binding_must_grant_the_imports() {
     // A filter that imports only `log`, or nothing, needs no grant; its document can be sent back.
     acme.filter("translate-to-caep").await;
     let bare = acme.subscribe(&receiver).chain(json!([{"filter": "translate-to-caep"}])).create().await;
-    assert_eq!(bare.show().await["chain"][0]["grants"], json!([]), "absent grants are none");
+    assert_eq!(bare.show().await["chain"][0]["grants"], json!([]), "absent `grants` grant nothing");
 
     // A version that imports more than a binding grants would fault on each delivery: it can neither be activated nor
     // tried.
@@ -333,7 +333,7 @@ async fn delivery_keeps_the_version_it_was_created_with() {
     // Another filter's component, as the next version under the same name.
     let shown = acme.upload("drop-by-type", setgate_tests::place::filter("flag-suspicious-login")).await.expect(201);
     let (second, shown) = (shown.json()["active"].clone(), shown.json());
-    assert_eq!(shown["previous"], json!(story.digest), "the version before is what a roll-back returns to: {shown}");
+    assert_eq!(shown["previous"], json!(story.digest), "a rollback returns to the previous version: {shown}");
     let after = story.source.accept(event::wso2("after")).await;
     acme.delivery_in("due", &subscription.delivery_of(&after)).await;
     let rolled = acme.client.post(&acme.path("/filters/drop-by-type/rollback"), &json!({})).await.expect(200).json();
@@ -439,17 +439,17 @@ async fn secrets_are_masked_in_the_history() {
         let accepted = source.accept(event::set(name)).await;
         let id = subscription.delivery_of(&accepted);
         let delivery = acme.delivery_in(state, &id).await;
-        assert_eq!(delivery["runs"][0]["log"][0]["text"], "[secret token]", "what it logged: {delivery}");
+        assert_eq!(delivery["runs"][0]["log"][0]["text"], "[secret token]", "the filter's log is recorded: {delivery}");
         if name != "replaces" {
             let reason = delivery["reason"].as_str().unwrap();
-            assert!(reason.ends_with("[secret token]"), "the reason says which secret it was: {reason}");
+            assert!(reason.ends_with("[secret token]"), "the reason names the secret: {reason}");
         }
         for shown in [delivery.to_string(), acme.get("/deliveries").await.to_string()] {
             assert!(!shown.contains("hunter2"), "{name}: nobody is shown the secret: {shown}");
         }
         subscription.pause().await;
     }
-    assert_eq!(receiver.count(), 0, "none of the three lets an event through");
+    assert_eq!(receiver.count(), 0, "no event was delivered");
 }
 
 /// Without its salt, `redact-claims` fails on every event.
@@ -468,7 +468,7 @@ async fn fault_holds_by_default() {
         let held = acme.delivery_in("held", id).await;
         assert_eq!(held["runs"][0]["fault"]["kind"], "permanent", "the fault is in the history: {held}");
         assert_eq!(held["runs"][0]["verdict"], Value::Null, "a fault is no verdict: {held}");
-        assert!(held["reason"].as_str().unwrap().contains("salt"), "the reason names what is missing: {held}");
+        assert!(held["reason"].as_str().unwrap().contains("salt"), "the reason names the missing secret: {held}");
     }
     assert_eq!(receiver_count(&story), 0, "a redaction that failed does not leak");
 
@@ -484,8 +484,8 @@ async fn fault_holds_by_default() {
     acme.delivery_in("delivered", &released).await;
     let received = story.arrived().await;
     assert_eq!(received.id(), released);
-    assert_eq!(received.text(), sent, "a release goes on with the bytes as they were before the chain");
-    assert_eq!(receiver_count(&story), 1, "what was discarded does not arrive");
+    assert_eq!(received.text(), sent, "a release sends the bytes from before the chain");
+    assert_eq!(receiver_count(&story), 1, "a discarded delivery does not arrive");
 }
 
 #[tokio::test]

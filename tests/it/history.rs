@@ -18,7 +18,7 @@ async fn statistics_add_up() {
     for number in 0..10 {
         source.accept(event::set(&format!("e{number}"))).await;
     }
-    let of_bad = until("all that can be settled is", async || {
+    let of_bad = until("every delivery that can be settled is settled", async || {
         let all = acme.get("/statistics?window=1h").await;
         let rests = &all["deliveries"];
         let done = rests["delivered"] == 10 && rests["dead"] == 20;
@@ -39,7 +39,7 @@ async fn statistics_add_up() {
     let statistics = async |path: &str| acme.get(path).await;
     let of_nowhere = statistics(&format!("/subscriptions/{}/statistics", nowhere.id)).await;
     assert_eq!(of_nowhere["attempts"]["failures"], json!({"connect": 10}), "{of_nowhere}");
-    assert_eq!(of_nowhere["window"], "24h", "a day where nothing is said: {of_nowhere}");
+    assert_eq!(of_nowhere["window"], "24h", "the default window is a day: {of_nowhere}");
 
     host.kill9().await;
     host.start_again().await;
@@ -72,7 +72,7 @@ async fn statistics_add_up() {
     let theirs = other.get("/statistics").await;
     assert_eq!((&theirs["attempts"]["count"], &theirs["now"]["dead"]), (&json!(0), &json!(0)), "{theirs}");
     let theirs = other.client.get(&other.path(&format!("/subscriptions/{}/statistics", to_bad.id))).await;
-    assert_eq!(theirs.not_the_problem(404, "not_found"), None, "a stranger's subscription is none");
+    assert_eq!(theirs.not_the_problem(404, "not_found"), None, "another tenant's subscription is not found");
     let wrong = acme.client.get(&acme.path("/statistics?window=2h")).await;
     assert_eq!(wrong.not_the_problem(400, "invalid_query"), None);
 }
@@ -134,7 +134,7 @@ async fn killed_replay_creates_each_run_once() {
 
     let mut kills = 0;
     for made in [5, 20, 40] {
-        let shown = until("the replay goes on", async || {
+        let shown = until("the replay continues", async || {
             let shown = acme.get(&format!("/replays/{id}")).await;
             (shown["made"].as_u64() >= Some(made)).then_some(shown)
         })
@@ -159,7 +159,7 @@ async fn killed_replay_creates_each_run_once() {
     let made = acme.deliveries(&format!("subscription={}", subscription.id)).await;
     assert_eq!(made.len(), EVENTS, "nothing was made twice");
     assert!(receiver.all().iter().all(|one| one.text().contains("hmac:")), "through the filters as they are now");
-    assert_eq!(acme.deliveries(&format!("subscription={}", to_old.id)).await.len(), EVENTS + 6, "nobody else gets any");
+    assert_eq!(acme.deliveries(&format!("subscription={}", to_old.id)).await.len(), EVENTS + 6, "no other gets any");
 
     // Another replay is a separate run.
     let asked = json!({"subscription": subscription.id, "since": LONG_AGO, "source": "idp", "per_second": 1000,
@@ -189,7 +189,7 @@ async fn replay_keeps_its_rate_and_waits_for_the_backlog() {
     let id = until("all are fanned out, so that they are past events", async || {
         let begun = replay(&acme, asked(100)).await.expect(201).json();
         let id = begun["id"].as_str().unwrap().to_owned();
-        let full = until("it has made what it may", async || {
+        let full = until("it has made as many as it may", async || {
             let shown = acme.get(&format!("/replays/{id}")).await;
             (shown["made"] == 8 || shown["state"] == "done").then_some(shown)
         })
@@ -206,7 +206,7 @@ async fn replay_keeps_its_rate_and_waits_for_the_backlog() {
     assert!(refused.text().contains("replays_per_tenant_max"), "{}", refused.text());
     subscription.resume().await;
     let done = replay_in(&acme, "done", &id).await;
-    assert_eq!(done["made"], 20, "it went on by itself: {done}");
+    assert_eq!(done["made"], 20, "it continued without a request: {done}");
     receiver.received(21).await;
 
     let begun = replay(&acme, asked(10)).await.expect(201).json();
@@ -214,7 +214,7 @@ async fn replay_keeps_its_rate_and_waits_for_the_backlog() {
     let received = receiver.received(21 + 20).await;
     let took = received[40].at.duration_since(received[21].at);
     // Twenty at ten per second: 1.9 s from the first to the last, and an attempt may be late.
-    assert!(took >= Duration::from_millis(1_500), "the rate is kept: {took:?}");
+    assert!(took >= Duration::from_millis(1_500), "the rate is not exceeded: {took:?}");
     replay_in(&acme, "done", id).await;
 }
 
@@ -237,7 +237,7 @@ async fn replay_can_be_cancelled_by_its_tenant_only() {
     assert_eq!(other.get("/replays").await["items"], json!([]));
     let cancelled = acme.client.delete(&acme.path(&theirs)).await.expect(200).json();
     assert_eq!((&cancelled["state"], &cancelled["reason"]), (&json!("cancelled"), &json!("by request")), "{cancelled}");
-    assert!(cancelled["made"].as_u64() < Some(5), "it had not ended: {cancelled}");
+    assert!(cancelled["made"].as_u64() < Some(5), "it was cancelled before its end: {cancelled}");
     // A replay that has ended is not cancelled again.
     acme.client.delete(&acme.path(&theirs)).await.expect(200);
     let log = acme.get(&format!("/audit?kind=replay&object={id}")).await;

@@ -30,7 +30,7 @@ async fn lifted_limit_is_reported_as_escaped() {
         let report = Box::pin(hostile::run(&lift.options())).await;
         assert!(report.same_process, "with `{limit}` lifted, the machine and the host stay up");
         let escaped: Vec<_> = report.escaped().iter().map(|shown| shown.class.name).collect();
-        assert_eq!(escaped, [lift.class], "with `{limit}` lifted, the suite says which class escapes");
+        assert_eq!(escaped, [lift.class], "with `{limit}` lifted, the suite names the class that escapes");
     }
 }
 
@@ -62,6 +62,6 @@ fn suite_has_each_class_once() {
     for lift in lift::LIFTS {
         let class = classes.iter().find(|class| class.name == lift.class);
         let limit = class.unwrap_or_else(|| panic!("there is no class `{}`", lift.class)).answer.limit;
-        assert_eq!(limit, Some(lift.limit), "what is lifted is what has to answer");
+        assert_eq!(limit, Some(lift.limit), "the lifted limit is the one that must detect the attack");
     }
 }

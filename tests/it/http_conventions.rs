@@ -42,7 +42,7 @@ async fn unknown_parameter_is_refused_with_a_suggestion() {
     acme.get("/sources/idp").await;
     acme.get("/sources?").await;
     let stranger = host.stranger().get(&at("/sources?limt=2")).await;
-    assert_eq!(stranger.not_the_problem(401, "bad_key"), None, "a stranger learns nothing of the route");
+    assert_eq!(stranger.not_the_problem(401, "bad_key"), None, "an answer without a key does not reveal the route");
     // Senders and hubs add their own parameters.
     let source = acme.source("sender", Seed::Open).await;
     let _ = source;

@@ -25,7 +25,7 @@ async fn hanging_deliveries_leave_bytes_for_other_tenants() {
         accepted.push(source.accept(bulky(&format!("large-{number}"))).await);
     }
     let arrived = || hanging.iter().map(|(_, receiver)| receiver.count()).sum::<usize>();
-    setgate_tests::until("the share is taken", async || (arrived() >= 5).then_some(())).await;
+    setgate_tests::until("the share is used up", async || (arrived() >= 5).then_some(())).await;
 
     let calm = host.tenant("calm").await;
     let source = calm.source("open", Seed::Open).await;

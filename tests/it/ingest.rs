@@ -14,7 +14,7 @@ async fn through(world: &World, body: &str) -> (Accepted, Value) {
     let received = world.receiver.all().into_iter().find(|received| received.id() == id).expect("it arrived");
     assert_eq!(world.subscription.verify(&received), Ok(()));
     let set = received.json();
-    assert_eq!(not_a_set(&set), None, "what arrives is a SET: {set}");
+    assert_eq!(not_a_set(&set), None, "it is a SET: {set}");
     (accepted, set)
 }
 
@@ -72,9 +72,9 @@ async fn asgardeo_hub() {
     let kind = answer.header("content-type").unwrap_or_default();
     assert!(kind.starts_with("text/plain"), "and nothing that a browser would run: {kind}");
     let other = hub.get(&asked("subscribe", "shop.example.o1.schema.wso2.v1.event.token")).await;
-    assert_eq!(other.not_the_problem(404, "unexpected_verification"), None, "a topic that nobody asked for");
+    assert_eq!(other.not_the_problem(404, "unexpected_verification"), None, "a topic that is not configured");
     let leave = hub.get(&asked("unsubscribe", topic)).await;
-    assert_eq!(leave.not_the_problem(404, "unexpected_verification"), None, "nobody asked to leave");
+    assert_eq!(leave.not_the_problem(404, "unexpected_verification"), None, "the host did not request to unsubscribe");
 
     let (_, set) = through(&world, &event::wso2("one")).await;
     assert_eq!(set["iat"], 1_751_709_144, "`iat` in milliseconds becomes seconds");

@@ -101,7 +101,7 @@ async fn instance_belongs_to_one_binding() {
         let why = again["reason"].as_str().unwrap_or_default();
         assert!(nth == 1 || why.contains(&format!("had processed {} event", nth - 1)), "{again}");
         let bundle = story.acme.get(&format!("/deliveries/{id}/reproduction")).await;
-        assert_eq!(bundle["steps"][0]["reuse"], json!({"events_max": 3}), "what was in force: {bundle}");
+        assert_eq!(bundle["steps"][0]["reuse"], json!({"events_max": 3}), "the settings are recorded: {bundle}");
         assert_eq!((&bundle["reproducible"], &bundle["reason"]), (&again["reproducible"], &again["reason"]));
         let said = super::reproduce::run_again(&story.host, &story.acme, id, &[]).await;
         assert_eq!(said.code, Some(i32::from(nth > 1)), "{}", said.out);
@@ -128,12 +128,12 @@ async fn changed_binding_or_version_starts_anew() {
     story.acme.client.post(&story.acme.path("/filters/count/rollback"), &json!({})).await.expect(200);
     assert_eq!(seen("g").await, 1, "the version from before, and not its instance");
     let ended = story.metric("setgate_filter_instances_kept_ended_total", &["why=\"changed\""]).await;
-    assert_eq!(ended, 3.0, "each change ended what was kept before it");
+    assert_eq!(ended, 3.0, "each change evicts the idle instances");
     assert_eq!(story.metric("setgate_filter_instances_kept", &[]).await, 1.0);
 
     let bare = json!({"endpoint": {"url": story.receiver.url()}, "chain": [{"filter": "count"}]});
     story.acme.client.put(&subscription.path(""), &bare).await.expect(200);
-    assert_eq!([seen("h").await, seen("i").await], [1, 1], "the option is gone");
+    assert_eq!([seen("h").await, seen("i").await], [1, 1], "the option was removed");
     assert_eq!(story.metric("setgate_filter_instances_kept", &[]).await, 0.0);
 }
 
@@ -232,6 +232,6 @@ async fn host_can_limit_or_disable_reuse() {
         let body = |id: &str| id.split_once('_').unwrap().1.to_owned();
         let delivery = format!("dlv_{}_{}_0", body(&accepted.event), body(&id));
         let record = story.acme.delivery_in("delivered", &delivery).await;
-        assert_eq!(record["runs"][0]["instance_events"], Value::Null, "the host's word stands: {record}");
+        assert_eq!(record["runs"][0]["instance_events"], Value::Null, "the host's setting takes precedence: {record}");
     }
 }

@@ -115,10 +115,10 @@ async fn rotated_key_overlaps_and_expires() {
     let (third, newest) = made(&acme.client, &rotated);
     let ended = new.get(&sources).await;
     assert_eq!(ended.not_the_problem(401, "bad_key"), None);
-    assert!(ended.text().contains("expired at"), "who holds the secret is told: {}", ended.text());
+    assert!(ended.text().contains("expired at"), "the answer names the time of expiry: {}", ended.text());
     assert!(host.metric("setgate_keys_denied_total", &["reason=\"ended\""]).await >= 1.0);
     let again = newest.post(&format!("{keys}/{second}/rotate"), &json!({})).await;
-    assert_eq!(again.not_the_problem(409, "conflict"), None, "what has ended is not rotated");
+    assert_eq!(again.not_the_problem(409, "conflict"), None, "an expired key is not rotated");
     let long = newest.post(&format!("{keys}/{third}/rotate"), &json!({"overlap_hours": 3000})).await;
     assert_eq!(long.not_the_problem(422, "invalid_field"), None);
 
@@ -135,12 +135,12 @@ async fn rotation_adds_no_permissions() {
     let (id, _) = key(&host, &acme, json!(["read", "write"])).await;
     let (_, writes) = key(&host, &acme, json!(["write"])).await;
     let rotated = writes.post(&acme.path(&format!("/keys/{id}/rotate")), &json!({})).await;
-    assert_eq!(rotated.not_the_problem(422, "invalid_field"), None, "`write` alone does not come by `read`");
+    assert_eq!(rotated.not_the_problem(422, "invalid_field"), None, "`write` does not include `read`");
     // A key that may open a source to everyone may also create keys for sending.
     writes.post(&acme.path("/keys"), &json!({"scopes": ["ingest"]})).await.expect(201);
     let other = host.tenant("globex").await;
     let theirs = other.client.post(&other.path(&format!("/keys/{id}/rotate")), &json!({})).await;
-    assert_eq!(theirs.not_the_problem(404, "not_found"), None, "another tenant's key is not there");
+    assert_eq!(theirs.not_the_problem(404, "not_found"), None, "another tenant's key is not found");
 
     // The operator's own keys: a new one takes over, and the first can be removed.
     let keys = host.operator().get("/api/v1/keys").await.expect(200).json();

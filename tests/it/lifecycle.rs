@@ -31,7 +31,7 @@ async fn operator_key_is_shown_once() {
     assert_eq!(first.matches("sgk_").count(), 1, "the first start shows the key once: {first}");
     assert!(first.find("sgk_") < first.find("listening on"), "before it listens: {first}");
     let second = serve(&[]).await;
-    assert!(!second.contains("sgk_"), "the second start shows none: {second}");
+    assert!(!second.contains("sgk_"), "the second start prints no key: {second}");
 }
 
 #[tokio::test]
@@ -56,10 +56,10 @@ async fn invalid_config_names_the_key() {
         ("a wrong type", "[data]\nclock_settle_s = \"many\"\n", "data.clock_settle_s"),
         ("a limit of 0", "[delivery]\nin_flight_max = 0\n", "delivery.in_flight_max"),
         ("half of TLS", "[listen]\ntls_key = \"k.pem\"\n", "listen.tls_certificate"),
-        ("a network that is none", "[egress]\nallow = [\"everywhere\"]\n", "egress.allow"),
-        ("a log level that is none", "[log]\nlevel = \"a=b=c\"\n", "log.level"),
+        ("an invalid network", "[egress]\nallow = [\"everywhere\"]\n", "egress.allow"),
+        ("an invalid log level", "[log]\nlevel = \"a=b=c\"\n", "log.level"),
         (
-            "a certificate that is not there",
+            "a missing certificate",
             "[listen]\naddress = \"127.0.0.1:0\"\ntls_certificate = \"c.pem\"\ntls_key = \"k.pem\"\n",
             "c.pem",
         ),
@@ -72,7 +72,7 @@ async fn invalid_config_names_the_key() {
     }
     let missing = Host::command(folder.path()).args(["serve", "--config", "nowhere.toml"]).output().await.unwrap();
     let said = String::from_utf8_lossy(&missing.stderr).into_owned();
-    assert!(!missing.status.success() && said.contains("nowhere.toml"), "a file that is not there: {said}");
+    assert!(!missing.status.success() && said.contains("nowhere.toml"), "a missing file: {said}");
 }
 
 /// A configuration with an error of each kind, and the text with which each is reported.
@@ -178,7 +178,7 @@ async fn sigterm_lets_deliveries_in_flight_finish() {
     receiver.received(1).await;
 
     host.tell_to_stop().await;
-    until("the host takes no more events", async || source.try_send(event::set("two")).await.err()).await;
+    until("the host accepts no more events", async || source.try_send(event::set("two")).await.err()).await;
     receiver.release();
     let status = host.ended().await;
     assert_eq!(status.code(), Some(0), "it ends with 0:\n{}", host.log());
@@ -188,7 +188,7 @@ async fn sigterm_lets_deliveries_in_flight_finish() {
     acme.delivery_in("delivered", &id).await;
     // The second event may have been accepted just before the listener was closed.
     let copies = receiver.all().iter().filter(|received| received.id() == id).count();
-    assert_eq!(copies, 1, "what was in flight was finished, and is not sent again");
+    assert_eq!(copies, 1, "deliveries in flight were finished, and are not sent again");
 }
 
 #[tokio::test]
@@ -340,8 +340,8 @@ async fn wrong_master_key_is_refused() {
         .await
         .unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(!ended.status.success(), "what it cannot read, it must not go on with");
-    assert!(said.contains("master.key") && said.contains("put the right file back"), "it says what to do: {said}");
+    assert!(!ended.status.success(), "it must not start with data that it cannot decrypt");
+    assert!(said.contains("master.key") && said.contains("put the right file back"), "it names the remedy: {said}");
 
     std::fs::rename(&kept, &key).unwrap();
     host.start_again().await;
@@ -366,8 +366,8 @@ async fn restart_keeps_everything() {
 
     host.restart().await;
     let after = [acme.get("/sources").await, acme.get("/filters").await, subscription.show().await];
-    assert_eq!(before, after, "what was set up is as it was");
-    assert!(source.accept(event::wso2("one")).await.duplicate, "what was accepted is remembered");
+    assert_eq!(before, after, "the configuration is unchanged");
+    assert!(source.accept(event::wso2("one")).await.duplicate, "accepted events are remembered");
     let second = source.accept(event::wso2("two")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&second)).await;
     let received = receiver.received(2).await;
@@ -384,7 +384,7 @@ async fn tls_is_served_with_a_certificate() {
     std::fs::write(&key, pem("PRIVATE KEY", &certified.signing_key.serialize_der())).unwrap();
     let config = format!("[listen]\ntls_certificate = \"{}\"\ntls_key = \"{}\"", certificate.display(), key.display());
     let host = Host::with().config(&config).trust(certified.cert.der().clone()).start().await;
-    assert!(host.base().starts_with("https://"), "it says so: {}", host.base());
+    assert!(host.base().starts_with("https://"), "the base URL has the scheme: {}", host.base());
     let acme = host.tenant("acme").await;
     let source = acme.source("idp", Seed::Set).await;
     let receiver = Receiver::start().await;
@@ -395,7 +395,7 @@ async fn tls_is_served_with_a_certificate() {
     let mut plain = setgate_tests::client::Base::default();
     plain.set(&host.base().replace("https://", "http://"));
     let plain = setgate_tests::Client::new(std::mem::take(&mut plain), &[]);
-    assert!(plain.try_send(http::Method::GET, "/healthz", &[], "").await.is_err(), "it speaks nothing else there");
+    assert!(plain.try_send(http::Method::GET, "/healthz", &[], "").await.is_err(), "plain HTTP is refused");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ async fn pages_have_no_gaps_and_no_repeats() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => break,
             }
-            assert!(pages < 10, "{list}: the pages come to an end");
+            assert!(pages < 10, "{list}: the last page has no `next`");
         }
         let first_five: Vec<_> = seen.iter().filter(|jti| jti.starts_with('e') && jti.len() == 2).cloned().collect();
         assert_eq!(first_five, ["e4", "e3", "e2", "e1", "e0"], "{list}: newest first, each once");
@@ -84,8 +84,8 @@ async fn removed_subscription_leaves_dead_letters() {
     acme.delivery_in("due", &id).await;
     acme.client.delete(&subscription.path("")).await.expect(204);
     let dead = acme.delivery_in("dead", &id).await;
-    assert!(dead["reason"].as_str().unwrap().contains("removed"), "the reason is told: {dead}");
-    assert_eq!(receiver.count(), 0, "nothing is sent for a subscription that is gone");
+    assert!(dead["reason"].as_str().unwrap().contains("removed"), "it has a reason: {dead}");
+    assert_eq!(receiver.count(), 0, "nothing is sent for a removed subscription");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn removed_tenant_is_gone_with_its_data() {
         assert_eq!(namesake.get(list).await["items"], json!([]), "{list}");
     }
     let source = namesake.source("idp", Seed::Set).await;
-    assert!(!source.accept(event::set("one")).await.duplicate, "what the other had accepted is not this one's");
+    assert!(!source.accept(event::set("one")).await.duplicate, "events of the removed tenant are forgotten");
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn source_name_setgate_is_reserved() {
     let made = acme.client.put(&acme.path("/sources/setgate"), &open).await;
     assert_eq!(made.not_the_problem(422, "invalid_field"), None);
     let sent = host.stranger().post("/ingest/acme/setgate", &json!({})).await;
-    assert_eq!(sent.not_the_problem(401, "bad_signature"), None, "as a source that is not there");
+    assert_eq!(sent.not_the_problem(401, "bad_signature"), None, "as for an unknown source");
     // Subscriptions can still select the host's own events by this source name.
     let receiver = Receiver::start().await;
     let named = acme.subscribe(&receiver).with("sources", json!(["setgate"])).create().await;
@@ -219,7 +219,7 @@ async fn new_subscription_gets_later_events_only() {
     acme.subscribe(&late).create().await;
     source.accept(event::set("two")).await;
     let received = late.received(1).await;
-    assert_eq!(received[0].json()["jti"], "two", "what was fanned out before is not its own");
+    assert_eq!(received[0].json()["jti"], "two", "earlier deliveries do not belong to it");
     early.received(2).await;
 }
 
@@ -241,7 +241,7 @@ async fn concurrent_copies_are_one_event() {
     }
     let receipts = senders.join_all().await;
     let events: BTreeSet<_> = receipts.iter().map(|receipt| &receipt.event).collect();
-    assert_eq!(events.len(), 1, "all are told the same event: {events:?}");
+    assert_eq!(events.len(), 1, "all answers name the same event: {events:?}");
     assert_eq!(receipts.iter().filter(|receipt| !receipt.duplicate).count(), 1, "one of them is the first");
 
     let last = source.accept(event::set("two")).await;

@@ -29,7 +29,7 @@ async fn dead_endpoint_delays_no_other() {
     // Meanwhile the dead endpoint has not answered at all.
     let waiting = acme.deliveries(&format!("subscription={}&state=due", stuck.id)).await;
     assert_eq!(waiting.len(), 40, "the dead endpoint's own wait");
-    assert!(dead.count() <= 4, "it is asked at its own places only: {}", dead.count());
+    assert!(dead.count() <= 4, "it occupies its own slots only: {}", dead.count());
     dead.release();
 }
 
@@ -111,7 +111,7 @@ async fn events_of_a_subject_stay_in_order() {
     assert_eq!(ada, sent.iter().collect::<Vec<_>>(), "in the order in which they were accepted");
     // Events about other subjects did not wait.
     let place = |jti: &str| arrived.iter().position(|one| one == jti);
-    assert!(place("other-1") < place("lock-1"), "another subject goes on meanwhile: {arrived:?}");
+    assert!(place("other-1") < place("lock-1"), "another subject is not delayed: {arrived:?}");
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn failing_subscription_is_paused_with_a_notice() {
         .create()
         .await;
     let id = failing.delivery_of(&source.accept(event::set("one")).await);
-    until("it is tried", async || {
+    until("it is attempted", async || {
         let due = acme.deliveries("state=due").await;
         due.iter().any(|one| one["id"] == id.as_str() && one["attempt_count"].as_u64() >= Some(1)).then_some(())
     })
@@ -171,7 +171,7 @@ async fn failing_subscription_is_paused_with_a_notice() {
     assert_eq!(notices.verify(&told), Ok(()), "a notice is signed like any event");
     let body = &told.json()["events"]["https://schemas.setgate.dev/events/operations/event-type/subscription-disabled"];
     assert_eq!(body["subscription"], failing.id.as_str());
-    assert!(!told.text().contains("hush"), "what stands in the URL is the receiver's: {}", told.text());
+    assert!(!told.text().contains("hush"), "the URL's query is not disclosed: {}", told.text());
     // It is retained, and sent once the problem is fixed.
     assert_eq!(acme.delivery(&id).await["state"], "due");
     let later = failing.delivery_of(&source.accept(event::set("two")).await);
@@ -181,7 +181,7 @@ async fn failing_subscription_is_paused_with_a_notice() {
         acme.delivery_in("delivered", id).await;
     }
     receiver.received(2).await;
-    assert_eq!(ears.count(), 1, "told once");
+    assert_eq!(ears.count(), 1, "one notice only");
 }
 
 #[tokio::test]

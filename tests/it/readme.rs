@@ -112,7 +112,7 @@ async fn tutorial_runs_as_written() {
 
     let (folder, staged) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (status, said) = in_a_terminal(&script(&blocks, staged.path()), folder.path(), staged.path()).await;
-    assert!(status.success(), "a block of the tutorial fails ({status}): the last one that is named here:\n{said}");
+    assert!(status.success(), "a block of the tutorial fails ({status}), the last one in this output:\n{said}");
 
     let mut written = tutorial.clone();
     for pair in blocks.windows(2).filter(|pair| pair[1].what == What::Output) {
@@ -173,12 +173,12 @@ async fn in_a_terminal(script: &str, folder: &Path, staged: &Path) -> (ExitStatu
     shell.env("SETGATE_REPO", place::root()).env("PATH", path.unwrap());
     shell.env("XDG_CACHE_HOME", staged.join("cache"));
     shell.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    let mut shell = shell.spawn().expect("bash is there");
+    let mut shell = shell.spawn().expect("bash is installed");
     let group = shell.id().expect("it runs");
     let ended = tokio::time::timeout(DEADLINE, shell.wait()).await;
     let _all_may_be_gone = Command::new("kill").args(["-TERM", "--", &format!("-{group}")]).output().await;
     let said = String::from_utf8_lossy(&std::fs::read(&output).unwrap()).into_owned();
-    let status = ended.unwrap_or_else(|_| panic!("the blocks do not come to an end:\n{said}")).unwrap();
+    let status = ended.unwrap_or_else(|_| panic!("the blocks do not end:\n{said}")).unwrap();
     (status, said)
 }
 

@@ -17,15 +17,12 @@ async fn misbehaving_once(manner: Manner) -> (Value, Rude) {
     let subscription = acme.subscribe_url(&receiver.url()).retry(&[1, 1]).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     let delivered = acme.delivery_in("delivered", &id).await;
-    assert_eq!(delivered["attempt_count"], 2, "the second attempt was taken: {delivered}");
+    assert_eq!(delivered["attempt_count"], 2, "the second attempt succeeded: {delivered}");
     assert_eq!(delivered["attempts"][1]["outcome"]["status"], 204, "{delivered}");
     let failed = delivered["attempts"][0].clone();
-    assert_eq!(failed["connection"]["peer"], receiver.address.to_string(), "who it was is in the history: {failed}");
+    assert_eq!(failed["connection"]["peer"], receiver.address.to_string(), "the peer is recorded: {failed}");
     let sent = failed["sent"]["url"].as_str().unwrap();
-    assert!(
-        sent.starts_with(&format!("http://{}/", receiver.address)),
-        "where it was sent is in the history: {failed}"
-    );
+    assert!(sent.starts_with(&format!("http://{}/", receiver.address)), "the URL is recorded: {failed}");
     (failed["outcome"].clone(), receiver)
 }
 
@@ -99,8 +96,8 @@ async fn endless_response_body_is_cut_off() {
     let delivered = acme.delivery_in("delivered", &id).await;
     receiver.hung_up(1).await;
     let outcome = &delivered["attempts"][0]["outcome"];
-    assert_eq!(outcome["status"], 200, "what the receiver said first counts: {delivered}");
-    assert_eq!(outcome["body_head"].as_str().unwrap().len(), 2048, "and so much of the rest is kept");
+    assert_eq!(outcome["status"], 200, "the receiver's first answer counts: {delivered}");
+    assert_eq!(outcome["body_head"].as_str().unwrap().len(), 2048, "the rest is stored up to the limit");
     // Socket buffers accept some bytes before the host disconnects.
     assert!(receiver.written() < 64 * MEBIBYTE, "{} bytes were taken", receiver.written());
     let grown = peak_bytes(host.pid()).saturating_sub(before);
@@ -109,7 +106,7 @@ async fn endless_response_body_is_cut_off() {
 
 /// The peak memory of a process so far.
 fn peak_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux has /proc");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
@@ -126,7 +123,7 @@ async fn redirect_is_recorded_and_not_followed() {
         let outcome = &dead["attempts"][0]["outcome"];
         assert_eq!(outcome["status"], status, "{dead}");
         let location = json!(["location", elsewhere.url()]);
-        assert!(outcome["headers"].as_array().unwrap().contains(&location), "where it leads is in the history: {dead}");
+        assert!(outcome["headers"].as_array().unwrap().contains(&location), "the target is recorded: {dead}");
     }
     assert_eq!((receiver.count(), elsewhere.count()), (5, 0), "nothing is followed");
 }
@@ -147,7 +144,7 @@ async fn bad_certificate_is_named() {
         let id = subscription.delivery_of(&source.accept(event::set(what)).await);
         let dead = acme.delivery_in("dead", &id).await;
         assert_failed(&dead["attempts"][0]["outcome"], "tls", words);
-        assert_eq!(receiver.count(), 0, "nothing is sent to a receiver that cannot prove who it is");
+        assert_eq!(receiver.count(), 0, "nothing is sent to a receiver without a valid certificate");
 
         receiver.present(authority.issue("127.0.0.1").server(None));
         acme.redrive(&id, "again").await.expect(200);
@@ -365,7 +362,7 @@ async fn http2_connection_is_shared_within_a_tenant() {
     globex.subscribe(&receiver).create().await;
     theirs.accept(event::set("one")).await;
     receiver.received(21).await;
-    assert_eq!(receiver.connections(), 2, "another tenant has its own");
+    assert_eq!(receiver.connections(), 2, "another tenant has its own connection");
 }
 
 #[tokio::test]
@@ -390,7 +387,7 @@ async fn proxy_carries_everything() {
     assert_failed(&dead["attempts"][0]["outcome"], "forbidden", "a private address");
     let mut asked = proxy.asked();
     asked.sort();
-    assert_eq!(asked, ["nobody.invalid:443", "receiver.invalid:443"], "what is forbidden is not even asked for");
+    assert_eq!(asked, ["nobody.invalid:443", "receiver.invalid:443"], "a forbidden address is not sent to the proxy");
 
     // With a wrong password, every attempt reports it.
     host.set_env("SETGATE_EGRESS__PROXY", &setting.replace("hush", "hash"));

@@ -54,7 +54,7 @@ async fn five_hundred_dead_letters_go_in_parts() {
         }
     }
     let matched: Vec<_> = answers.iter().map(|said| said["matched"].as_u64().unwrap()).collect();
-    assert_eq!(matched, [220, 220, 60], "each request keeps to its limit and says where to go on: {answers:?}");
+    assert_eq!(matched, [220, 220, 60], "each request respects its limit and has a cursor: {answers:?}");
     assert!(answers.iter().all(|said| said["redriven"] == said["matched"]), "each is redriven: {answers:?}");
 
     counted(acme, "delivered", 500).await;
@@ -91,7 +91,7 @@ async fn held_deliveries_run_the_current_chain() {
     let other = json!({"where": {"state": "held", "faulted_filter": "another"}});
     assert_eq!(redrive(&acme, other).await.expect(200).json()["matched"], 0, "no other filter holds any");
     let listed = acme.deliveries("state=held&faulted_filter=gate").await;
-    assert_eq!(listed.len(), 30, "the history is asked the same way");
+    assert_eq!(listed.len(), 30, "the history takes the same filter");
     let said = redrive(&acme, json!({"action": "again", "where": {"state": "held", "faulted_filter": "gate"}})).await;
     assert_eq!(said.expect(200).json(), json!({"matched": 30, "redriven": 30, "skipped": 0, "next": null}));
 
@@ -100,7 +100,7 @@ async fn held_deliveries_run_the_current_chain() {
         let delivery = acme.delivery(id).await;
         assert_eq!(delivery["runs"][0]["verdict"], "patch", "the chain as it is now ran: {delivery}");
     }
-    assert!(receiver.all().iter().all(|one| one.text().contains("hmac:")), "what arrives is redacted");
+    assert!(receiver.all().iter().all(|one| one.text().contains("hmac:")), "the delivered event is redacted");
 }
 
 #[tokio::test]
@@ -112,14 +112,14 @@ async fn redrive_by_id_ignores_other_tenants() {
     counted(acme, "dead", 3).await;
 
     let theirs = redrive(&other, json!({"action": "discard", "ids": ids})).await.expect(200).json();
-    assert_eq!(theirs, json!({"matched": 3, "redriven": 0, "skipped": 3, "next": null}), "they are not theirs");
+    assert_eq!(theirs, json!({"matched": 3, "redriven": 0, "skipped": 3, "next": null}), "all are skipped");
     // A duplicate id counts once; `release` applies only to held deliveries.
     let said = redrive(acme, json!({"action": "release", "ids": [ids[0], ids[0]]})).await.expect(200).json();
     assert_eq!(said, json!({"matched": 1, "redriven": 0, "skipped": 1, "next": null}));
     let said = redrive(acme, json!({"action": "discard", "ids": ids[..2]})).await.expect(200).json();
     assert_eq!(said, json!({"matched": 2, "redriven": 2, "skipped": 0, "next": null}));
     for (id, state) in ids.iter().zip(["dropped", "dropped", "dead"]) {
-        assert_eq!(acme.delivery(id).await["state"], state, "just those that were named");
+        assert_eq!(acme.delivery(id).await["state"], state, "only the named ones");
     }
     assert_eq!(receiver.count(), 3, "nothing was sent again");
 }
@@ -136,11 +136,11 @@ async fn nonsensical_request_is_refused_with_a_remedy() {
         ("both", json!({"where": dead, "ids": [id]}), "invalid_field", "where"),
         ("too many ids", json!({"ids": many}), "invalid_field", "1000"),
         ("more than the host allows", json!({"where": dead, "limit": 10_001}), "invalid_field", "1 to 10000"),
-        ("none at all", json!({"where": dead, "limit": 0}), "invalid_field", "limit"),
+        ("a limit of zero", json!({"where": dead, "limit": 0}), "invalid_field", "limit"),
         ("a release of the dead", json!({"action": "release", "where": dead}), "invalid_field", "again"),
         ("ids in pages", json!({"ids": [id], "limit": 1}), "invalid_field", "ids"),
-        ("a cursor of nobody", json!({"where": dead, "cursor": "x"}), "bad_cursor", "cursor"),
-        ("a state that does not wait", json!({"where": {"state": "delivered"}}), "invalid_body", "held"),
+        ("an invalid cursor", json!({"where": dead, "cursor": "x"}), "bad_cursor", "cursor"),
+        ("a final state", json!({"where": {"state": "delivered"}}), "invalid_body", "held"),
     ] {
         let answer = redrive(&acme, body).await;
         let status = if code == "invalid_field" { 422 } else { 400 };
@@ -148,5 +148,5 @@ async fn nonsensical_request_is_refused_with_a_remedy() {
         assert!(answer.json()["detail"].as_str().unwrap().contains(named), "{what}: {}", answer.text());
     }
     let said = redrive(&acme, json!({"where": dead})).await.expect(200).json();
-    assert_eq!(said["matched"], 0, "without a limit, the host's own holds: {said}");
+    assert_eq!(said["matched"], 0, "without a limit, the host's limit applies: {said}");
 }

@@ -81,7 +81,7 @@ async fn deliveries_reproduce_after_everything_changed() {
     acme.client.post(&acme.path("/filters/drop-by-type/rollback"), &json!({})).await.expect(200);
     acme.client.delete(&enrich.path("")).await.expect(204);
     acme.client.delete(&acme.path("/filters/enrich-from-table")).await.expect(204);
-    acme.table("apps", &[("a1", json!({"owner": "somebody else"}))]).await;
+    acme.table("apps", &[("a1", json!({"owner": "another team"}))]).await;
     acme.client.delete(&acme.path("/tables/organizations")).await.expect(204);
     configure(&host.path("setgate.toml"), "[quota]\nfuel_per_call = 5000\n");
     host.restart().await;
@@ -110,7 +110,7 @@ async fn deliveries_reproduce_after_everything_changed() {
     let tight = redact.delivery_of(&source.accept(event::wso2("three")).await);
     let held = acme.delivery_in("held", &tight).await;
     assert_eq!(held["runs"][0]["fault"], json!({"kind": "fuel", "limit": 5_000}), "{held}");
-    assert_eq!(reproduce(acme, &tight).await["reproduced"], true, "a fault comes out the same too");
+    assert_eq!(reproduce(acme, &tight).await["reproduced"], true, "a fault is reproduced as well");
 }
 
 #[tokio::test]
@@ -180,11 +180,11 @@ async fn released_delivery_is_reproducible() {
         acme.subscribe(&receiver).chain(json!([{"filter": "redact-claims", "grants": ["config"]}])).create().await;
     let id = subscription.delivery_of(&source.accept(event::set("one")).await);
     acme.delivery_in("held", &id).await;
-    assert_eq!(reproduce(acme, &id).await["reproduced"], true, "a fault comes out the same");
+    assert_eq!(reproduce(acme, &id).await["reproduced"], true, "a fault is reproduced");
     acme.redrive(&id, "release").await.expect(200);
     acme.delivery_in("delivered", &id).await;
-    assert_eq!(reproduction(acme, &id).await["claims"], Value::Null, "what was sent did not come through the chain");
-    assert_eq!(reproduce(acme, &id).await["reproduced"], true, "and the fault still comes out the same");
+    assert_eq!(reproduction(acme, &id).await["claims"], Value::Null, "the sent bytes are not the chain's result");
+    assert_eq!(reproduce(acme, &id).await["reproduced"], true, "the fault is still reproduced");
     let said = run_again(host, acme, &id, &[]).await;
     assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
 }
@@ -217,7 +217,7 @@ async fn digest_opens_nothing_for_another_tenant() {
         assert_eq!(tag, format!("\"{digest}\""));
         let headers = [("if-none-match", tag.as_str())];
         let known = acme.client.send(http::Method::GET, &acme.path(&component), &headers, "").await;
-        assert_eq!((known.status, known.body.len()), (304, 0), "what one has is not sent again");
+        assert_eq!((known.status, known.body.len()), (304, 0), "a file that exists is not downloaded again");
         let answer = acme.client.get(&acme.path(&table)).await.expect(200);
         assert_eq!(sha256(&answer.body), rows, "{when}");
     };
@@ -245,7 +245,7 @@ async fn digest_opens_nothing_for_another_tenant() {
     acme.client.delete(&subscription.path("")).await.expect(204);
     acme.client.delete(&acme.path("/filters/enrich-from-table")).await.expect(204);
     acme.client.delete(&acme.path("/tables/apps")).await.expect(204);
-    check_open("while a delivery is kept that was made with them").await;
+    check_open("while a stored delivery refers to them").await;
     for path in [&component, &table] {
         assert_eq!(globex.client.get(&globex.path(path)).await.not_the_problem(404, "not_found"), None, "{path}");
     }

@@ -1,4 +1,4 @@
-//! Answers: their maximum size, and the memory of answers that nobody reads.
+//! Answers: their maximum size, and the memory of answers that are not read.
 
 use std::time::Duration;
 
@@ -117,9 +117,9 @@ async fn download_is_read_in_parts() {
     let path = acme.path(&format!("/tables/large/versions/{digest}"));
     let whole = acme.client.get(&path).await.expect(200);
     let length = whole.header("content-length").map(str::to_owned);
-    assert_eq!(length, Some(whole.body.len().to_string()), "its length is told before");
+    assert_eq!(length, Some(whole.body.len().to_string()), "its length is announced");
     assert!(whole.body.len() > 8 << 20);
-    assert_eq!(setgate_tests::everything::digest(&whole.body), digest, "and it is what was stored");
+    assert_eq!(setgate_tests::everything::digest(&whole.body), digest, "it equals the stored document");
     let before = host.rss_bytes();
     let bearer = format!("Bearer {}", acme.key);
     let mut attacker = Raw2::open("127.0.0.2", &host.base(), 1_000).await.unwrap();

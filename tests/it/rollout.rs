@@ -145,7 +145,7 @@ async fn backtest_shows_changes_and_sends_nothing() {
     assert_eq!((&report["changed"], &report["candidate"]["faults"]), (&json!(sent), &json!(sent)), "{report}");
     let change = &report["changes"][0];
     assert_eq!(change["candidate"]["fault"]["kind"], "trap", "{change}");
-    assert_eq!(change["candidate"]["end"], "held", "what would have become of it: {change}");
+    assert_eq!(change["candidate"]["end"], "held", "the end of the delivery is predicted: {change}");
 
     assert_eq!(story.receiver.count(), sent, "a backtest sends nothing");
     assert_eq!(story.acme.deliveries("").await, before, "and stores nothing");
@@ -221,7 +221,7 @@ async fn shadow_is_compared_and_not_delivered() {
     let samples = shadow["samples"].as_array().unwrap();
     let found: BTreeSet<_> = samples.iter().map(|sample| sample["event"].as_str().unwrap().to_owned()).collect();
     assert_eq!(found, different, "{shadow}");
-    assert!(samples[0]["claims"][0].as_str().unwrap().contains("/risk "), "how they differ: {shadow}");
+    assert!(samples[0]["claims"][0].as_str().unwrap().contains("/risk "), "the difference is shown: {shadow}");
     for version in ["active", "candidate"] {
         assert!(shadow[version]["fuel"].as_u64().is_some_and(|fuel| fuel > 0), "{shadow}");
         assert_eq!(shadow[version]["faults"], 0, "{shadow}");
@@ -341,7 +341,7 @@ async fn trapping_canary_is_rolled_back() {
     until("each event is delivered", async || (story.receiver.ids().len() == 40).then_some(())).await;
     for event in &accepted {
         let id = story.subscription.delivery_of(event);
-        let delivery = until("its history says so", async || {
+        let delivery = until("its history has the reason", async || {
             let delivery = story.acme.delivery(&id).await;
             (delivery["state"] == "delivered").then_some(delivery)
         })
@@ -354,7 +354,7 @@ async fn trapping_canary_is_rolled_back() {
     assert!(shown["versions"][1]["withdrawn"].is_string(), "the candidate is withdrawn: {shown}");
     assert_eq!(story.host.metric("setgate_rollouts_ended_total", &["reason=\"faults\""]).await, 1.0);
     let after = story.source.accept(suspicious("after", "user-1")).await;
-    assert_eq!(story.ran(&after).await, story.active, "nobody gets the candidate any more");
+    assert_eq!(story.ran(&after).await, story.active, "no event runs through the candidate any more");
 }
 
 #[tokio::test]
@@ -373,7 +373,7 @@ async fn suspended_canary_delays_nothing() {
     }
     story.acme.client.delete(&story.acme.path("/filters/gate/rollout")).await.expect(200);
     for id in &deliveries {
-        let delivery = until("what it held is delivered too", async || {
+        let delivery = until("the held deliveries are delivered too", async || {
             let delivery = story.acme.delivery(id).await;
             (delivery["state"] == "delivered").then_some(delivery)
         })
@@ -404,7 +404,7 @@ async fn ended_rollout_returns_to_the_active_version() {
     // A new rollout of the same version starts a new trial.
     story.roll_out(json!({"digest": digest, "mode": "canary", "percent": 100})).await.expect(201);
     let accepted = story.source.accept(suspicious("two", "u-1")).await;
-    assert_eq!(story.ran(&accepted).await, digest, "its fault lets the event through, as its binding says");
+    assert_eq!(story.ran(&accepted).await, digest, "a fault passes the event on, as the binding requires");
 }
 
 #[tokio::test]
@@ -518,5 +518,5 @@ async fn command_line_rolls_out_a_version() {
     assert_eq!(story.acme.get("/filters/gate").await["active"], json!(digest));
 
     let (ok, _, err) = setgate(&["promote", "gate"]).await;
-    assert!(!ok && err.contains("404") && err.contains("rollout of filter"), "what the host refuses is told: {err}");
+    assert!(!ok && err.contains("404") && err.contains("rollout of filter"), "the refusal is printed: {err}");
 }

@@ -24,7 +24,7 @@ async fn event_bodies_leave_memory_for_others() {
     let (ours, theirs) = (acme.source("open", Seed::Open).await, zeta.source("open", Seed::Open).await);
     let head = format!("POST {}", ours.path);
     let mut slow = Vec::new();
-    let refused = setgate_tests::until("the share is taken", async || {
+    let refused = setgate_tests::until("the share is used up", async || {
         // A request that arrives while an event is being read may be refused itself, so new ones are added
         // continuously. One client can use at most half of the budget, so there are two.
         let from = if slow.len() % 2 == 0 { "127.0.0.2" } else { "127.0.0.3" };
@@ -63,7 +63,7 @@ async fn uploads_leave_memory_for_others() {
     let put = async |tenant: &Tenant| {
         tenant.client.send(Method::PUT, &tenant.path("/tables/apps"), &headers, rows.clone()).await
     };
-    let refused = setgate_tests::until("the share is taken", async || {
+    let refused = setgate_tests::until("the share is used up", async || {
         // A request that arrives while a table is being read may be refused itself, so new ones are added continuously.
         let mut connection = TcpStream::connect(&address).await.unwrap();
         connection.write_all(head.as_bytes()).await.unwrap();
@@ -81,7 +81,7 @@ async fn uploads_leave_memory_for_others() {
     );
     let others = put(&zeta).await;
     assert_ne!(others.status, 429, "another tenant has its own share: {}", others.text());
-    assert_ne!(others.status, 503, "and the host has room for it: {}", others.text());
+    assert_ne!(others.status, 503, "and the host accepts it: {}", others.text());
 }
 
 #[tokio::test]
@@ -107,14 +107,14 @@ async fn flooding_tenant_alone_is_refused() {
             }
         }
         round += 1;
-        assert!(round < 50, "a hundred events at once never found both places taken");
+        assert!(round < 50, "a hundred concurrent events never used both slots");
     }
     for answer in &refused {
         assert_eq!(answer.not_the_problem(429, "busy"), None);
         assert!(answer.text().contains("ingest.appends_max"), "the limit is named: {}", answer.text());
     }
     let kept = host.metric("setgate_ingest_total", &["tenant=\"acme\"", "outcome=\"accepted\""]).await;
-    assert_eq!(kept, f64::from(accepted), "what was refused is not stored, what was accepted is");
+    assert_eq!(kept, f64::from(accepted), "accepted events are stored, refused ones are not");
 }
 
 #[tokio::test]
@@ -143,8 +143,8 @@ async fn spent_fuel_delays_without_faults() {
     }
     let put_off =
         async |tenant: &str| host.metric("setgate_deliveries_put_off_total", &[&format!("tenant=\"{tenant}\"")]).await;
-    assert!(put_off("poor").await > 0.0, "some had to wait for the next second's fuel");
-    assert!(put_off("rich").await < 1.0, "where there is fuel nothing waits");
+    assert!(put_off("poor").await > 0.0, "some waited for the next second's fuel");
+    assert!(put_off("rich").await < 1.0, "nothing waits if there is fuel");
 }
 
 /// An event with the maximum number of types, each of maximum length and with many possible starts of a match.
@@ -296,7 +296,7 @@ async fn hanging_receivers_leave_slots_for_another_tenant() {
         hanging.push((tenant, receiver));
     }
     let in_flight = async || host.metric("setgate_deliveries_in_flight", &[]).await;
-    setgate_tests::until("the receivers hold what they get", async || (in_flight().await >= 18.0).then_some(())).await;
+    setgate_tests::until("the receivers hold their requests", async || (in_flight().await >= 18.0).then_some(())).await;
 
     let healthy = host.tenant("healthy").await;
     let source = healthy.source("open", Seed::Open).await;
@@ -485,7 +485,7 @@ async fn stored_bytes_quota_hits_its_tenant_only() {
     let subscription = acme.subscribe(&receiver).create().await;
     let mut accepted = Vec::new();
     let refused = loop {
-        assert!(accepted.len() < 30, "600 kB were taken in");
+        assert!(accepted.len() < 30, "600 kB were accepted");
         let answer = ours.send(bulky(&format!("e{}", accepted.len()))).await;
         if answer.status != 202 {
             break answer;
@@ -528,8 +528,10 @@ async fn stored_bytes_quota_hits_its_tenant_only() {
     // Expired data frees space.
     host.set_env("SETGATE_DATA__RETENTION_S", "1");
     host.restart().await;
-    setgate_tests::until("there is room again", async || (ours.send(bulky("later")).await.status == 202).then_some(()))
-        .await;
+    setgate_tests::until("requests are accepted again", async || {
+        (ours.send(bulky("later")).await.status == 202).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -576,7 +578,7 @@ async fn filling_disk_refuses_the_largest_tenant_first() {
     })
     .await;
     assert_eq!(refused.not_the_problem(503, "disk_low"), None);
-    assert!(refused.text().contains("equal share"), "it says why: {}", refused.text());
+    assert!(refused.text().contains("equal share"), "it has a reason: {}", refused.text());
     theirs.accept(bulky("and calm")).await;
     assert_eq!(host.stranger().get("/readyz").await.status, 200, "the host is ready for others");
 }

@@ -89,7 +89,7 @@ async fn single_signature_rotation_is_staged() {
         let (rotated, new) = rotate(&acme, &subscription).await;
         let keys = &rotated["signing"]["keys"];
         assert_eq!((&rotated["signing"]["next"], &rotated["signing"]["current"]), (&keys[0]["id"], &keys[1]["id"]));
-        assert_eq!(keys[0]["activates_at"], keys[1]["expires_at"], "one takes over from the other: {rotated}");
+        assert_eq!(keys[0]["activates_at"], keys[1]["expires_at"], "without a gap: {rotated}");
         let trusts = [&subscription.trust, &new];
         assert_eq!(verifies(&source, &receiver, &format!("{scheme}1"), trusts).await, [true, false], "{scheme}");
         let again = acme.client.post(&subscription.path("/rotate-key"), &json!({})).await;
@@ -204,14 +204,14 @@ async fn ed25519_key_signs_v1_and_stays_private() {
         let v1 = Trust::V1(made["signing_secret"].as_str().expect("the secret of v1 is shown once").to_owned());
         let v1a = Trust::V1a(public.to_owned());
         let jti = format!("a{}", answers.len());
-        assert_eq!(verifies(source, &receiver, &jti, [&v1, &v1a]).await, [true, true], "both, in the one header");
+        assert_eq!(verifies(source, &receiver, &jti, [&v1, &v1a]).await, [true, true], "both, in one header");
 
         let path = acme.path(&format!("/subscriptions/{}", made["id"].as_str().unwrap()));
         let rotated = acme.client.post(&format!("{path}/rotate-key"), &json!({})).await.expect(200);
         answers.push(rotated.text());
         let rotated = rotated.json();
         let new_v1 = Trust::V1(rotated["signing_secret"].as_str().expect("another one").to_owned());
-        assert_eq!(verifies(source, &receiver, &format!("{jti}b"), [&v1, &v1a]).await, [true, true], "for the overlap");
+        assert_eq!(verifies(source, &receiver, &format!("{jti}b"), [&v1, &v1a]).await, [true, true], "both overlap");
         let new_v1a = Trust::V1a(rotated["signing_public_key"].as_str().unwrap().to_owned());
         assert_eq!(verifies(source, &receiver, &format!("{jti}c"), [&new_v1, &new_v1a]).await, [true, true]);
 
@@ -222,7 +222,7 @@ async fn ed25519_key_signs_v1_and_stays_private() {
         assert_eq!(verifies(source, &receiver, &format!("{jti}d"), [&new_v1, &new_v1a]).await, [false, true]);
         let rotated = acme.client.post(&format!("{path}/rotate-key"), &json!({})).await.expect(200);
         answers.push(rotated.text());
-        assert_eq!(rotated.json()["signing"]["with_v1"], false, "what was switched off stays off");
+        assert_eq!(rotated.json()["signing"]["with_v1"], false, "the removed key stays off");
         let on = json!({"endpoint": {}, "signing": {"with_v1": true}});
         let on = acme.client.put(&path, &on).await.expect(200);
         answers.push(on.text());

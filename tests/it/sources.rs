@@ -78,7 +78,7 @@ async fn signature_spellings_are_accepted() {
             ("upper case", "hub", vec![(names[0], good.to_uppercase())], 202),
             ("a list", "hub", vec![(names[0], format!("{weak}, {good}"))], 202),
             ("sha1 alone", "hub", vec![(names[0], weak.clone())], 401),
-            ("sha1 alone where it is allowed", "old", vec![(names[0], weak.clone())], 202),
+            ("only sha1, if it is allowed", "old", vec![(names[0], weak.clone())], 202),
             ("a good sha1 beside a wrong sha256", "old", vec![(names[0], weak), (names[1], wrong_256)], 401),
             ("a good sha256 beside a wrong sha512", "hub", vec![(names[0], format!("{good},{wrong_512}"))], 401),
             ("two lines", "hub", vec![(names[0], good), (names[0], strong)], 202),
@@ -184,7 +184,7 @@ async fn secret_is_read_by_its_encoding() {
     }
     let said = json!({"kind": "hmac", "header": "hub", "secrets": [format!("whsec_{text}")], "encoding": "text"});
     let refused = put(&acme, "x", &json!({"form": "set", "proofs": [said]})).await;
-    assert_eq!(refused.not_the_problem(422, "invalid_field"), None, "after whsec_ comes base64 always");
+    assert_eq!(refused.not_the_problem(422, "invalid_field"), None, "`whsec_` is always followed by base64");
 }
 
 #[tokio::test]
@@ -212,7 +212,7 @@ async fn shown_source_can_be_put_back() {
     fewer["proofs"] = json!([{"kind": "bearer", "tokens": ["another-token"]}, {"kind": "hmac", "header": "wso2"}]);
     put(&acme, "idp", &fewer).await.expect(200);
     source.accept(event::wso2("three")).await;
-    assert_eq!(send(&acme, "idp", &token, event::wso2("four")).await.status, 401, "the token is gone");
+    assert_eq!(send(&acme, "idp", &token, event::wso2("four")).await.status, 401, "the token was removed");
     for (what, proofs) in [
         ("another number", json!([{"kind": "hmac", "header": "wso2", "secrets": ["***", "***", "***"]}])),
         ("another header", json!([{"kind": "hmac", "header": "hub", "secrets": ["***", "***"]}])),
@@ -381,7 +381,7 @@ async fn older_set_forms_are_accepted() {
         receiver.all().into_iter().find(|received| received.id() == id).unwrap()
     };
     let arrived = received(subscription.delivery_of(&accepted)).await.json();
-    assert_eq!(arrived["txn"], "8675309", "text, as the RFC wants it: {arrived}");
+    assert_eq!(arrived["txn"], "8675309", "text, as the RFC requires: {arrived}");
     assert_eq!(received(original.delivery_of(&accepted)).await.text(), number, "and back again, byte for byte");
     for bad in ["true", "[1]", "{}"] {
         let refused = send(&acme, "strict", &[JSON], event::set("x").replace("\"8675309\"", bad)).await;
@@ -392,13 +392,13 @@ async fn older_set_forms_are_accepted() {
         let plain = event::set(name).replace(event::SET_TYPE, name);
         let refused = send(&acme, "strict", &[JSON], plain.clone()).await;
         assert_eq!(refused.not_the_problem(400, "bad_claim"), None, "{name}");
-        assert!(refused.text().contains("allow_plain_event_names"), "what helps is named: {}", refused.text());
+        assert!(refused.text().contains("allow_plain_event_names"), "it names the remedy: {}", refused.text());
         let accepted = Accepted::of(&send(&acme, "plain", &[JSON], plain.clone()).await.expect(202));
         let arrived = received(pattern.delivery_of(&accepted)).await.json();
         let uris: Vec<_> = arrived["events"].as_object().unwrap().keys().cloned().collect();
         assert!(uris[0].starts_with("https://schemas.setgate.dev/events/set/other/event-type/session"), "{arrived}");
         assert!(!uris[0].contains([' ', 'é']), "{arrived}");
-        assert_eq!(received(original.delivery_of(&accepted)).await.text(), plain, "its own name comes back");
+        assert_eq!(received(original.delivery_of(&accepted)).await.text(), plain, "its own name is returned");
     }
     let uri = send(&acme, "plain", &[JSON], event::set("uri")).await;
     let accepted = Accepted::of(&uri.expect(202));

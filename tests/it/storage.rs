@@ -83,7 +83,7 @@ async fn an_outage(fault: &str, named: &str) {
 
     // The fault ends; no request triggers the recovery.
     disk.tell("");
-    until("the host is ready by itself", async || (readiness(&host).await.status == 200).then_some(())).await;
+    until("the host is ready again", async || (readiness(&host).await.status == 200).then_some(())).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&between)).await;
     for n in 0..5 {
         let again = source.accept(event::set(&format!("refused {n}"))).await;
@@ -180,7 +180,7 @@ async fn nearly_full_disk_stops_ingest_only() {
     subscription.pause().await;
     subscription.resume().await;
     let told = host.log().lines().skip(from).filter(|line| line.contains("the disk is nearly full")).count();
-    assert_eq!(told, 1, "the operator is told once");
+    assert_eq!(told, 1, "the operator is notified once");
 
     host.set_env("SETGATE_DATA__DISK_FREE_BYTES_MIN", "1");
     host.restart().await;
@@ -208,10 +208,10 @@ async fn ledger_size_limit_removes_old_history_only() {
     })
     .await;
     receiver.received(sent).await;
-    assert_eq!(receiver.ids().len(), sent, "what is accepted is delivered, whatever is given up later");
+    assert_eq!(receiver.ids().len(), sent, "accepted events are delivered, even if others are dropped later");
     let first = first.expect("one was accepted");
     let gone = acme.client.get(&acme.path(&format!("/events/{first}"))).await;
-    assert_eq!(gone.status, 404, "the oldest goes first");
+    assert_eq!(gone.status, 404, "the oldest is removed first");
 
     // Now no delivery can end.
     subscription.pause().await;
@@ -231,6 +231,6 @@ async fn ledger_size_limit_removes_old_history_only() {
     assert!(due > 50, "{due} are due");
     // They are delivered, which makes events removable.
     subscription.resume().await;
-    until("the host is ready by itself", async || (readiness(host).await.status == 200).then_some(())).await;
+    until("the host is ready again", async || (readiness(host).await.status == 200).then_some(())).await;
     source.accept(large("one more")).await;
 }

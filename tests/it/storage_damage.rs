@@ -24,9 +24,9 @@ async fn wal_damage_is_reported_and_set_aside() {
 
     let from = host.logged();
     host.start_again().await;
-    let told = host.last_logged(from, &["the ledger's WAL is damaged"]).expect("the operator is told");
+    let told = host.last_logged(from, &["the ledger's WAL is damaged"]).expect("the operator is notified");
     assert!(told.contains("ERROR") && told.contains("storage.md"), "{told}");
-    assert_eq!(std::fs::read(wal.with_extension("db-wal.damaged")).unwrap(), bytes, "for whoever wants to save it");
+    assert_eq!(std::fs::read(wal.with_extension("db-wal.damaged")).unwrap(), bytes, "for a manual recovery");
     assert_eq!(host.metric("setgate_ledger_damaged", &[]).await, 1.0);
     let accepted = source.accept(event::set("after")).await;
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
@@ -76,7 +76,7 @@ async fn damaged_rows_stop_their_tenant_only() {
 
     let from = host.logged();
     host.start_again().await;
-    until("the operator is told", async || {
+    until("the operator is notified", async || {
         host.last_logged(from, &["ledger file is damaged"]).filter(|line| line.contains("ERROR"))
     })
     .await;
@@ -133,7 +133,7 @@ async fn dedupe_index_damage_admits_no_duplicate() {
     assert!(!source.accept(event::set("after")).await.duplicate);
     assert!(host.metric("setgate_ledger_dedupe_bytes", &[]).await > 0.0);
     let is_told = async || (host.metric("setgate_ledger_damaged", &[]).await > 0.0).then_some(());
-    until("the operator is told", is_told).await;
+    until("the operator is notified", is_told).await;
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn unreadable_ledger_is_untouched() {
         assert!(!host.ended().await.success(), "it must not start");
         host.read_to_the_end().await;
         assert!(host.last_logged(from, &["damaged"]).is_some_and(|line| line.contains("storage.md")), "{}", host.log());
-        assert_eq!(std::fs::read(&file).unwrap(), bytes, "nothing was made anew");
+        assert_eq!(std::fs::read(&file).unwrap(), bytes, "nothing was recreated");
         std::fs::write(file.with_extension("db-wal"), []).unwrap();
     }
     std::fs::write(&file, &whole).unwrap();

@@ -21,7 +21,7 @@ async fn subscription_is_addressed_by_name() {
     assert_eq!(location, acme.path(&format!("/subscriptions/{}", made["id"].as_str().unwrap())));
     assert_eq!((&made["name"], made["signing_secret"].is_string()), (&json!("crm"), true));
     let there = acme.client.send(Method::PUT, &path, &[JSON, ("if-none-match", "*")], asked.to_string()).await;
-    assert_eq!(there.not_the_problem(412, "version_changed"), None, "it is there");
+    assert_eq!(there.not_the_problem(412, "version_changed"), None, "it exists already");
     let again = acme.client.put(&path, &asked).await.expect(200).json();
     assert_eq!((&again["id"], &again["signing_secret"]), (&made["id"], &Value::Null), "the same one, with its keys");
     let id = made["id"].as_str().unwrap();

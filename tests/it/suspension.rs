@@ -67,7 +67,7 @@ async fn fail_hold_retains_and_resume_delivers() {
         "each was tried: {held:?}"
     );
     let gate = story.gate().await;
-    assert_eq!(gate["suspended"]["faults"], FAULTS_MAX, "the reason is in sight: {gate}");
+    assert_eq!(gate["suspended"]["faults"], FAULTS_MAX, "the suspension is shown: {gate}");
     assert!(gate["suspended"]["reason"].as_str().unwrap().contains("salt"), "with the last fault: {gate}");
     assert_eq!(
         story.host.metric("setgate_filter_suspensions_total", &["tenant=\"acme\"", "filter=\"gate\""]).await,
@@ -98,7 +98,7 @@ async fn fail_hold_retains_and_resume_delivers() {
         assert_eq!(ran["runs"][0]["verdict"], "patch", "the chain as it is now ran: {ran}");
     }
     let received = story.receiver.received(held.len()).await;
-    assert!(received.iter().all(|one| one.text().contains("hmac:")), "what arrives is redacted");
+    assert!(received.iter().all(|one| one.text().contains("hmac:")), "the delivered event is redacted");
     until("the filter has released everything", async || (story.gate().await["releasing"] == false).then_some(()))
         .await;
     let refused = story.acme.client.post(&resume, &json!({})).await;
@@ -127,7 +127,7 @@ async fn new_version_takes_over_held_deliveries() {
     }
     assert_eq!(story.receiver.received(held.len() + 1).await.len(), held.len() + 1, "each once");
     let versions = shown["versions"].as_array().unwrap();
-    assert!(versions[0]["suspended"].is_object() && versions[1]["suspended"].is_null(), "it stays in sight: {shown}");
+    assert!(versions[0]["suspended"].is_object() && versions[1]["suspended"].is_null(), "it is still shown: {shown}");
 }
 
 #[tokio::test]
@@ -135,12 +135,12 @@ async fn fail_open_continues_and_fail_drop_holds() {
     let open = Story::of("open").await;
     open.send(0..FAULTS_MAX, "delivered").await;
     let after = open.send(FAULTS_MAX..FAULTS_MAX + 1, "delivered").await;
-    assert_eq!(after[0]["runs"][0]["fault"]["kind"], "suspended", "it goes on without the filter: {after:?}");
+    assert_eq!(after[0]["runs"][0]["fault"]["kind"], "suspended", "delivery continues without the filter: {after:?}");
 
     let drop = Story::of("drop").await;
     drop.send(0..FAULTS_MAX, "dropped").await;
     let after = drop.send(FAULTS_MAX..FAULTS_MAX + 1, "held").await;
-    assert_eq!(after[0]["runs"][0]["fault"]["kind"], "suspended", "nobody has looked at it: {after:?}");
+    assert_eq!(after[0]["runs"][0]["fault"]["kind"], "suspended", "the event has not been filtered: {after:?}");
     assert_eq!(drop.receiver.count(), 0, "nothing leaks");
 }
 

@@ -59,10 +59,10 @@ async fn tail_resumes_after_a_disconnect() {
     let mut dead = Tail::open(acme, &format!("?cursor={seen}&state=dead"), None).await;
     let mut newest = Tail::open(acme, &format!("?cursor={seen}"), Some(&resumed.last_id)).await;
     let last = source.accept(event::set("last")).await;
-    assert_eq!(newest.settlement().await["delivery"], subscription.delivery_of(&last), "nothing of before comes");
+    assert_eq!(newest.settlement().await["delivery"], subscription.delivery_of(&last), "no earlier settlement is sent");
     receiver.otherwise(Reply::status(410));
     let gone = source.accept(event::set("gone")).await;
-    assert_eq!(dead.settlement().await["delivery"], subscription.delivery_of(&gone), "only what was asked for");
+    assert_eq!(dead.settlement().await["delivery"], subscription.delivery_of(&gone), "only the requested state");
 
     // One tenant's cursor is not valid for another one.
     let path = other.path("/deliveries/tail");
@@ -72,7 +72,7 @@ async fn tail_resumes_after_a_disconnect() {
     let own = other.subscribe(&Receiver::start().await).retry(&[]).create().await;
     let mut tail = Tail::open(&other, "", None).await;
     let accepted = theirs.accept(event::set("theirs")).await;
-    assert_eq!(tail.settlement().await["delivery"], own.delivery_of(&accepted), "nothing of others comes before");
+    assert_eq!(tail.settlement().await["delivery"], own.delivery_of(&accepted), "none of another tenant");
 
     // A host that stops ends its streams, and does not wait for their clients.
     assert!(host.terminate().await.success(), "{}", host.log());
@@ -124,7 +124,7 @@ async fn slow_reader_misses_nothing() {
     for number in 0..EVENTS {
         source.accept(event::set(&format!("e{number}"))).await;
     }
-    until("all are delivered, and nobody has looked", async || {
+    until("all are delivered, and none has been read", async || {
         (acme.get("/statistics").await["deliveries"]["delivered"] == EVENTS).then_some(())
     })
     .await;
@@ -148,7 +148,7 @@ async fn tail_is_notified_if_deliveries_were_deleted() {
         (event.kind == "missed").then_some(event)
     })
     .await;
-    assert!(missed.data["reason"].as_str().unwrap().contains("/deliveries"), "it says where else to look: {missed:?}");
+    assert!(missed.data["reason"].as_str().unwrap().contains("/deliveries"), "it names the list: {missed:?}");
 }
 
 /// Open tails of one tenant.
@@ -163,7 +163,7 @@ async fn tails_are_limited_and_need_a_valid_key() {
         open.push(Tail::open(&acme, "", None).await);
     }
     let refused = acme.client.get(&acme.path("/deliveries/tail")).await;
-    assert_eq!(refused.not_the_problem(429, "busy"), None, "a tenant has its share");
+    assert_eq!(refused.not_the_problem(429, "busy"), None, "a tenant is limited to its share");
     assert!(refused.text().contains("16 open tails, the limit per tenant"), "{}", refused.text());
     drop((open, Tail::open(&other, "", None).await));
     until("a place is free again", async || {
@@ -277,7 +277,7 @@ async fn end_of(mut tail: Tail) -> String {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), reading).await.unwrap_or_else(|_| "it goes on".to_owned())
+    tokio::time::timeout(Duration::from_secs(60), reading).await.unwrap_or_else(|_| "it continues".to_owned())
 }
 
 #[tokio::test]
@@ -315,7 +315,7 @@ async fn tail_ends_with_its_key_even_if_busy() {
 }
 
 /// The time twenty seconds from now in RFC 3339.
-#[expect(clippy::disallowed_methods, reason = "the host is another process and goes by the real clock")]
+#[expect(clippy::disallowed_methods, reason = "the host is another process with the real clock")]
 fn in_a_while() -> String {
     let soon = std::time::SystemTime::now() + Duration::from_secs(20);
     let seconds = soon.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();

@@ -384,7 +384,7 @@ async fn no_operation_reaches_another_tenant() {
 
     // Operations started above must finish first.
     let rests = async || state(&all, &calls, &operations).await;
-    let before = until("the owner's things are at rest", async || {
+    let before = until("the owner's deliveries have ended", async || {
         all.at_rest().await;
         let (one, two) = (rests().await, rests().await);
         (one == two).then_some(one)

@@ -49,7 +49,7 @@ async fn test_event_runs_the_chain_of_one_subscription() {
     // A later test event is fanned out after the first one: by then the others would have received it.
     test(&acme, &own).await.expect(202);
     let theirs = others.received(1).await;
-    assert!(theirs[0].id().contains(&own.id["sub_".len()..]), "its own test, and nobody else's");
+    assert!(theirs[0].id().contains(&own.id["sub_".len()..]), "only its own test event");
     for other in [&all, &own] {
         let query = format!("subscription={}&event={}", other.id, sent["event"].as_str().unwrap());
         assert_eq!(acme.deliveries(&query).await, Vec::<Value>::new(), "a test is for one subscription");
@@ -67,7 +67,7 @@ async fn paused_or_too_frequent_test_is_refused() {
     subscription.pause().await;
     let paused = test(&acme, &subscription).await;
     assert_eq!(paused.not_the_problem(409, "conflict"), None);
-    assert!(paused.text().contains("a story"), "the reason of the pause is told: {}", paused.text());
+    assert!(paused.text().contains("a story"), "the pause has a reason: {}", paused.text());
     subscription.resume().await;
 
     receiver.otherwise(knows());
@@ -123,13 +123,13 @@ async fn echoed_challenge_verifies_the_endpoint() {
         let asked = json!({"endpoint": {"url": url}});
         let shown = acme.client.put(&subscription.path(""), &asked).await.expect(200).json();
         assert_eq!(shown["verified_at"].is_string(), verified, "{shown}");
-        assert_eq!(shown["paused"], Value::Null, "nobody asks for it here: {shown}");
+        assert_eq!(shown["paused"], Value::Null, "verification is not required here: {shown}");
     }
     let nowhere = format!("http://{}/", Receiver::nowhere().await);
     acme.client.put(&subscription.path(""), &json!({"endpoint": {"url": nowhere}})).await.expect(200);
     let refused = verify(&acme, &subscription).await;
     assert_eq!(refused.not_the_problem(422, "endpoint_not_verified"), None);
-    assert!(refused.text().contains("connect"), "the class of the failure is told: {}", refused.text());
+    assert!(refused.text().contains("connect"), "the class of the failure is named: {}", refused.text());
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn unverified_endpoint_gets_nothing_if_required() {
         acme.delivery_in("due", &id).await;
         let resumed = acme.client.post(&subscription.path("/resume"), &json!({})).await;
         assert_eq!(resumed.not_the_problem(409, "conflict"), None, "a person cannot pass it over");
-        assert_eq!(receiver.count(), 0, "what is pending waits");
+        assert_eq!(receiver.count(), 0, "the pending delivery is not sent");
 
         receiver.answer([knows()]);
         let verified = verify(&acme, &subscription).await.expect(200).json();

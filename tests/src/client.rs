@@ -26,12 +26,12 @@ pub struct Base(Arc<RwLock<String>>);
 impl Base {
     /// The current address.
     pub fn get(&self) -> String {
-        self.0.read().expect("nobody panics while holding it").clone()
+        self.0.read().expect("no thread panics while holding it").clone()
     }
 
     /// Sets the address.
     pub fn set(&self, base: &str) {
-        base.clone_into(&mut self.0.write().expect("nobody panics while holding it"));
+        base.clone_into(&mut self.0.write().expect("no thread panics while holding it"));
     }
 }
 
@@ -231,7 +231,7 @@ impl Answer {
             return Some(format!("expected code {code}: {said}"));
         }
         if body["status"] != status {
-            return Some(format!("another status in the body: {said}"));
+            return Some(format!("the body has another status: {said}"));
         }
         for member in ["type", "title", "detail"] {
             if body[member].as_str().is_none_or(str::is_empty) {

@@ -153,7 +153,7 @@ impl Host {
     pub async fn start_again(&mut self) {
         self.launch();
         let mut ended = None;
-        until("the host says `listening on`", async || match self.is_listening() {
+        until("the host prints `listening on`", async || match self.is_listening() {
             Ok(listens) => listens.then_some(()),
             Err(why) => {
                 ended = Some(why);
@@ -174,7 +174,7 @@ impl Host {
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "it runs: stop it first");
         let folder = self.folder.path();
-        self.output.stdout.lock().expect("nobody panics while holding it").clear();
+        self.output.stdout.lock().expect("no thread panics while holding it").clear();
         let program = match self.wrapper.split_first() {
             None => Command::new(place::setgate()),
             Some((wrapper, arguments)) => {
@@ -204,7 +204,7 @@ impl Host {
 
     /// Whether it listens. An error message if it has ended.
     pub fn is_listening(&mut self) -> Result<bool, String> {
-        let lines = self.output.stdout.lock().expect("nobody panics while holding it").clone();
+        let lines = self.output.stdout.lock().expect("no thread panics while holding it").clone();
         if let Some(address) = lines.iter().find_map(|line| line.strip_prefix("listening on ")) {
             self.base.set(address);
             return Ok(true);
@@ -233,19 +233,19 @@ impl Host {
 
     /// Number of lines that it has written to standard error so far.
     pub fn logged(&self) -> usize {
-        self.output.stderr.lock().expect("nobody panics while holding it").len()
+        self.output.stderr.lock().expect("no thread panics while holding it").len()
     }
 
     /// The last log line that contains one of the words, from line number `from` on.
     pub fn last_logged(&self, from: usize, words: &[&str]) -> Option<String> {
-        let lines = self.output.stderr.lock().expect("nobody panics while holding it");
+        let lines = self.output.stderr.lock().expect("no thread panics while holding it");
         lines.iter().skip(from).rev().find(|line| words.iter().any(|word| line.contains(word))).cloned()
     }
 
     /// Stops it with SIGTERM and restarts it.
     pub async fn restart(&mut self) {
         let status = self.terminate().await;
-        assert!(status.success(), "a host that is told to stop ends with 0, not {status}:\n{}", self.log());
+        assert!(status.success(), "after SIGTERM the host ends with 0, not {status}:\n{}", self.log());
         self.start_again().await;
     }
 
@@ -305,7 +305,7 @@ impl Host {
         let said = self.said();
         let told = said.lines().find_map(|line| line.strip_prefix(&format!("{name} interface on ")));
         let base = Base::default();
-        base.set(told.unwrap_or_else(|| panic!("the host tells no {name} interface: {said}")));
+        base.set(told.unwrap_or_else(|| panic!("the host does not print the {name} interface: {said}")));
         base
     }
 
@@ -318,7 +318,7 @@ impl Host {
     /// Sends a signal, such as `HUP`.
     pub async fn signal(&self, name: &str) {
         let id = self.pid().to_string();
-        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await.expect("`kill` is there");
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().await.expect("`kill` is installed");
         assert!(sent.success(), "SIG{name} could not be sent");
     }
 
@@ -334,7 +334,7 @@ impl Host {
 
     /// Standard output since the last start.
     pub fn said(&self) -> String {
-        self.output.stdout.lock().expect("nobody panics while holding it").join("\n")
+        self.output.stdout.lock().expect("no thread panics while holding it").join("\n")
     }
 
     /// Standard error over all starts.
@@ -373,7 +373,7 @@ impl Host {
 }
 
 impl Drop for Host {
-    #[expect(clippy::print_stderr, reason = "who reads a failed test wants to know what the host said")]
+    #[expect(clippy::print_stderr, reason = "the host's log is needed to understand a failed test")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- the host's log ---\n{}---", self.log());
@@ -392,7 +392,7 @@ fn collect(from: impl AsyncRead + Unpin + Send + 'static, into: Arc<Mutex<Vec<St
     tokio::spawn(async move {
         let mut lines = BufReader::new(from).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            into.lock().expect("nobody panics while holding it").push(line);
+            into.lock().expect("no thread panics while holding it").push(line);
         }
     })
 }

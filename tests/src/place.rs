@@ -48,7 +48,7 @@ pub fn target_dir() -> PathBuf {
 
 /// The profile's directory in the target directory, such as `target/debug`.
 pub fn profile_dir() -> PathBuf {
-    let program = env::current_exe().expect("a program knows where it is");
+    let program = env::current_exe().expect("the program has a path");
     let folder = program.parent().expect("a file lies in a folder");
     // Tests are in `deps`, programs beside it.
     let deps = folder.ends_with("deps").then(|| folder.parent()).flatten();

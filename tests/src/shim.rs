@@ -15,7 +15,7 @@ pub struct Shim {
 impl Shim {
     /// Preloads a disk for the host's ledger from the next start on. It works normally until [`Shim::tell`] is called.
     pub fn disk(host: &mut Host) -> Self {
-        let folder = std::fs::canonicalize(host.path("")).expect("the host's folder is there").join("data/ledger");
+        let folder = std::fs::canonicalize(host.path("")).expect("the host has a directory").join("data/ledger");
         host.set_env("SETGATE_DISK_DIR", &text(&folder));
         Self::preload(host, "disk", "SETGATE_DISK_CONTROL")
     }

@@ -54,7 +54,7 @@ impl Tail {
                     return Some(event);
                 }
             }
-            let frame = tokio::time::timeout(DEADLINE, self.body.frame()).await.expect("the stream goes on");
+            let frame = tokio::time::timeout(DEADLINE, self.body.frame()).await.expect("the stream continues");
             let bytes = frame?.expect("the stream does not break off").into_data().unwrap_or_default();
             self.text.push_str(&String::from_utf8_lossy(&bytes));
         }

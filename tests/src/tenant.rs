@@ -134,7 +134,7 @@ impl Tenant {
 
     /// Waits until a delivery is in a state and has been updated since `updated_at`.
     pub async fn delivery_in_after(&self, state: &str, id: &str, updated_at: &Value) -> Value {
-        until(&format!("the delivery {id} is {state} once more"), async || {
+        until(&format!("the delivery {id} is {state} again"), async || {
             let now = self.delivery(id).await;
             (now["state"] == state && now["updated_at"] != *updated_at).then_some(now)
         })

@@ -18,7 +18,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {} s in vain: {what}", DEADLINE.as_secs());
+        assert!(Instant::now() < deadline, "timed out after {} s: {what}", DEADLINE.as_secs());
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(200));
     }

@@ -10,15 +10,15 @@ use crate::{guests, host};
 const HELP: &str = "\
 cargo xtask bench [--quick | --full] [--only SECTION]... [--compare OLD.json]
 
-Builds the host in release, then measures it against baselines of the same run, in turns. Prints a table with each target
-beside its figure, and writes all of it to target/bench.json.
-  --quick             only whether it runs, with the build of the tests: seconds, and figures that say nothing
-  --full              the long rows as well: 10,000 tenants, 10 million events of history. Hours, and 30 GB of disk
-                      The tenants are set up once, half an hour, and kept in target/bench/crowd, 4.5 GB: remove that
-                      folder to be rid of them
-  --only SECTION      only this section: filter, path, ledger, scale or fairness; may be given again
-  --compare OLD.json  also print what changed since that run: keep a copy of its target/bench.json
-bench/README.md says how each figure is measured.";
+Builds the host in release mode, then measures it in turns with baselines of the same run. Prints a table of the results
+and their targets, and writes all results to target/bench.json.
+  --quick             check only that it runs, with the build of the tests; takes seconds, and the results mean nothing
+  --full              also measure the long rows: 10,000 tenants, 10 million events of history; takes hours and 30 GB
+                      The tenants are created once, which takes half an hour, and stored in target/bench/crowd (4.5 GB)
+                      until that directory is removed
+  --only SECTION      measure only this section: filter, path, ledger, scale or fairness; may be repeated
+  --compare OLD.json  also print the differences from an earlier run, given a copy of its target/bench.json
+bench/README.md describes the method of each measurement.";
 
 /// `cargo xtask bench` with these arguments.
 pub(crate) fn command(arguments: &[String]) -> Result<()> {

@@ -8,13 +8,13 @@ use crate::run::run;
 const HELP: &str = "\
 cargo xtask crash [--kills N] [--seed S] [--power-cut] [--sync-fails N] [--no-fsync] [--json]
 
-Builds everything, then kills a host under load and compares what it accepted with what arrived (docs/reference/crash.md).
-  --kills N    200 where absent
-  --seed S     tell a run again; another one each time where absent, and printed
-  --power-cut  at each kill, undo at random what was written and not synced (Linux; needs `cc`)
-  --sync-fails N  of a thousand syncs, so many fail, and no later sync makes good what they lost; cuts the power
-  --no-fsync   the control: as --power-cut on a disk that lies about syncs; fails if nothing is lost
-  --json       print everything as one JSON object on the last line but for the control's verdict";
+Builds everything, then kills a host under load and compares accepted events with received ones (docs/reference/crash.md).
+  --kills N       number of kills (default 200)
+  --seed S        seed of the run; by default a random one, which is printed
+  --power-cut     at each kill, undo a random part of the writes that were not synced (Linux; needs `cc`)
+  --sync-fails N  fail this many of a thousand syncs; later syncs do not recover the lost writes; implies --power-cut
+  --no-fsync      the control: --power-cut with syncs that do nothing; fails if nothing is lost
+  --json          print the results as one JSON object on the last line, before the control's verdict if there is one";
 
 /// `cargo xtask crash` with these arguments.
 pub(crate) fn command(arguments: &[String]) -> Result<()> {

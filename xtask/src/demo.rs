@@ -11,9 +11,9 @@ const HELP: &str = "\
 cargo xtask demo [--once] [--json] [--listen ADDRESS]
 
 Builds the example filters and the host, then runs `setgate demo` with these options:
-  --once            exit when all events have arrived; not 0 if one was lost or a signature did not verify
+  --once            exit when all events have arrived; non-zero if one was lost or a signature is invalid
   --json            print the summary as one JSON object on the last line
-  --listen ADDRESS  the host's address; a free port of this machine where absent";
+  --listen ADDRESS  the host's address; by default a free port of this machine";
 
 /// `cargo xtask demo` with these arguments.
 pub(crate) fn command(arguments: &[String]) -> Result<()> {

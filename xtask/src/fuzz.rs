@@ -10,11 +10,11 @@ use crate::run;
 const HELP: &str = "\
 cargo xtask fuzz [TARGET] [--seconds N]
 
-  TARGET         one of upload, set, ingest, verdict; all of them, one after the other, where none is named
-  --seconds N    seconds for each target, 60 where not given
+  TARGET         one of upload, set, ingest, verdict; by default all of them, one after another
+  --seconds N    seconds for each target (default 60)
 
-Needs a nightly toolchain and cargo-fuzz. The first run compiles everything anew, the engine among it: 10 minutes and more.
-What is found is written to host/fuzz/artifacts/TARGET, and shown with the command that runs it again.";
+Needs a nightly toolchain and cargo-fuzz. The first run compiles everything, including the engine: 10 minutes or more.
+Findings are written to host/fuzz/artifacts/TARGET, and printed with the command that repeats them.";
 
 /// The targets, as listed in `host/fuzz/Cargo.toml`.
 const TARGETS: [&str; 4] = ["upload", "set", "ingest", "verdict"];
@@ -71,7 +71,7 @@ fn read(arguments: &[String]) -> Result<(Vec<&'static str>, u32)> {
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         if argument == "--seconds" {
-            let given = rest.next().context("`--seconds` wants a number behind it")?;
+            let given = rest.next().context("`--seconds` needs a number")?;
             seconds = given.parse().with_context(|| format!("`--seconds {given}` is not a number of seconds"))?;
             // libFuzzer interprets 0 as unlimited.
             ensure!(seconds > 0, "`--seconds` has to be at least 1");
@@ -96,7 +96,7 @@ fn tools() -> Result<()> {
     if run::which("cargo-fuzz").is_none() {
         missing.push("cargo-fuzz: `cargo install cargo-fuzz --locked`");
     }
-    ensure!(missing.is_empty(), "fuzzing needs what is not here:\n  {}", missing.join("\n  "));
+    ensure!(missing.is_empty(), "fuzzing needs missing tools:\n  {}", missing.join("\n  "));
     Ok(())
 }
 

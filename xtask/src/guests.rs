@@ -20,15 +20,15 @@ cargo xtask guests [--target TARGET] [--all-toolchains] [--check-with SETGATE]
 cargo xtask guests --env [--target TARGET]
 cargo xtask guests --bench | --javascript | --peers
 
-Builds each of example-filters/ into target/filters/NAME.wasm.
-  --target TARGET       another target than wasm32-unknown-unknown; into target/filters/TARGET/
-  --all-toolchains      build each filter in every way a filter author may, and print a table
-  --check-with SETGATE  have this binary check each component: `SETGATE filter check FILE`
-  --bench               build the guest of the bench instead, into target/bench/
+Builds each filter of example-filters/ into target/filters/NAME.wasm.
+  --target TARGET       build for this target instead of wasm32-unknown-unknown, into target/filters/TARGET/
+  --all-toolchains      build each filter with every supported toolchain, and print a table
+  --check-with SETGATE  check each component with this binary: `SETGATE filter check FILE`
+  --bench               build the benchmark's guest instead, into target/bench/
   --javascript          build the same guest from JavaScript; needs node and npm
-  --peers               build the program with the peers of the bench, and its guest; takes ten minutes the first time
-  --env                 build nothing; print what a shell has to export so that plain cargo finds the same compiler
-SETGATE_GUEST_TOOLCHAIN=active|rustup|debian forces where the compiler comes from.";
+  --peers               build the program with the benchmark's peers, and its guest; the first build takes ten minutes
+  --env                 build nothing; print the variables with which plain cargo uses the same compiler
+SETGATE_GUEST_TOOLCHAIN=active|rustup|debian selects the compiler's source.";
 
 /// The target of the example filters, because its components import only Setgate's own interfaces.
 const DEFAULT_TARGET: &str = "wasm32-unknown-unknown";

@@ -8,17 +8,17 @@ use crate::run::run;
 const HELP: &str = "\
 cargo xtask hostile [--class NAME]... [--short] [--lift LIMIT] [--bite] [--restart FILTERS] [--list] [--json]
 
-Builds the host, the neighbour's filter and the suite, then tries each class of attack against a live host with a quiet
-neighbour tenant. Ends with a table by class (what was tried, which limit answered, what the tenant is told) and a line.
-Not 0 where something escaped or the neighbour lost an event.
-  --class NAME       only this class; may be given again
-  --short            few events and hardly any quiet time: says nothing about the neighbour's latency
-  --lift LIMIT       lift this limit: its class has to be reported as escaped, and the exit code is 0 where it is
-  --bite             every --lift there is, one after the other
-  --restart FILTERS  only upload so many filters, start the host again and see that none is compiled again
-  --list             the classes and the limits that can be lifted
+Builds the host, the neighbour's filter and the suite, then runs each class of attack against a live host beside a
+well-behaved tenant. Prints a table by class (the attack, the limit that stopped it, the error shown to the tenant) and a
+summary. Exits non-zero if an attack escaped or the neighbour lost an event.
+  --class NAME       run only this class; may be repeated
+  --short            few events and a short quiet phase; the neighbour's latency means nothing then
+  --lift LIMIT       lift this limit; exits 0 if its class is reported as escaped
+  --bite             run --lift for every limit, one after another
+  --restart FILTERS  only upload this many filters, restart the host and check that none is compiled again
+  --list             list the classes and the limits that can be lifted
   --json             print the report as one JSON object on the last line
-docs/reference/hostile.md says more.";
+See docs/reference/hostile.md.";
 
 /// `cargo xtask hostile` with these arguments.
 pub(crate) fn command(arguments: &[String]) -> Result<()> {

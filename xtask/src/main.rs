@@ -1,6 +1,6 @@
 //! `cargo xtask`: set-up and checks, the same locally and in CI.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
-#![allow(clippy::disallowed_methods, reason = "what is kept to few places is what the host reads, not what builds it")]
+#![allow(clippy::disallowed_methods, reason = "only the host must not read them in other places")]
 
 mod bench;
 mod clients;
@@ -25,18 +25,14 @@ type Command = (&'static str, &'static str, fn(&[String]) -> Result<()>);
 
 const COMMANDS: &[Command] = &[
     ("demo", "build everything, then watch events of five products go through filters to receivers", demo::command),
-    ("test", "every check there is; --quick leaves out what seldom breaks", test::command),
+    ("test", "all checks; --quick skips those that rarely fail", test::command),
     ("ci", "test, then `demo --once --json`", test::ci),
-    ("fuzz", "run the fuzz targets, or one, for some seconds; --help says more", fuzz::command),
-    ("hostile", "hostile filters against a live host with a quiet neighbour; --help says more", hostile::command),
-    (
-        "crash",
-        "kill the host again and again under load: nothing accepted may be lost; --help says more",
-        crash::command,
-    ),
-    ("bench", "what the host costs, against baselines of the same run; --help says more", bench::command),
-    ("openapi", "call every operation of a live host as its description says; --help says more", openapi::command),
-    ("guests", "build the example filters into target/filters; --help says more", guests::command),
+    ("fuzz", "run the fuzz targets, or one, for some seconds; see --help", fuzz::command),
+    ("hostile", "run hostile filters beside a well-behaved tenant; see --help", hostile::command),
+    ("crash", "kill the host repeatedly under load: no accepted event may be lost; see --help", crash::command),
+    ("bench", "measure the host against baselines of the same run; see --help", bench::command),
+    ("openapi", "call every operation of a live host as described in OpenAPI; see --help", openapi::command),
+    ("guests", "build the example filters into target/filters; see --help", guests::command),
 ];
 
 fn main() -> ExitCode {

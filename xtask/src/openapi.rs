@@ -8,17 +8,17 @@ use crate::{clients, host};
 const HELP: &str = "\
 cargo xtask openapi [--clients] [--examples N] [--seed S]
 
-Builds the host and the suite, then has schemathesis call every operation of the live /openapi.json with data that fits and
-data that does not. Not 0 where an answer is not as the document says: a 5xx, a status, a content type or a body that is not
-in it, an answer without a key. schemathesis is installed into target/schemathesis the first time: that takes Python 3.10 or
-newer with its `venv` module, and a package index that pip reaches.
+Builds the host and the suite, then schemathesis calls every operation of the live /openapi.json with valid and invalid
+data. Exits non-zero if an answer deviates from the document: a 5xx, an undocumented status, content type or body, or
+access without a key. The first run installs schemathesis into target/schemathesis, which needs Python 3.10 or newer with
+its `venv` module, and a package index that pip can reach.
 
-Before that, openapi-python-client and openapi-typescript each make a client of the same document, and each client goes through
-the tutorial's flow. They are installed into target/clients the first time: that takes Node.js and npm as well, from Debian's
-packages if they are not there.
-  --clients     the clients alone
-  --examples N  calls of each operation and phase at the most; 15 where absent
-  --seed S      the same seed makes the same calls; 1 where absent";
+Before that, openapi-python-client and openapi-typescript each generate a client from the same document, and each client
+runs the tutorial's flow. The first run installs them into target/clients, which also needs Node.js and npm (if missing,
+from Debian's packages).
+  --clients     run only the clients
+  --examples N  maximum number of calls for each operation and phase (default 15)
+  --seed S      seed of the generated calls (default 1)";
 
 /// `cargo xtask openapi` with these arguments.
 pub(crate) fn command(arguments: &[String]) -> Result<()> {

@@ -12,8 +12,8 @@ use crate::{bench, demo, guests, promtool};
 const HELP: &str = "\
 cargo xtask test [--quick]
 
-Runs all checks, the cheap ones first, and stops at the first that fails with the command that repeats it.
-  --quick  leave out what seldom breaks: every way to build a filter, the documentation, cargo deny, cargo package";
+Runs all checks, the cheap ones first. Stops at the first failure and prints the command that repeats it.
+  --quick  skip the checks that rarely fail: the filter toolchains, the documentation, cargo deny, cargo package";
 
 /// `cargo xtask test` with these arguments.
 pub(crate) fn command(arguments: &[String]) -> Result<()> {
@@ -62,7 +62,7 @@ fn all(steps: &mut Steps, quick: bool) -> Result<()> {
         Err(error) if std::env::var_os("SETGATE_REQUIRE_PROMTOOL").is_some() => return Err(error),
         Err(error) => {
             eprintln!("{error:#}");
-            steps.leave_out("alerts", "promtool cannot be had (`apt-get install prometheus`)");
+            steps.leave_out("alerts", "promtool is not installed (`apt-get install prometheus`)");
         }
     }
     // Includes the layering test, the tutorial and the links of the documentation.

@@ -50,7 +50,7 @@ impl Toolchain {
     /// then fails with E0463.
     fn clean_if_stale(&self) -> Result<()> {
         let library = standard_library(&rustc(self.rustc.as_deref()), &self.target)?;
-        let library = library.with_context(|| format!("the standard library of {} is gone", self.target))?;
+        let library = library.with_context(|| format!("the standard library of {} is missing", self.target))?;
         let changed = fs::metadata(&library)?.modified()?.duration_since(SystemTime::UNIX_EPOCH)?;
         let now = format!("{} {}", library.display(), changed.as_nanos());
         let stamp = self.target_dir.join(format!("{}.std", self.target));

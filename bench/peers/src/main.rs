@@ -84,7 +84,7 @@ fn pooled() -> wasmtime::Config {
 
 fn call(plugin: &mut Plugin, input: &str) -> anyhow::Result<()> {
     let output: &[u8] = plugin.call("process", input)?;
-    ensure!(!output.is_empty(), "the plug-in said nothing");
+    ensure!(!output.is_empty(), "the plug-in gave no verdict");
     Ok(())
 }
 

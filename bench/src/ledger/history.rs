@@ -108,7 +108,7 @@ impl Room {
         for file in std::fs::read_dir(short)? {
             bytes += file?.metadata()?.len();
         }
-        let space = rustix::fs::statvfs(short).context("the room on the disk of temporary files")?;
+        let space = rustix::fs::statvfs(short).context("the free space on the disk of temporary files")?;
         // Adds a fifth for the WAL and other writes on the machine.
         let event_bytes = (bytes / events / 5 * 6).max(1);
         Ok(Self { free_bytes: space.f_bavail * space.f_frsize, event_bytes })
@@ -121,7 +121,7 @@ impl Room {
     fn told_for(&self, events: u64) -> String {
         let gib = |bytes: u64| bytes >> 30;
         let (needed, free) = (gib(events * self.event_bytes), gib(self.free_bytes));
-        format!("needs {needed} GiB in TMPDIR, where {free} are free")
+        format!("needs {needed} GiB in TMPDIR; {free} are free")
     }
 
     /// The number of events that fit into half of the free space, rounded down to a million.

@@ -133,7 +133,7 @@ impl Lives {
         let Made { due, on_disk } = self.0.ledger.deliveries.take_new();
         ensure!(
             due.len() as u64 == events && on_disk.is_empty(),
-            "of {events} events {} deliveries were made and told",
+            "of {events} events, {} deliveries were dispatched",
             due.len()
         );
         Ok(due)

@@ -49,7 +49,7 @@ pub(super) async fn measure(sheet: &mut Sheet, mode: Mode) -> anyhow::Result<()>
     // This delivery stays due and serves as the model for further deliveries of the subscription.
     receiver.silence();
     source.accept(Template::of(EVENT_BYTES).event(Record::new(1).number(0))).await;
-    until("the delivery is there", async || tenant.deliveries("state=due").await.pop()).await;
+    until("the delivery exists", async || tenant.deliveries("state=due").await.pop()).await;
     host.kill9().await;
     // Written while the host is down, which is faster, but with the same content as by the host.
     let record = Record::new(usize::try_from(pending)?);

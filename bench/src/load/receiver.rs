@@ -208,7 +208,7 @@ impl Receiver {
 
     /// Records further arrivals in this record.
     pub(crate) fn record(&self, record: &Arc<Record>) {
-        *self.shared.record.lock().expect("nobody panics while holding it") = record.clone();
+        *self.shared.record.lock().expect("no thread panics while holding it") = record.clone();
     }
 
     /// Accepts further requests without answering or counting them.
@@ -234,7 +234,7 @@ impl Shared {
             std::future::pending::<()>().await;
         }
         if let Some(event) = body.ok().and_then(|body| events::number(&body)) {
-            let record = self.record.lock().expect("nobody panics while holding it").clone();
+            let record = self.record.lock().expect("no thread panics while holding it").clone();
             record.arrive(event, self.place);
             self.arrivals.fetch_add(1, Ordering::Relaxed);
         }

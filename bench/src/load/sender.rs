@@ -118,7 +118,7 @@ impl Shared {
         let mut latencies = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            anyhow::ensure!(number < self.record.events_max(), "more events than the record has room for");
+            anyhow::ensure!(number < self.record.events_max(), "more events than the record can hold");
             let due = match self.pace {
                 Pace::Closed => Instant::now(),
                 Pace::Sustained { copies } => {

@@ -84,8 +84,8 @@ impl Relay {
             .spawn()
             .context("starting the relay")?;
         let mut lines = BufReader::new(process.stdout.take().context("its output")?).lines();
-        let line = lines.next_line().await?.context("the relay says where it listens")?;
-        let authority = line.strip_prefix("listening on ").context("the relay says where it listens")?.to_owned();
+        let line = lines.next_line().await?.context("the relay prints its address")?;
+        let authority = line.strip_prefix("listening on ").context("the relay prints its address")?.to_owned();
         Ok(Self { process, target: Target { authority, path: "/".to_owned() } })
     }
 

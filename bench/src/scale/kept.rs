@@ -70,7 +70,7 @@ impl List {
     pub(super) fn add(&mut self, line: &Line) -> anyhow::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
-        self.0.write_all(&text).context("the list of the crowd that is kept")
+        self.0.write_all(&text).context("the list of the crowd's tenants")
     }
 }
 
@@ -117,7 +117,7 @@ fn useless(folder: &Path, members: usize) -> anyhow::Result<Option<String>> {
         return Ok(None);
     }
     if !folder.join(OPERATOR_KEY).try_exists()? {
-        return Ok(Some("its host never started, or its operator's key is gone".to_owned()));
+        return Ok(Some("its host never started, or its operator key was removed".to_owned()));
     }
     let compiled = match fs::read_dir(folder.join(DATA).join(COMPILED)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,

@@ -141,7 +141,7 @@ async fn host_with_faults() -> (Host, Scrape) {
     let refused = source.send(event::set("refused")).await;
     assert_eq!(refused.not_the_problem(429, "backlog_full"), None);
     let unproven = acme.known_source("/ingest/acme/good", Seed::Open).send(event::set("unproven")).await;
-    // The answer does not tell one proof from another; the metric does.
+    // The answer does not reveal the kind of proof; the metric does.
     assert_eq!(unproven.status, 401, "{}", unproven.text());
     for (source, jti) in [("good", "one"), ("bad", "two"), ("faulty", "three")] {
         send(&acme, source, jti).await;
@@ -286,5 +286,5 @@ async fn metrics_have_help_and_removed_series_end() {
         let left: Vec<_> = text.lines().filter(|line| line.contains(label)).collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    assert!(text.contains("tenant=\"acme\",source=\"bad\""), "what is there stays");
+    assert!(text.contains("tenant=\"acme\",source=\"bad\""), "existing values stay");
 }

@@ -66,13 +66,13 @@ async fn restored_backup_delivers_accepted_events() {
     let backup = host.path("backup");
     let made = admin(host, &["backup", "--to", text(&backup), "--data", "data"]).await;
     assert!(made.status.success(), "{}", said(&made));
-    assert!(said(&made).contains("not the master key"), "what is not in it is told: {}", said(&made));
+    assert!(said(&made).contains("not the master key"), "it names the missing parts: {}", said(&made));
     let during = accepted.len();
     stop.send_replace(true);
     while let Some(ended) = senders.join_next().await {
-        ended.expect("every event was taken");
+        ended.expect("every event was accepted");
     }
-    assert!(during > 0, "events were taken while the backup was made");
+    assert!(during > 0, "events were accepted during the backup");
     let (ok, report) = check(host, &[]).await;
     assert!(ok, "the ledger of a host that runs: {report}");
     let (ok, report) = check(host, &["--backup", text(&backup)]).await;
@@ -84,10 +84,10 @@ async fn restored_backup_delivers_accepted_events() {
     std::fs::copy(host.path("operator.key"), other.path("operator.key")).unwrap();
     let restored = admin(&other, &["restore", "--from", text(&backup), "--data", "data"]).await;
     assert!(restored.status.success(), "{}", said(&restored));
-    assert!(said(&restored).contains("Put the master key"), "it says what is missing: {}", said(&restored));
+    assert!(said(&restored).contains("Put the master key"), "it names the missing part: {}", said(&restored));
     std::fs::copy(host.data().join("master.key"), other.data().join("master.key")).unwrap();
     let (ok, report) = check(&other, &[]).await;
-    assert!(ok, "what was restored: {report}");
+    assert!(ok, "the restored data passes the checks: {report}");
     other.start_again().await;
     other.take_operator_key();
     let acme = setgate_tests::Tenant::new("acme", &acme.key, other.operator());

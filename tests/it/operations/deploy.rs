@@ -90,7 +90,7 @@ async fn busy_host_fills_the_dashboard() {
     let seldom = ["commit_failures", "suspensions", "rollouts_ended", "put_off", "shadow_runs"];
     let often = |name: &String| !seldom.iter().any(|seldom| name.contains(seldom));
     let wanted: BTreeSet<_> = asked(&deploy("grafana/setgate.json")).into_iter().filter(often).collect();
-    until("all series are there", async || {
+    until("all series are exported", async || {
         let shown = asked(&host.operator().get("/metrics").await.expect(200).text());
         wanted.is_subset(&shown).then_some(())
     })
@@ -122,7 +122,7 @@ async fn systemd_is_notified_of_start_and_stop() {
     let told = async || {
         let mut bytes = [0; 64];
         let size = tokio::time::timeout(setgate_tests::wait::DEADLINE, socket.recv(&mut bytes)).await;
-        let size = size.expect("it is told in time").unwrap();
+        let size = size.expect("a notification arrives in time").unwrap();
         String::from_utf8_lossy(&bytes[..size]).into_owned()
     };
     assert_eq!(told().await, "READY=1");

@@ -90,7 +90,7 @@ async fn operator_listener_requires_a_client_certificate() {
     assert!(reach(Client::new(base.clone(), &trusted)).await.is_err(), "no certificate, no answer");
     let stranger = another.certify("stranger", "operator.example");
     let stranger = Client::certified(base.clone(), &trusted, stranger.der, stranger.private);
-    assert!(reach(stranger).await.is_err(), "a certificate of another authority is none");
+    assert!(reach(stranger).await.is_err(), "a certificate of another authority is refused");
     let person = authority.certify("person", "operator.example");
     let person = Client::certified(base, &trusted, person.der, person.private);
     assert_eq!(reach(person.clone()).await.unwrap().status, 200);

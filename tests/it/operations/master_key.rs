@@ -48,7 +48,7 @@ async fn refuses(host: &Host, says: &[&str]) {
     let said = said(&ended);
     assert_eq!(ended.status.code(), Some(1), "{said}");
     for part in says {
-        assert!(said.contains(part), "it says `{part}`: {said}");
+        assert!(said.contains(part), "it names `{part}`: {said}");
     }
     assert!(!said.contains("sgk_"), "no key is made: {said}");
     let after = contents(&host.data());

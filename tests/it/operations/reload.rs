@@ -71,7 +71,7 @@ async fn settings_that_need_a_restart_are_reported() {
         let from = host.logged();
         reload(&host, config, APPLIED).await;
         let line =
-            until("what waits is named", async || host.last_logged(from, &["changed settings require a restart"]))
+            until("the settings are named", async || host.last_logged(from, &["changed settings require a restart"]))
                 .await;
         assert!(line.contains("data.clock_settle_s, listen.connections_max\""), "{line}");
         assert_eq!(host.metric("setgate_reload_waiting_keys", &[]).await, 2.0);
@@ -105,7 +105,7 @@ async fn invalid_config_changes_nothing() {
     let from = host.logged();
     std::fs::remove_file(host.path("setgate.toml")).unwrap();
     host.signal("HUP").await;
-    let line = until("the log tells that it is gone", async || host.last_logged(from, &[REFUSED])).await;
+    let line = until("the removal is logged", async || host.last_logged(from, &[REFUSED])).await;
     assert!(line.contains("cannot read the configuration file setgate.toml"), "{line}");
     assert_eq!(host.metric("setgate_reloads_total", &["outcome=\"refused\""]).await, 8.0);
     assert_eq!(host.metric("setgate_reload_refused", &[]).await, 1.0);
@@ -128,7 +128,7 @@ async fn log_bodies_retention_and_egress_are_reloaded() {
     // The first run starts with the reload itself.
     for round in ["first", "second", "third"] {
         let from = host.logged();
-        until(&format!("retention goes its {round} round, and the log tells"), async || {
+        until(&format!("run {round} of retention is logged"), async || {
             host.last_logged(from, &["retention run finished"])
         })
         .await;
@@ -156,11 +156,11 @@ async fn rotated_certificate_is_presented() {
     std::fs::copy(&next.chain, &first.chain).unwrap();
     let line = reload(&host, &config, REFUSED).await;
     assert!(line.contains(&*first.chain.to_string_lossy()), "the file is named: {line}");
-    assert!(reach(&old).await && !reach(&new).await, "the old one goes on");
+    assert!(reach(&old).await && !reach(&new).await, "the old one stays in use");
 
     std::fs::copy(&next.key, &first.key).unwrap();
     reload(&host, &config, APPLIED).await;
-    assert!(reach(&new).await && !reach(&old).await, "the same files, and what is in them now");
+    assert!(reach(&new).await && !reach(&old).await, "the same files, with their new content");
 
     // A different file can be used at once; removing TLS takes effect at the next start.
     let last = old.certify("last", "127.0.0.1");
@@ -168,7 +168,7 @@ async fn rotated_certificate_is_presented() {
     assert!(reach(&old).await && !reach(&new).await);
     let from = host.logged();
     reload(&host, "", APPLIED).await;
-    let line = until("that is told", async || host.last_logged(from, &["changed settings require a restart"])).await;
+    let line = until("that is logged", async || host.last_logged(from, &["changed settings require a restart"])).await;
     assert!(line.contains("listen.tls_certificate, listen.tls_key"), "{line}");
     assert!(reach(&old).await);
 }
@@ -188,7 +188,7 @@ async fn client_authority_is_reloaded() {
         let person = authority.certify("person", "operator.example");
         Client::certified(base.clone(), &trusted, person.der, person.private)
     };
-    assert!(reach(Client::new(base.clone(), &trusted)).await, "nobody is asked so far");
+    assert!(reach(Client::new(base.clone(), &trusted)).await, "no collector has been called so far");
     for (now, other) in [(&old, &new), (&new, &old)] {
         reload(&host, &config(&format!("client_ca = \"{}\"\n", now.file().display())), APPLIED).await;
         assert!(!reach(Client::new(base.clone(), &trusted)).await, "no certificate, no answer");
@@ -205,7 +205,7 @@ async fn systemd_is_notified_of_the_result() {
     let told = async || {
         let mut bytes = [0; 1024];
         let size = tokio::time::timeout(setgate_tests::wait::DEADLINE, socket.recv(&mut bytes)).await;
-        String::from_utf8_lossy(&bytes[..size.expect("it is told in time").unwrap()]).into_owned()
+        String::from_utf8_lossy(&bytes[..size.expect("a notification arrives in time").unwrap()]).into_owned()
     };
     assert_eq!(told().await, "READY=1");
     reload(&host, "", APPLIED).await;

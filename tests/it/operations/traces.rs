@@ -33,7 +33,7 @@ fn spans(collector: &Receiver) -> Vec<Span> {
 }
 
 fn export(received: &Received) -> ExportTraceServiceRequest {
-    ExportTraceServiceRequest::decode(received.body.clone()).expect("what is sent is OTLP")
+    ExportTraceServiceRequest::decode(received.body.clone()).expect("the body is OTLP")
 }
 
 /// Waits for the given number of spans with a name, and returns them in the order of their start.
@@ -120,7 +120,7 @@ async fn one_trace_spans_sender_filter_receiver_and_crash() {
     let fan_out = named(&collector, "fan-out", 1).await.remove(0);
     let filter = named(&collector, "filter", 1).await.remove(0);
     let signs = named(&collector, "sign", 2).await;
-    assert_eq!(hex::encode(&accept.trace_id), TRACE, "the sender's trace is taken up");
+    assert_eq!(hex::encode(&accept.trace_id), TRACE, "the sender's trace is continued");
     assert_eq!((hex::encode(&accept.parent_span_id).as_str(), accept.kind()), (SENDER, SpanKind::Server));
     assert_eq!((accept.trace_state.as_str(), accept.flags), (STATE, 0x301));
     assert_eq!(said(&accept, "setgate.outcome").as_deref(), Some("accepted"));
@@ -167,7 +167,7 @@ async fn one_trace_spans_sender_filter_receiver_and_crash() {
         assert!(text.contains("\"edge\"") && text.contains("service.instance.id"), "{text}");
         let kept = ["jane@example.com", "binding-secret-77aa01", "endpoint-query-31b7", "idp.example.com"];
         for kept in kept.into_iter().chain([subscription.secret.as_str(), &acme.key, Seed::Set.secret()]) {
-            assert!(!text.contains(kept), "`{kept}` is nobody else's business: {text}");
+            assert!(!text.contains(kept), "`{kept}` is not sent to the collector: {text}");
         }
     }
     let log = host.log();
@@ -209,7 +209,7 @@ async fn invalid_traceparent_starts_a_new_trace() {
         } else {
             let attempt = attempts.iter().find(|attempt| hex::encode(&attempt.span_id) == span).expect("its attempt");
             assert_eq!((hex::encode(&attempt.trace_id), flags.as_str()), (trace, "01"));
-            assert!(!received.headers.contains_key("tracestate"), "it came without a parent");
+            assert!(!received.headers.contains_key("tracestate"), "the event had no parent");
         }
     }
     let asked = collector.received(2).await;
@@ -244,13 +244,13 @@ async fn rejected_spans_are_counted() {
     collector.answer([Reply::status(200).body(rejects_one)]);
     let Ingest { host, source, .. } =
         &World::with().config(&sends_to(&collector, "")).source("idp", Seed::Open).start_ingest().await;
-    // No subscription wants its events, so there are only acceptance and fan-out.
+    // No subscription matches its events, so there are only acceptance and fan-out.
     source.accept(event::set("one")).await;
     let count =
         async |reason: &str| host.metric("setgate_trace_spans_dropped_total", &[&format!("reason=\"{reason}\"")]).await;
     let sent = async || host.metric("setgate_trace_spans_sent_total", &[]).await;
     until("one of two is sent", async || (sent().await == 1.0 && count("rejected").await == 1.0).then_some(())).await;
-    let told = host.last_logged(0, &["collector of traces"]).expect("it is told");
+    let told = host.last_logged(0, &["collector of traces"]).expect("it is logged");
     assert!(told.contains("too odd") && told.contains("rejected 1 of"), "{told}");
     // A permanent failure is not retried.
     collector.otherwise(Reply::status(400));
@@ -292,7 +292,7 @@ async fn absent_collector_delays_nothing() {
         acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     }
     assert_eq!(host.metric("setgate_trace_spans_sent_total", &[]).await, 0.0);
-    until("it is told", async || host.last_logged(0, &["collector of traces does not take spans"])).await;
+    until("it is logged", async || host.last_logged(0, &["collector of traces does not take spans"])).await;
     assert!(host.terminate().await.success(), "{}", host.log());
     host.read_to_the_end().await;
     let log = host.log();
@@ -312,6 +312,6 @@ async fn hanging_collector_delays_nothing() {
     acme.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     assert!(host.terminate().await.success(), "{}", host.log());
     host.read_to_the_end().await;
-    let told = host.last_logged(0, &["the last spans were not sent"]).expect("it is told");
+    let told = host.last_logged(0, &["the last spans were not sent"]).expect("it is logged");
     assert!(told.contains("within 5000 ms"), "{told}");
 }

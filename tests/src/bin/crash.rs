@@ -21,14 +21,14 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    println!("seed={} kills={} (a run can be told again with --seed)", options.seed, options.kills);
+    println!("seed={} kills={} (repeat it with --seed)", options.seed, options.kills);
     if !options.no_fsync {
         let count = options.kills / FIRST_START_EVERY;
         if let Err(why) = first_starts(count, options.seed, options.power_cut).await {
             eprintln!("error: {why}");
             return ExitCode::FAILURE;
         }
-        println!("{count} first starts were broken off and made good");
+        println!("{count} first starts were interrupted and repeated");
     }
     match run(options.clone(), |line| println!("{line}")).await {
         Ok(summary) => report(&options, &summary, json),
@@ -53,14 +53,14 @@ fn report(options: &Options, summary: &Summary, json: bool) -> ExitCode {
     }
     let lost = summary.totals.lost > 0;
     if options.no_fsync {
-        let why = if lost { "lost without fsync, as it has to be" } else { "nothing was lost without fsync" };
+        let why = if lost { "events were lost without fsync, as expected" } else { "no event was lost without fsync" };
         println!("{why}");
         return if lost { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let missed = summary.missed();
     let whole = summary.kills < FULL_RUN_KILLS || options.power_cut || missed.is_empty();
     if !whole {
-        println!("no kill hit: {}", missed.join(", "));
+        println!("phases without a kill: {}", missed.join(", "));
     }
     if lost || !summary.is_sound() || !whole { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -9,13 +9,13 @@ use setgate_tests::hostile::{self, Options, artefact, cores, lift};
 const HELP: &str = "\
 hostile [--class NAME]... [--short] [--lift LIMIT] [--bite] [--restart FILTERS] [--list] [--json]
 
-Tries each class of attack against a live host with a quiet neighbour tenant.
-  --class NAME       only this class; may be given again
-  --short            few events and hardly any quiet time: says nothing about the neighbour's latency
-  --lift LIMIT       lift this limit: its class has to be reported as escaped, and the exit code is 0 where it is
-  --bite             every --lift there is, one after the other
-  --restart FILTERS  only upload so many filters, start the host again and see that none is compiled again
-  --list             the classes and the limits that can be lifted
+Runs each class of attack against a live host beside a well-behaved tenant.
+  --class NAME       run only this class; may be repeated
+  --short            few events and a short quiet phase; the neighbour's latency means nothing then
+  --lift LIMIT       lift this limit; exits 0 if its class is reported as escaped
+  --bite             run --lift for every limit, one after another
+  --restart FILTERS  only upload this many filters, restart the host and check that none is compiled again
+  --list             list the classes and the limits that can be lifted
   --json             print the report as one JSON object on the last line";
 
 /// Filters in the restart at the end of a full run.
@@ -123,7 +123,7 @@ async fn whole(asked: Asked) -> bool {
         println!("  ! {loss}");
     }
     if !report.same_process {
-        println!("  ! the host is another process, or gone");
+        println!("  ! the host has restarted or ended");
     }
     if everything {
         good &= restart(FILTERS).await;
@@ -164,7 +164,7 @@ async fn lifted(lift: &'static lift::Lift) -> bool {
     let escaped = report.escaped();
     match escaped.first() {
         Some(shown) => println!("with {} lifted, {} escaped: {}", lift.limit, lift.class, shown.escaped.join("; ")),
-        None => println!("with {} lifted, {} is still contained: the suite does not bite", lift.limit, lift.class),
+        None => println!("with {} lifted, {} is still contained: the suite does not detect it", lift.limit, lift.class),
     }
     !escaped.is_empty() && report.same_process
 }

@@ -10,11 +10,12 @@ use setgate_tests::openapi::{self, Options};
 const HELP: &str = "\
 openapi [--python FOLDER --node FOLDER] [--schemathesis PROGRAM] [--examples N] [--seed S]
 
-With the two folders, has openapi-python-client and openapi-typescript each make a client of a live host's /openapi.json, and
-each client go through the tutorial's flow. With schemathesis, calls every operation of a live host's /openapi.json with data that fits and data that does not, and checks each answer
-against the document. Ends with a line of counts; not 0 where an answer is not as the document says, or a control found nothing.
-  --examples N  calls of each operation and phase at the most; 15 where absent
-  --seed S      the same seed makes the same calls; 1 where absent";
+With the two folders, openapi-python-client and openapi-typescript each generate a client from a live host's
+/openapi.json, and each client runs the tutorial's flow. With schemathesis, calls every operation of the document with
+valid and invalid data, and checks each answer against it. Prints a line of counts. Exits non-zero if an answer deviates
+from the document, or if a control detects nothing.
+  --examples N  maximum number of calls for each operation and phase (default 15)
+  --seed S      seed of the generated calls (default 1)";
 
 fn main() -> ExitCode {
     let Asked { generators, options } = match read(std::env::args().skip(1)) {
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         println!("{fault}");
     }
     if !report.never.is_empty() {
-        println!("never answered with success: {}", report.never.join(", "));
+        println!("operations without a successful answer: {}", report.never.join(", "));
     }
     println!("{} seed={}", report.summary(), options.seed);
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

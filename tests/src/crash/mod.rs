@@ -90,7 +90,7 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
     let sources = set_up(&host, &receivers, &record).await;
     let stopped = host.terminate().await;
     if !stopped.success() {
-        return Err(format!("the host was told to stop and ended with {stopped}:\n{}", host.log()));
+        return Err(format!("after SIGTERM the host ended with {stopped}:\n{}", host.log()));
     }
     let cut = options.power_cut || options.no_fsync || options.sync_fails > 0;
     let cut = cut.then(|| PowerCut::build(&host.path(""), options.no_fsync)).transpose()?;
@@ -266,7 +266,7 @@ impl Run {
             }
             let stopped = self.host.terminate().await;
             if !stopped.success() {
-                return Err(format!("the host was told to stop and ended with {stopped}:\n{}", self.host.log()));
+                return Err(format!("after SIGTERM the host ended with {stopped}:\n{}", self.host.log()));
             }
             let copy = Copy::read(&self.ledger(), RETENTION_S * 1_000)?;
             for damage in &copy.damage {

@@ -131,7 +131,7 @@ async fn take(State(place): State<Arc<Place>>, request: Request) -> Response {
 /// Checks that these are the expected bytes for this receiver, with a valid signature.
 fn check(place: &Place, headers: &http::HeaderMap, body: &[u8]) -> Result<(), String> {
     let target = &TARGETS[place.target];
-    place.trust.get().ok_or("nothing was to come yet")?.verify(headers, body)?;
+    place.trust.get().ok_or("no delivery was expected yet")?.verify(headers, body)?;
     let claims: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let number = claims["jti"].as_str().and_then(Sent::number_of).ok_or("an event that was never sent")?;
     let sent = Sent::new(place.seed, number);

@@ -151,7 +151,7 @@ impl Attacker {
         let received = received.ok_or("it is delivered, but did not arrive")?;
         subscription.verify(&received)?;
         if received.json()["good"] != true {
-            return Err(format!("what arrived is not what the filter made: {}", received.text()));
+            return Err(format!("the received body is not the filter's result: {}", received.text()));
         }
         Ok(())
     }

@@ -126,7 +126,7 @@ async fn loads(host: &Host) -> (usize, usize) {
 /// The file of a filter's machine code.
 fn file_of(folder: &Path, digest: &str) -> PathBuf {
     let digest = digest.rsplit(':').next().expect("a split has a last part");
-    let files = std::fs::read_dir(folder).expect("the folder of compiled filters is there");
+    let files = std::fs::read_dir(folder).expect("there is a directory of compiled filters");
     let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(digest));
     let found = files.filter_map(|entry| Some(entry.ok()?.path())).find(named);
     found.unwrap_or_else(|| panic!("there is no compiled filter {digest} in {}", folder.display()))
@@ -183,7 +183,7 @@ pub async fn restart_with(filters: usize) -> Restarted {
     let accepted = source.accept(event::set("after")).await;
     let mut ran = 0;
     for subscription in &subscriptions {
-        let delivery = trial::at_rest(&tenant, &subscription.delivery_of(&accepted)).await.expect("it comes to rest");
+        let delivery = trial::at_rest(&tenant, &subscription.delivery_of(&accepted)).await.expect("the deliveries end");
         ran += delivery["runs"].as_array().into_iter().flatten().filter(|run| run["verdict"] == "pass").count();
     }
     let (compiled, loaded) = loads(&host).await;

@@ -164,7 +164,7 @@ async fn flood(arena: Arc<Arena>, attacker: Attacker) -> Observed {
     let mut refused = seen.into_iter().filter(|(by, _)| by != "taken").map(|(_, (_, observed))| observed);
     match (refused.next(), refused.next()) {
         (Some(observed), None) => Observed { told: format!("{} ({})", observed.told, counts.join(", ")), ..observed },
-        (None, _) => Observed::of("taken", format!("all of {count} at once were taken")),
+        (None, _) => Observed::of("taken", format!("all {count} concurrent uploads were accepted")),
         (Some(_), Some(_)) => Observed::of("several answers", counts.join(", ")),
     }
 }

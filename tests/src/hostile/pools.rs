@@ -111,7 +111,7 @@ async fn hanging_receivers() -> Observed {
         }
         hanging.push(receiver);
     }
-    until("the receivers hold what they get", async || {
+    until("the receivers hold their requests", async || {
         (host.metric("setgate_deliveries_in_flight", &[]).await >= 18.0).then_some(())
     })
     .await;
@@ -123,5 +123,5 @@ async fn hanging_receivers() -> Observed {
         let accepted = source.accept(event::set(&format!("calm-{number}"))).await;
         healthy.delivery_in("delivered", &subscription.delivery_of(&accepted)).await;
     }
-    Observed::of("delivered", "20 events of another tenant were delivered while none of the others had an end")
+    Observed::of("delivered", "20 events of another tenant were delivered while no delivery of the others had ended")
 }

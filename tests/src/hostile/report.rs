@@ -72,7 +72,7 @@ impl Report {
             let _ = writeln!(text, "neighbour: {loss}");
         }
         if !self.same_process {
-            text.push_str("the host is another process, or gone\n");
+            text.push_str("the host has restarted or ended\n");
         }
         text
     }

@@ -199,6 +199,6 @@ async fn tail_after_key(arena: Arc<Arena>, attacker: Attacker) -> Observed {
     match ended {
         Ok(Some(reason)) => Observed::of("ended", reason),
         Ok(None) => Observed::of("broken off", "it ended without a word"),
-        Err(_) => Observed::of("nothing", "it goes on"),
+        Err(_) => Observed::of("nothing", "it continues"),
     }
 }

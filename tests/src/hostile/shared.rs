@@ -135,7 +135,7 @@ async fn leftovers(arena: Arc<Arena>, end: &'static str, binding: Value) -> Obse
                 Ok(delivery) if what == "search" => {
                     let one = Observed::of_delivery(&delivery);
                     if one.by != "pass" {
-                        return one.wrong([format!("round {round}: what the other tenant left was found")]);
+                        return one.wrong([format!("round {round}: data of the other tenant was found")]);
                     }
                     seen = one;
                 }

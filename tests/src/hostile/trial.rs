@@ -103,7 +103,7 @@ impl Observed {
     /// The observation from the answer to an upload.
     pub fn of_upload(answer: &HttpAnswer) -> Self {
         if matches!(answer.status, 200 | 201) {
-            return Self::of("taken", "the filter was taken");
+            return Self::of("taken", "the filter was accepted");
         }
         let problem = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
         let code = problem["code"].as_str().unwrap_or("no problem details");
@@ -264,7 +264,7 @@ pub async fn at_rest(tenant: &Tenant, id: &str) -> Result<Value, String> {
             return Ok(record);
         }
         if began.elapsed() > REST {
-            return Err(format!("the delivery does not come to rest within {} s: {record}", REST.as_secs()));
+            return Err(format!("the delivery has not ended within {} s: {record}", REST.as_secs()));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));

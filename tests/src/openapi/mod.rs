@@ -123,7 +123,7 @@ pub async fn run(options: &Options) -> Report {
         }
     }
     if host.is_listening() != Ok(true) || host.log().contains("panicked at") {
-        report.faults.push(format!("the host did not come through it:\n{}", host.log()));
+        report.faults.push(format!("the host did not survive it:\n{}", host.log()));
     }
     report
 }

@@ -14,7 +14,7 @@ const MINUTES_BEFORE: usize = 30;
 /// Values by series, each series as `/metrics` writes it.
 pub(super) type Scrape = BTreeMap<String, String>;
 
-/// How the samples of a series go on after those of the scrape.
+/// The samples of a series after those of the scrape.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Change {
     /// A gauge has this value.
