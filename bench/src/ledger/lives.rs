@@ -16,7 +16,7 @@ use setgate_domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
 use setgate_domain::set::SetToken;
 use setgate_domain::tenant::Tenant;
 use setgate_domain::verdict::{FilterRun, VerdictKind};
-use setgate_ledger::{Appended, Ledger, Made, Options, Precondition};
+use setgate_ledger::{Appended, Ledger, NewDue, Options, Precondition};
 use tokio::task::JoinSet;
 
 use super::EVENT_BYTES;
@@ -130,7 +130,7 @@ impl Lives {
         while let Some(appended) = appending.join_next().await {
             appended??;
         }
-        let Made { due, on_disk } = self.0.ledger.deliveries.take_new();
+        let NewDue { due, on_disk } = self.0.ledger.deliveries.take_new();
         ensure!(
             due.len() as u64 == events && on_disk.is_empty(),
             "of {events} events, {} deliveries were dispatched",

@@ -16,7 +16,7 @@ use setgate_domain::delivery::{DeliverySeq, DueDelivery};
 use setgate_domain::endpoint::Origin;
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
-use setgate_ledger::{Deliveries, Made, Registry, Usage};
+use setgate_ledger::{Deliveries, NewDue, Registry, Usage};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -109,7 +109,7 @@ impl Dispatcher {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(deliveries) = self.new_due.recv() => self.take_in(deliveries),
-                () = new.new_ready() => self.take_made(),
+                () = new.new_ready() => self.take_new(),
                 Some(ended) = tasks.deliveries.join_next() => {
                     self.advance(ended, &mut tasks);
                     while let Some(ended) = tasks.deliveries.try_join_next() {
@@ -186,8 +186,8 @@ impl Dispatcher {
         }
     }
 
-    fn take_made(&mut self) {
-        let Made { due, on_disk } = self.deliveries.take_new();
+    fn take_new(&mut self) {
+        let NewDue { due, on_disk } = self.deliveries.take_new();
         for (tenant, subscription) in on_disk {
             self.lanes.on_disk(&tenant, subscription);
             self.open_lane(&tenant, subscription);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use setgate_base::clock::Clock;
-use setgate_ledger::{Events, FAN_OUT_DELIVERIES_MAX, FanOut, Reach, Registry, Upkeep};
+use setgate_ledger::{Events, FAN_OUT_DELIVERIES_MAX, FanOut, FanoutCursor, Registry, Upkeep};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -45,7 +45,7 @@ pub(crate) struct Fanout {
 impl Fanout {
     /// Runs loop A until `stop` is cancelled. After a restart it resumes from the stored cursor.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut reach = self.events.fanout_cursor();
+        let mut fanout_cursor = self.events.fanout_cursor();
         let mut registry = self.registry.changed();
         let mut settings = self.settings.changes();
         loop {
@@ -57,7 +57,7 @@ impl Fanout {
             match self.one_batch().await {
                 Ok(0) => tokio::select! {
                     () = stop.cancelled() => return,
-                    _ = reach.wait_for(Reach::is_behind) => {}
+                    _ = fanout_cursor.wait_for(FanoutCursor::has_pending) => {}
                     // Marked as changed again, so that the check at the top of the loop handles the change.
                     Ok(()) = registry.changed() => registry.mark_changed(),
                     Ok(()) = settings.changed() => settings.mark_changed(),
@@ -79,8 +79,8 @@ impl Fanout {
 
     /// Creates the deliveries of the next events. Returns 0 if all events have theirs.
     pub(super) async fn one_batch(&self) -> Result<usize, setgate_ledger::Error> {
-        let reach = *self.events.fanout_cursor().borrow();
-        if !reach.is_behind() {
+        let fanout_cursor = *self.events.fanout_cursor().borrow();
+        if !fanout_cursor.has_pending() {
             return Ok(0);
         }
         let events = match self.events.next_events(EVENTS_PER_BATCH).await {
@@ -95,10 +95,10 @@ impl Fanout {
             read => read?,
         };
         // Events after the last pending one have their deliveries already, or belong to the next batch.
-        let events: Vec<_> = events.into_iter().take_while(|event| event.seq <= reach.left()).collect();
+        let events: Vec<_> = events.into_iter().take_while(|event| event.seq <= fanout_cursor.last_pending()).collect();
         let Some(first) = events.first() else {
             // The pending events were removed together with their tenant.
-            self.events.fan_out(FanOut { through: reach.left(), deliveries: Vec::new() }).await?;
+            self.events.fan_out(FanOut { through: fanout_cursor.last_pending(), deliveries: Vec::new() }).await?;
             return Ok(1);
         };
         let mut through = first.seq;

@@ -28,7 +28,7 @@ pub struct Options {
     /// Default: 8192.
     pub queue_max: usize,
     /// Maximum bytes of recent events and new deliveries handed over in memory; the rest is read back. Default: 16 MiB.
-    pub hot_bytes_max: usize,
+    pub recent_writes_bytes_max: usize,
     /// Maximum bytes of events in the writer's queue. An append beyond this is refused. Default: 64 MiB.
     pub queue_bytes_max: usize,
     /// Events whose dedupe keys (about 24 bytes each) are buffered in memory before indexing. Default: 16,384.
@@ -74,7 +74,7 @@ pub(crate) const QUEUE_MAX: usize = 8_192;
 /// Bytes of events in the writer's queue.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of events and new deliveries passed to the dispatcher in memory; anything beyond is read back from disk.
-pub(crate) const HOT_BYTES_MAX: usize = 16 << 20;
+pub(crate) const RECENT_WRITES_BYTES_MAX: usize = 16 << 20;
 /// Time limit of the check of the ledger file for damage after the start, in milliseconds.
 const CHECK_MS_MAX: u64 = 10_000;
 /// If at least this much time lies between two rounds of retention, the host was down in between. In milliseconds.
@@ -95,7 +95,7 @@ impl Options {
             commit_delay_us_max: COMMIT_DELAY_US_MAX,
             append_deliveries_max: settings.inline_fanout_max,
             queue_max: QUEUE_MAX,
-            hot_bytes_max: HOT_BYTES_MAX,
+            recent_writes_bytes_max: RECENT_WRITES_BYTES_MAX,
             queue_bytes_max: QUEUE_BYTES_MAX,
             dedupe_run_events: settings.dedupe_run_events,
             readers_max: READERS_MAX,

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use crate::schema::sql_types::{ReadColumn, params, state_number};
 use crate::state::counters::{BatchCounters, StatisticsCache};
 use crate::state::disk::Disk;
-use crate::state::fanout_cursor::Reach;
-use crate::state::handoff::Untold;
-use crate::state::recent_writes::{Hot, Rows};
+use crate::state::fanout_cursor::FanoutCursor;
+use crate::state::new_deliveries::NewDeliveries;
+use crate::state::recent_writes::{ChangedRows, RecentWrites};
 use crate::state::settlements::{SettlementLog, StateChange};
 use crate::state::snapshot::{Change, Snapshot};
 use crate::state::space::{Shortage, Space};
@@ -37,13 +37,13 @@ pub(crate) struct Effects {
     stored: BTreeMap<TenantId, i64>,
     appended: Vec<Arc<Event>>,
     /// New deliveries that have not changed since.
-    made: Vec<DueDelivery>,
+    inserted: Vec<DueDelivery>,
     /// Deliveries changed after their insertion.
     touched: Vec<DeliverySeq>,
     /// The request may have changed rows of deliveries that it did not list.
     rows_changed: bool,
-    /// New deliveries that the dispatcher must be notified of by the ledger.
-    untold: Vec<DueDelivery>,
+    /// New deliveries of which the ledger has to notify the dispatcher.
+    unannounced: Vec<DueDelivery>,
     changes: Vec<Change>,
     /// A replay was started or cancelled.
     replays_changed: bool,
@@ -83,22 +83,22 @@ impl Effects {
     }
 
     /// A delivery was inserted and is not blocked.
-    pub(crate) fn made(&mut self, delivery: &DueDelivery) {
-        self.made.push(delivery.clone());
+    pub(crate) fn inserted(&mut self, delivery: &DueDelivery) {
+        self.inserted.push(delivery.clone());
     }
 
     pub(crate) fn touched(&mut self, delivery: DeliverySeq) {
         self.touched.push(delivery);
     }
 
-    /// See [`Rows`].
-    pub(crate) fn may_have_changed(&mut self, rows: Rows) {
-        self.rows_changed |= rows == Rows::Any;
+    /// See [`ChangedRows`].
+    pub(crate) fn may_have_changed(&mut self, rows: ChangedRows) {
+        self.rows_changed |= rows == ChangedRows::Unknown;
     }
 
     /// A delivery was inserted, and the caller of the request will not notify the dispatcher of it.
-    pub(crate) fn untold(&mut self, delivery: DueDelivery) {
-        self.untold.push(delivery);
+    pub(crate) fn notify_dispatcher(&mut self, delivery: DueDelivery) {
+        self.unannounced.push(delivery);
     }
 
     /// A delivery changed its state, or an attempt failed.
@@ -128,10 +128,10 @@ impl Effects {
             self.add_stored_bytes(&tenant, by);
         }
         self.appended.extend(other.appended);
-        self.made.extend(other.made);
+        self.inserted.extend(other.inserted);
         self.touched.extend(other.touched);
         self.rows_changed |= other.rows_changed;
-        self.untold.extend(other.untold);
+        self.unannounced.extend(other.unannounced);
         self.changes.extend(other.changes);
         self.replays_changed |= other.replays_changed;
         self.settled.extend(other.settled);
@@ -175,9 +175,9 @@ pub(crate) struct SharedState {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) revision: watch::Sender<u64>,
     /// End of the journal and fan-out cursor. Watchers are woken only if something is left to the fan-out loop.
-    pub(crate) reach: watch::Sender<Reach>,
+    pub(crate) fanout_cursor: watch::Sender<FanoutCursor>,
     /// New deliveries that the dispatcher has not fetched yet.
-    pub(crate) untold: Untold,
+    pub(crate) new_deliveries: NewDeliveries,
     /// Number of times replays were started or cancelled.
     pub(crate) replays: watch::Sender<u64>,
     /// Recent state changes of deliveries, for live tails.
@@ -195,7 +195,7 @@ pub(crate) struct SharedState {
     /// Number of commits. The checkpointer skips its check if this has not changed.
     pub(crate) commits: AtomicUsize,
     /// Recent events and deliveries, handed over in memory.
-    pub(crate) hot: Hot,
+    pub(crate) recent_writes: RecentWrites,
     /// Whether the disk accepts writes.
     pub(crate) disk: Disk,
     /// Whether there is free space.
@@ -226,8 +226,8 @@ impl SharedState {
         Ok(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             revision: watch::Sender::new(revision),
-            reach: watch::Sender::new(Reach::new(last.unwrap_or_default(), EventSeq(cursor))),
-            untold: Untold::default(),
+            fanout_cursor: watch::Sender::new(FanoutCursor::new(last.unwrap_or_default(), EventSeq(cursor))),
+            new_deliveries: NewDeliveries::default(),
             replays: watch::Sender::new(0),
             settlements: SettlementLog::default(),
             backlog: RwLock::new(backlog),
@@ -236,17 +236,23 @@ impl SharedState {
             retention_watermark: AtomicI64::new(0),
             dedupe_bytes: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
-            hot: Hot::new(options.hot_bytes_max),
+            recent_writes: RecentWrites::new(options.recent_writes_bytes_max),
             disk: Disk::new(&options.path),
             space: Space::new(options),
         })
     }
 
     /// Makes a committed batch visible in memory.
-    pub(crate) fn publish(&self, effects: Effects, reach: Reach) {
+    pub(crate) fn publish(&self, effects: Effects, fanout_cursor: FanoutCursor) {
         self.commits.fetch_add(1, Ordering::Relaxed);
-        let rows = if effects.rows_changed { Rows::Any } else { Rows::Named };
-        self.hot.take_in(effects.appended, effects.made, &effects.touched, reach.cursor(), rows);
+        let rows = if effects.rows_changed { ChangedRows::Unknown } else { ChangedRows::Listed };
+        self.recent_writes.add_batch(
+            effects.appended,
+            effects.inserted,
+            &effects.touched,
+            fanout_cursor.position(),
+            rows,
+        );
         if !effects.tally.is_empty() {
             // A counter cannot be left half updated, so a poisoned lock is safe to use.
             let mut backlog = self.backlog.write().unwrap_or_else(PoisonError::into_inner);
@@ -281,10 +287,10 @@ impl SharedState {
         if effects.replays_changed {
             self.replays.send_modify(|times| *times += 1);
         }
-        self.untold.add(effects.untold);
-        self.reach.send_if_modified(|before| {
-            *before = reach;
-            reach.is_behind()
+        self.new_deliveries.add(effects.unannounced);
+        self.fanout_cursor.send_if_modified(|before| {
+            *before = fanout_cursor;
+            fanout_cursor.has_pending()
         });
     }
 

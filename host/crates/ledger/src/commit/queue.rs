@@ -12,8 +12,8 @@ use crate::commit::effects::{Effects, SharedState};
 use crate::dedupe::{Entry, Index};
 use crate::schema::statements::Statements;
 use crate::state::document_usage::DocumentUsage;
-use crate::state::fanout_cursor::Reach;
-use crate::state::recent_writes::Rows;
+use crate::state::fanout_cursor::FanoutCursor;
+use crate::state::recent_writes::ChangedRows;
 use crate::state::snapshot::Snapshot;
 
 /// An entry of the queue.
@@ -37,7 +37,7 @@ pub(crate) struct Batch<'a> {
     /// Changes of this request other than its rows.
     pub(crate) effects: Effects,
     /// End of the journal and fan-out cursor, including the earlier requests of this batch.
-    pub(crate) reach: Reach,
+    pub(crate) fanout_cursor: FanoutCursor,
     /// Number of deliveries that appends of this batch have inserted.
     pub(crate) inserted_deliveries: usize,
     /// Row ids of plans that requests of this batch have looked up.
@@ -72,7 +72,7 @@ pub(crate) trait QueuedRequest: Send {
 }
 
 struct Request<T, F> {
-    rows: Rows,
+    rows: ChangedRows,
     write: F,
     result: Option<Result<T, Error>>,
     reply: oneshot::Sender<Result<T, Error>>,
@@ -84,7 +84,7 @@ where
     F: FnMut(&mut Batch<'_>) -> Result<T, Error> + Send,
 {
     fn is_repeatable(&self) -> bool {
-        self.rows == Rows::Named
+        self.rows == ChangedRows::Listed
     }
 
     fn run(&mut self, batch: &mut Batch<'_>) -> RequestOutcome {
@@ -134,21 +134,21 @@ impl Queue {
     ) -> Result<T, Error> {
         let mut write = Some(write);
         let once = move |batch: &mut Batch<'_>| write.take().map_or(Err(Error::Closed), |write| write(batch));
-        self.write_rows(Rows::Any, once).await
+        self.write_rows(ChangedRows::Unknown, once).await
     }
 
-    /// Like [`Queue::write`], for a request that lists the rows it changes ([`Rows::Named`]) and may be run again: the
+    /// Like [`Queue::write`], for a request that lists the rows it changes ([`ChangedRows::Listed`]) and may be run again: the
     /// rows and effects of the previous run have been rolled back by then.
     pub(crate) async fn write_named<T: Send + 'static>(
         &self,
         write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.write_rows(Rows::Named, write).await
+        self.write_rows(ChangedRows::Listed, write).await
     }
 
     async fn write_rows<T: Send + 'static>(
         &self,
-        rows: Rows,
+        rows: ChangedRows,
         write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
@@ -165,7 +165,7 @@ impl Queue {
         write: impl FnMut(&mut Batch<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { rows: Rows::Named, write, result: None, reply };
+        let request = Request { rows: ChangedRows::Listed, write, result: None, reply };
         let waiting = self.shared.queue_bytes.fetch_add(bytes, Ordering::AcqRel);
         // A single request larger than the limit is admitted when the queue is otherwise empty, or it never could be.
         let sent = if waiting > 0 && waiting.saturating_add(bytes) > self.bytes_max {

@@ -25,7 +25,7 @@ use crate::schema;
 use crate::schema::readers::Readers;
 use crate::schema::statements::Statements;
 use crate::state::counters::StatisticsCache;
-use crate::state::fanout_cursor::Reach;
+use crate::state::fanout_cursor::FanoutCursor;
 use crate::{Error, Options};
 
 /// Minimum time between two measurements of the file size.
@@ -114,8 +114,8 @@ impl Writer {
         let size = batch.len();
         let outcome = self.run_batch(batch);
         let committed = match outcome {
-            Ok(CommittedBatch { effects, reach, disk_failed, has_changes }) => {
-                self.shared.publish(effects, reach);
+            Ok(CommittedBatch { effects, fanout_cursor, disk_failed, has_changes }) => {
+                self.shared.publish(effects, fanout_cursor);
                 if disk_failed {
                     self.shared.disk.failed("a request", &"the disk has no space or returned an error");
                 } else if has_changes {
@@ -235,8 +235,8 @@ impl Writer {
         step("BEGIN IMMEDIATE")?;
         let snapshot = self.shared.snapshot.load_full();
         let mut effects = Effects::default();
-        let before = *self.shared.reach.borrow();
-        let (mut reach, mut inserted_deliveries) = (before, 0);
+        let before = *self.shared.fanout_cursor.borrow();
+        let (mut fanout_cursor, mut inserted_deliveries) = (before, 0);
         let (mut statements, mut plans, mut appended) = (Statements::new(conn), Vec::new(), Vec::new());
         let mut document_usage = Vec::new();
         let mut disk_failed = false;
@@ -250,7 +250,7 @@ impl Writer {
                 conn,
                 statements,
                 effects: Effects::default(),
-                reach,
+                fanout_cursor,
                 inserted_deliveries,
                 plans,
                 dedupe: &self.dedupe,
@@ -263,7 +263,7 @@ impl Writer {
             document_usage = scope.document_usage;
             if matches!(outcome, RequestOutcome::Done) {
                 effects.merge(scope.effects);
-                (reach, inserted_deliveries) = (scope.reach, scope.inserted_deliveries);
+                (fanout_cursor, inserted_deliveries) = (scope.fanout_cursor, scope.inserted_deliveries);
             } else {
                 plans.truncate(known.0);
                 appended.truncate(known.1);
@@ -285,7 +285,7 @@ impl Writer {
             }
         }
         drop(statements);
-        let cursor = (reach.cursor() != before.cursor()).then_some(reach.cursor());
+        let cursor = (fanout_cursor.position() != before.position()).then_some(fanout_cursor.position());
         let retention_watermark = EventSeq(self.shared.retention_watermark.load(Ordering::Relaxed));
         let stored = effects.store(conn, &mut self.statistics, cursor);
         stored.and_then(|()| self.dedupe.append(conn, appended, retention_watermark)).map_err(|error| match error {
@@ -294,7 +294,7 @@ impl Writer {
         })?;
         step("COMMIT")?;
         self.dedupe.committed();
-        Ok(Some(CommittedBatch { effects, reach, disk_failed, has_changes: conn.total_changes() != changes }))
+        Ok(Some(CommittedBatch { effects, fanout_cursor, disk_failed, has_changes: conn.total_changes() != changes }))
     }
 }
 
@@ -310,7 +310,7 @@ enum Undo {
 /// A committed batch.
 struct CommittedBatch {
     effects: Effects,
-    reach: Reach,
+    fanout_cursor: FanoutCursor,
     /// The disk failed one of its requests.
     disk_failed: bool,
     /// It changed a row: a commit without changes proves nothing about the disk.
@@ -375,8 +375,8 @@ mod tests {
                     if failing {
                         batch.conn.execute("INSERT INTO meta VALUES ('half', x'01')", [])?;
                         batch.conn.execute("UPDATE delivery SET state = 4", [])?;
-                        batch.reach.append_whole(EventSeq(7));
-                        batch.effects.untold(new_delivery(1, 1, plan).due(DeliverySeq(9)));
+                        batch.fanout_cursor.append_complete(EventSeq(7));
+                        batch.effects.notify_dispatcher(new_delivery(1, 1, plan).due(DeliverySeq(9)));
                         return Err(Error::InvalidCursor);
                     }
                     Ok(run)
@@ -434,8 +434,8 @@ mod tests {
             let delivery = new_delivery(1, 1, plan);
             let due = delivery.due(DeliverySeq(1));
             let refused = ledger.store.queue().write(move |batch| -> Result<(), Error> {
-                batch.reach.append_whole(EventSeq(7));
-                batch.effects.untold(due);
+                batch.fanout_cursor.append_complete(EventSeq(7));
+                batch.effects.notify_dispatcher(due);
                 Err(Error::InvalidCursor)
             });
             assert!(matches!(refused.await, Err(Error::InvalidCursor)));

@@ -12,7 +12,7 @@ use crate::deliveries::fifo::blocked;
 use crate::schema::event_row::{EVENT_COLUMNS, read_event};
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::state::content::Content;
-use crate::{Error, Made};
+use crate::{Error, NewDue};
 
 /// Due deliveries of one subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +32,13 @@ pub const DUE_LIMIT_MAX: usize = 10_000;
 
 impl Deliveries {
     /// Deliveries inserted by [`Events::append_with`](crate::Events::append_with) since the last call. For the dispatcher.
-    pub fn take_new(&self) -> Made {
-        self.0.shared().untold.take()
+    pub fn take_new(&self) -> NewDue {
+        self.0.shared().new_deliveries.take()
     }
 
     /// Returns when [`Deliveries::take_new`](crate::Deliveries::take_new) has new deliveries. For a single waiter.
     pub async fn new_ready(&self) {
-        self.0.shared().untold.some().await;
+        self.0.shared().new_deliveries.ready().await;
     }
 
     /// Deliveries of the subscription due at `now`, ordered by due time, after position `after`: at most `limit` and
@@ -92,7 +92,7 @@ impl Deliveries {
     /// Everything needed to continue a delivery, or `None` if it is gone. A delivery that was just inserted comes from
     /// memory.
     pub async fn load(&self, tenant: &TenantId, delivery: DeliverySeq) -> Result<Option<Content>, Error> {
-        if let Some(content) = self.0.shared().hot.content(delivery) {
+        if let Some(content) = self.0.shared().recent_writes.take_content(delivery) {
             return Ok(Some(content));
         }
         self.0.readers().of(tenant).read(move |conn| content(conn, delivery)).await

@@ -44,7 +44,7 @@ impl Events {
 }
 
 fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<DueDelivery>, Error> {
-    let cursor = batch.reach.cursor();
+    let cursor = batch.fanout_cursor.position();
     if fan_out.through <= cursor {
         return Ok(Vec::new());
     }
@@ -53,12 +53,12 @@ fn apply(batch: &mut Batch<'_>, fan_out: &FanOut, now: Timestamp) -> Result<Vec<
         if delivery.event > cursor && delivery.event <= fan_out.through {
             let new = insert(batch, delivery, now)?;
             if let Some(due) = new.as_ref().filter(|_| delivery.order_key.is_none()) {
-                batch.effects.made(due);
+                batch.effects.inserted(due);
             }
             made.extend(new);
         }
     }
-    batch.reach.through(fan_out.through);
+    batch.fanout_cursor.advance_to(fan_out.through);
     Ok(made)
 }
 
@@ -87,9 +87,9 @@ pub(crate) fn insert_all(
         delivery.event = event;
         let Some(due) = insert_row(batch, delivery, plan, now)? else { continue };
         if delivery.order_key.is_none() {
-            batch.effects.made(&due);
+            batch.effects.inserted(&due);
         }
-        batch.effects.untold(due);
+        batch.effects.notify_dispatcher(due);
     }
     Ok(true)
 }
@@ -97,10 +97,10 @@ pub(crate) fn insert_all(
 /// Whether the event has ordered deliveries while an earlier event of its tenant may not have been fanned out.
 fn breaks_order(batch: &Batch<'_>, event: EventSeq, deliveries: &[NewDelivery]) -> Result<bool, Error> {
     let Some(ordered) = deliveries.iter().find(|delivery| delivery.order_key.is_some()) else { return Ok(false) };
-    if !batch.reach.is_behind() {
+    if !batch.fanout_cursor.has_pending() {
         return Ok(false);
     }
-    let cursor = batch.reach.cursor();
+    let cursor = batch.fanout_cursor.position();
     if event.0 - cursor.0 > PENDING_SCAN_MAX {
         return Ok(true);
     }
@@ -200,7 +200,7 @@ mod tests {
         NOW, attempt, block_on, copy, due_one, event, in_one_batch, new_delivery, open, open_at, reopen, run,
         subscription, tenant, with_events,
     };
-    use crate::{AppendOutcome, Appended, Made, Options};
+    use crate::{AppendOutcome, Appended, NewDue, Options};
     use setgate_base::clock::Clock;
     use setgate_domain::delivery::{Settlement, Step};
     use setgate_domain::id::Digest;
@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn is_made(ledger: &Ledger) -> Vec<(i64, u128)> {
-        let Made { due, on_disk } = ledger.deliveries.take_new();
+        let NewDue { due, on_disk } = ledger.deliveries.take_new();
         assert!(on_disk.is_empty());
         due.iter().map(|due| (due.event.0, (0..9).find(|n| subscription(*n) == due.id.subscription).unwrap())).collect()
     }
@@ -261,7 +261,7 @@ mod tests {
             assert_eq!(taken, AppendOutcome { appended: Appended::New(EventSeq(1)), fanned_out: true });
             assert_eq!(is_made(&ledger), [(1, 1), (1, 2)]);
             assert_eq!((ledger.events.cursor(), ledger.usage.backlog(&event(1).tenant)), (EventSeq(1), 2));
-            assert!(!ledger.events.fanout_cursor().borrow().is_behind());
+            assert!(!ledger.events.fanout_cursor().borrow().has_pending());
             // A duplicate inserts nothing, and is not reported to the dispatcher again.
             let again = ledger.events.append_with(event(1), to(1, [1, 2, 3], plan)).await.unwrap();
             assert_eq!(again, AppendOutcome { appended: Appended::Duplicate { id: event(1).id }, fanned_out: false });
@@ -290,7 +290,7 @@ mod tests {
             assert!(ledger.events.append_with(event(3), to(3, [1], plan)).await.unwrap().fanned_out);
             assert_eq!(is_made(&ledger), [(1, 1), (1, 2), (3, 1)]);
             assert_eq!(
-                (ledger.events.cursor(), ledger.events.fanout_cursor().borrow().is_behind()),
+                (ledger.events.cursor(), ledger.events.fanout_cursor().borrow().has_pending()),
                 (EventSeq(1), true)
             );
             let left: Vec<_> = ledger.events.next_events(1).await.unwrap().iter().map(|event| event.seq.0).collect();
@@ -298,7 +298,7 @@ mod tests {
             let deliveries = (1..=3).map(|n| new_delivery(2, n, plan)).collect();
             assert_eq!(ledger.events.fan_out(FanOut { through: EventSeq(2), deliveries }).await.unwrap().len(), 3);
             assert_eq!(
-                (ledger.events.cursor(), ledger.events.fanout_cursor().borrow().is_behind()),
+                (ledger.events.cursor(), ledger.events.fanout_cursor().borrow().has_pending()),
                 (EventSeq(3), false)
             );
 

@@ -19,7 +19,7 @@ use crate::schema::event_row::{EVENT_COLUMNS, read_event};
 use crate::schema::sql_types::{Json, ReadColumn, params};
 use crate::schema::statements::Statements;
 use crate::state::stored;
-use crate::{Error, Reach};
+use crate::{Error, FanoutCursor};
 
 /// Result of [`Events::append`](crate::Events::append).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Events {
                     return Err(Error::corrupt(format!("event {} already exists", new.event.id)));
                 };
                 // No other subscription may match it, so the event needs no fan-out.
-                batch.reach.append_whole(seq);
+                batch.fanout_cursor.append_complete(seq);
                 delivery.event = seq;
                 let due = fan_out::insert(batch, &delivery, at)?;
                 let due = due.ok_or_else(|| Error::corrupt(format!("delivery {} already exists", delivery.id)))?;
@@ -120,21 +120,21 @@ impl Events {
 
     /// End of the journal and fan-out cursor. Changes are signalled after each batch while events are left to fan out.
     /// For the fan-out loop.
-    pub fn fanout_cursor(&self) -> tokio::sync::watch::Receiver<Reach> {
-        self.0.shared().reach.subscribe()
+    pub fn fanout_cursor(&self) -> tokio::sync::watch::Receiver<FanoutCursor> {
+        self.0.shared().fanout_cursor.subscribe()
     }
 
     /// The fan-out cursor: the last event that has been fanned out. Never blocks.
     pub fn cursor(&self) -> EventSeq {
-        self.0.shared().reach.borrow().cursor()
+        self.0.shared().fanout_cursor.borrow().position()
     }
 
     /// The next events to fan out, in order: at most `limit`, and with the limits of [`Events::events_after`](crate::Events::events_after).
     /// Recently appended events come from memory.
     pub async fn next_events(&self, limit: usize) -> Result<Vec<Arc<Event>>, Error> {
         let cursor = self.cursor();
-        match self.0.shared().hot.news(cursor, limit.min(JOURNAL_LIMIT_MAX)) {
-            Some(news) => Ok(news),
+        match self.0.shared().recent_writes.events_after(cursor, limit.min(JOURNAL_LIMIT_MAX)) {
+            Some(events) => Ok(events),
             None => Ok(self.events_after(cursor, limit).await?.into_iter().map(Arc::new).collect()),
         }
     }
@@ -218,7 +218,7 @@ impl PreparedEvent {
 fn append_alone(batch: &mut Batch<'_>, new: &mut PreparedEvent) -> Result<Appended, Error> {
     let appended = append(batch, new)?;
     if let Appended::New(seq) = appended {
-        batch.reach.append_left(seq);
+        batch.fanout_cursor.append_pending(seq);
     }
     Ok(appended)
 }
@@ -236,9 +236,9 @@ fn append_with(
         None => false,
     };
     if fanned_out {
-        batch.reach.append_whole(seq);
+        batch.fanout_cursor.append_complete(seq);
     } else {
-        batch.reach.append_left(seq);
+        batch.fanout_cursor.append_pending(seq);
     }
     Ok(AppendOutcome { appended, fanned_out })
 }

@@ -236,7 +236,7 @@ fn begin(batch: &mut Batch<'_>, replay: Replay, running_max: usize) -> Result<Op
     }
     // Not the cursor: events after it may already have their deliveries, and no one else would create those of a new
     // subscription.
-    let last = batch.reach.last();
+    let last = batch.fanout_cursor.last();
     // Before the first event of that instant.
     let position = ReplayPosition { at: replay.since, event: EventSeq::default() };
     conn.prepare_cached(

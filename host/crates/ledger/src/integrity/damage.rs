@@ -85,8 +85,8 @@ impl Upkeep {
     /// Advances the cursor past the unreadable events right after it, so that later events and other tenants' events
     /// are delivered. The skipped events stay in the file and are recorded. Returns their number.
     pub async fn skip_damaged(&self) -> Result<u64, Error> {
-        let reach = *self.0.shared().reach.borrow();
-        let (cursor, last) = (reach.cursor(), reach.last());
+        let fanout_cursor = *self.0.shared().fanout_cursor.borrow();
+        let (cursor, last) = (fanout_cursor.position(), fanout_cursor.last());
         let end = last.0.min(cursor.0.saturating_add(SCAN_MAX));
         let (through, count) = self
             .0
@@ -133,7 +133,7 @@ impl Upkeep {
                     .conn
                     .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
                     .execute(params![NAME, stored])?;
-                batch.reach.through(through);
+                batch.fanout_cursor.advance_to(through);
                 Ok(())
             })
             .await?;

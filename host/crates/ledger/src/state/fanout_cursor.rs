@@ -6,52 +6,52 @@
 
 use setgate_domain::event::EventSeq;
 
-/// Each request of a batch gets a copy, which replaces the original only if the request succeeds.
+/// Positions in the journal. Each request of a batch gets a copy, which replaces the original only if the request succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reach {
+pub struct FanoutCursor {
     last: EventSeq,
     /// Last event left to the fan-out loop. After the start it is the last event of the journal, since events after the
     /// cursor may lack deliveries.
-    left: EventSeq,
+    last_pending: EventSeq,
     /// Every event up to here has its deliveries.
-    cursor: EventSeq,
+    position: EventSeq,
 }
 
-impl Reach {
+impl FanoutCursor {
     /// Restores the positions from the file, which does not record whether events after the cursor have deliveries.
     pub(crate) fn new(last: EventSeq, cursor: EventSeq) -> Self {
-        Self { last: last.max(cursor), left: last, cursor }
+        Self { last: last.max(cursor), last_pending: last, position: cursor }
     }
 
     /// An event was appended without its deliveries.
-    pub(crate) fn append_left(&mut self, seq: EventSeq) {
-        (self.last, self.left) = (seq, seq);
+    pub(crate) fn append_pending(&mut self, seq: EventSeq) {
+        (self.last, self.last_pending) = (seq, seq);
     }
 
     /// An event was appended with all of its deliveries.
-    pub(crate) fn append_whole(&mut self, seq: EventSeq) {
+    pub(crate) fn append_complete(&mut self, seq: EventSeq) {
         self.last = seq;
-        if !self.is_behind() {
-            self.cursor = seq;
+        if !self.has_pending() {
+            self.position = seq;
         }
     }
 
     /// Advances the cursor: all events up to `seq` have their deliveries, or will never have any.
-    pub(crate) fn through(&mut self, seq: EventSeq) {
-        self.cursor = self.cursor.max(seq);
-        if !self.is_behind() {
-            self.cursor = self.last.max(seq);
+    pub(crate) fn advance_to(&mut self, seq: EventSeq) {
+        self.position = self.position.max(seq);
+        if !self.has_pending() {
+            self.position = self.last.max(seq);
         }
     }
 
     /// Whether events are left for the fan-out loop.
-    pub fn is_behind(&self) -> bool {
-        self.cursor < self.left
+    pub fn has_pending(&self) -> bool {
+        self.position < self.last_pending
     }
 
     /// Last event left to the fan-out loop; later events have their deliveries.
-    pub fn left(&self) -> EventSeq {
-        self.left
+    pub fn last_pending(&self) -> EventSeq {
+        self.last_pending
     }
 
     /// Last event of the journal.
@@ -60,8 +60,8 @@ impl Reach {
     }
 
     /// See [`Events::cursor`](crate::Events::cursor).
-    pub fn cursor(&self) -> EventSeq {
-        self.cursor
+    pub fn position(&self) -> EventSeq {
+        self.position
     }
 }
 
@@ -71,27 +71,30 @@ mod tests {
 
     #[test]
     fn the_cursor_waits_for_what_was_left_and_then_is_at_the_end() {
-        let mut reach = Reach::new(EventSeq(4), EventSeq(4));
-        assert!(!reach.is_behind());
-        reach.append_whole(EventSeq(5));
-        assert_eq!(reach.cursor(), EventSeq(5));
-        reach.append_left(EventSeq(6));
-        reach.append_whole(EventSeq(7));
-        assert_eq!((reach.cursor(), reach.is_behind()), (EventSeq(5), true));
-        reach.through(EventSeq(6));
-        assert_eq!((reach.cursor(), reach.last(), reach.is_behind()), (EventSeq(7), EventSeq(7), false));
+        let mut fanout_cursor = FanoutCursor::new(EventSeq(4), EventSeq(4));
+        assert!(!fanout_cursor.has_pending());
+        fanout_cursor.append_complete(EventSeq(5));
+        assert_eq!(fanout_cursor.position(), EventSeq(5));
+        fanout_cursor.append_pending(EventSeq(6));
+        fanout_cursor.append_complete(EventSeq(7));
+        assert_eq!((fanout_cursor.position(), fanout_cursor.has_pending()), (EventSeq(5), true));
+        fanout_cursor.advance_to(EventSeq(6));
+        assert_eq!(
+            (fanout_cursor.position(), fanout_cursor.last(), fanout_cursor.has_pending()),
+            (EventSeq(7), EventSeq(7), false)
+        );
     }
 
     #[test]
     fn what_was_there_at_the_begin_may_have_been_left() {
-        let mut reach = Reach::new(EventSeq(9), EventSeq(3));
-        reach.append_whole(EventSeq(10));
-        assert_eq!(reach.cursor(), EventSeq(3));
-        reach.through(EventSeq(8));
-        assert!(reach.is_behind());
-        reach.through(EventSeq(9));
-        assert_eq!(reach.cursor(), EventSeq(10));
+        let mut fanout_cursor = FanoutCursor::new(EventSeq(9), EventSeq(3));
+        fanout_cursor.append_complete(EventSeq(10));
+        assert_eq!(fanout_cursor.position(), EventSeq(3));
+        fanout_cursor.advance_to(EventSeq(8));
+        assert!(fanout_cursor.has_pending());
+        fanout_cursor.advance_to(EventSeq(9));
+        assert_eq!(fanout_cursor.position(), EventSeq(10));
         // The last appended events have been deleted again.
-        assert_eq!(Reach::new(EventSeq(0), EventSeq(3)).last(), EventSeq(3));
+        assert_eq!(FanoutCursor::new(EventSeq(0), EventSeq(3)).last(), EventSeq(3));
     }
 }

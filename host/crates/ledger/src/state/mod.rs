@@ -5,7 +5,7 @@ pub(crate) mod counters;
 pub(crate) mod disk;
 pub(crate) mod document_usage;
 pub(crate) mod fanout_cursor;
-pub(crate) mod handoff;
+pub(crate) mod new_deliveries;
 pub(crate) mod recent_writes;
 pub(crate) mod settlements;
 pub(crate) mod snapshot;

@@ -201,7 +201,7 @@ impl Upkeep {
         before: Timestamp,
         of: Option<Arc<HashSet<TenantId>>>,
     ) -> Result<(Vec<EventSeq>, Option<EventSeq>), Error> {
-        let cursor = self.0.shared().reach.borrow().cursor();
+        let cursor = self.0.shared().fanout_cursor.borrow().position();
         self.0
             .readers()
             .read(move |conn| match expired(conn, after, cursor, before, of.as_deref()) {

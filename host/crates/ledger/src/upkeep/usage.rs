@@ -43,7 +43,7 @@ impl Usage {
     pub fn stats(&self) -> Stats {
         let options = self.0.options();
         let size = |name: &str| fs::metadata(options.path.join(name)).map_or(0, |meta| meta.len());
-        let reach = *self.0.shared().reach.borrow();
+        let fanout_cursor = *self.0.shared().fanout_cursor.borrow();
         Stats {
             open: self.0.queue().is_open(),
             failing: self.0.shared().disk.failing(),
@@ -52,8 +52,8 @@ impl Usage {
             file_bytes: size(schema::FILE),
             wal_bytes: size(&format!("{}-wal", schema::FILE)),
             dedupe_bytes: self.0.shared().dedupe_bytes.load(Ordering::Relaxed) as u64,
-            last: reach.last(),
-            cursor: reach.cursor(),
+            last: fanout_cursor.last(),
+            cursor: fanout_cursor.position(),
             commits: self.0.shared().commits.load(Ordering::Relaxed) as u64,
         }
     }

@@ -186,7 +186,7 @@ impl World {
         let Stages { fanout, dispatcher, .. } = self.stages.as_mut().expect("it runs");
         loop {
             while fanout.one_batch().await.unwrap() > 0 {}
-            dispatcher.take_made();
+            dispatcher.take_new();
             dispatcher.open_lanes();
             while let Ok(deliveries) = dispatcher.new_due.try_recv() {
                 dispatcher.take_in(deliveries);
