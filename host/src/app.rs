@@ -6,6 +6,7 @@ mod exposition;
 #[cfg(test)]
 mod metric_tests;
 mod reload;
+mod settings;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
+use setgate_base::live::Live;
 use setgate_base::telemetry::{self, metric};
 use setgate_dialects::Signer;
 use setgate_egress::Egress;
@@ -28,7 +30,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use crate::config::{Config, Settings};
+use self::settings::CurrentSettings;
+use crate::config::Config;
 use crate::control::{self, ControlPlane};
 use crate::http::body_budget::BodyBudget;
 use crate::http::listener::interface::Interface;
@@ -68,8 +71,7 @@ pub struct Running {
     pub listeners: Vec<Listening>,
     /// The operator's key if this was the first start: shown once and not stored.
     pub first_operator_key: Option<String>,
-    /// The current settings.
-    pub settings: Settings,
+    settings: CurrentSettings,
     live: reload::Live,
     leaving: CancellationToken,
     stop: CancellationToken,
@@ -132,7 +134,7 @@ pub async fn start_with(
     let own = listeners.iter().map(|listening| listening.address).collect();
     let egress = Egress::new((&config.egress).into(), clock.clone(), own).context("egress cannot be started")?;
 
-    let settings = Settings::new(config.clone());
+    let settings = CurrentSettings::new(config.clone());
     let signer = Arc::new(Signer::new(master.clone()));
     let (traces, exporting) = traces(&config.traces, &clock)?;
     let stages = pipeline::compose(pipeline::Components {
@@ -142,7 +144,9 @@ pub async fn start_with(
         master: master.clone(),
         egress: egress.clone(),
         clock: clock.clone(),
-        settings: settings.clone(),
+        ingest: settings.ingest.clone(),
+        delivery: settings.delivery.clone(),
+        default_quota: settings.default_quota.clone(),
         traces,
     });
     let Stages { prover, acceptor, readiness, data_plane, due, fanout, dispatcher, resume_held, replayer, canaries } =
@@ -154,7 +158,9 @@ pub async fn start_with(
         signer,
         egress: egress.clone(),
         clock: clock.clone(),
-        settings: settings.clone(),
+        default_quota: settings.default_quota.clone(),
+        delivery: settings.delivery.clone(),
+        replays: settings.replays.clone(),
         data_plane,
     });
     let first_operator_key = control.keys.create_at_start(another_key, keep).await?.map(|key| key.key);
@@ -165,7 +171,8 @@ pub async fn start_with(
         acceptor,
         readiness,
         control,
-        settings: settings.clone(),
+        listen: settings.listen.clone(),
+        ingest: settings.ingest.clone(),
         events: BodyBudget::for_events(&config.listen),
         uploads: BodyBudget::for_uploads(),
         responses: BodyBudget::for_responses(),
@@ -187,7 +194,7 @@ pub async fn start_with(
             ledger.deliveries.clone(),
             due,
             clock,
-            settings.clone(),
+            settings.config.clone(),
             stop.clone(),
         )),
         tokio::spawn(check_integrity(ledger.upkeep.clone())),
@@ -218,6 +225,11 @@ pub async fn start_with(
 }
 
 impl Running {
+    /// How long requests are still served after [`leave`](Self::leave).
+    pub fn shutdown_delay(&self) -> Duration {
+        Duration::from_millis(self.settings.listen.now().shutdown_delay_ms)
+    }
+
     /// Makes `/readyz` report that the host is shutting down. Requests are still served.
     pub fn leave(&self) {
         info!("shutdown requested: /readyz reports 503");
@@ -285,7 +297,7 @@ async fn retain(
     deliveries: Deliveries,
     due: DueQueue,
     clock: Clock,
-    settings: Settings,
+    settings: Live<Config>,
     stop: CancellationToken,
 ) {
     let mut changes = settings.changes();

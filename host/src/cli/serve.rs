@@ -5,7 +5,6 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -16,7 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::notify;
 use crate::app::{self, Listening};
 use crate::cli::out::say;
-use crate::config::{self, Address, Config};
+use crate::config::{self, Config};
+use crate::http::listener::address::Address;
 
 /// Maximum bytes read from an operator key file; a key is far shorter.
 const KEY_FILE_BYTES_MAX: u64 = 1024;
@@ -96,7 +96,7 @@ pub async fn run(mut args: Args) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => {
                 notify::tell(notify::STOPPING);
                 running.leave();
-                let leave = Duration::from_millis(running.settings.now().listen.shutdown_delay_ms);
+                let leave = running.shutdown_delay();
                 tokio::select! {
                     () = tokio::time::sleep(leave) => {}
                     _ = terminate.recv() => {}

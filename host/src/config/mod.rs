@@ -1,19 +1,14 @@
 //! Settings. Each has a usable default, a TOML file overrides the defaults, and environment variables override both.
 //! Each part declares, defaults and validates its own section; this module nests the sections, merges file and
-//! environment, and reports all errors at once. The sections of the pipeline, control plane and HTTP stand here, because
-//! those parts read the current settings through [`Settings`], which needs their types.
+//! environment, and reports all errors at once.
 //!
 //! `SETGATE_<SECTION>__<KEY>` sets `<key>` in `[<section>]`, for example `SETGATE_LISTEN__ADDRESS=0.0.0.0:8080`. Every
 //! limit's name ends in its unit. `docs/reference/config.md` and `deploy/config.defaults.toml` list all settings; a test
 //! compares them with the types. A value that no operator has a reason to change is a constant next to its use;
 //! `docs/reference/shares.md` lists those that are shared between tenants.
 
-mod address;
-mod delivery;
+mod change;
 mod environment;
-mod history;
-mod ingest;
-mod listen;
 mod log;
 #[cfg(test)]
 mod names;
@@ -21,7 +16,6 @@ mod quota;
 mod read;
 #[cfg(test)]
 mod reference;
-mod settings;
 #[cfg(test)]
 mod shares;
 mod warnings;
@@ -32,15 +26,13 @@ use serde::{Deserialize, Serialize};
 use setgate_domain::filter::FAULT_WINDOW_CALLS;
 use setgate_domain::tenant::Quota;
 
-pub use address::{Address, NotAnAddress};
-pub use delivery::Delivery;
-pub use history::History;
-pub use ingest::Ingest;
-pub use listen::{ClientAddress, Listen, Listener};
+pub use change::Change;
 pub use log::Log;
 pub use setgate_base::telemetry::LogFormat;
-pub use settings::{Change, Settings};
 
+use crate::control::replays;
+use crate::http::listener::settings::Listen;
+use crate::pipeline::settings::{Delivery, Ingest};
 use crate::traces;
 
 /// The configuration file that is read from the current directory if no other is given.
@@ -93,7 +85,7 @@ pub struct Config {
     /// Delivery: concurrency, circuit breaker and endpoint verification.
     pub delivery: Delivery,
     /// Replays of stored events.
-    pub history: History,
+    pub history: replays::Settings,
     /// Outgoing connections to receivers.
     pub egress: setgate_egress::Settings,
     /// Format and level of the log.

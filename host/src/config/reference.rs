@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Config;
-use super::settings::is_live;
+use super::change::is_live;
 
 /// Maximum number of keys, including those of `[listen.operator]` and `[listen.tenant]`. A new setting needs a reason in
 /// a decision record: a limit that no operator has a reason to change is a constant.
@@ -30,13 +30,13 @@ const KEYS: [(&str, usize); 12] = [
 
 /// The source files of the sections, and the names of their structs.
 const SOURCES: [(&str, &str, &str); 10] = [
-    ("listen", include_str!("listen.rs"), "Listen"),
+    ("listen", include_str!("../http/listener/settings.rs"), "Listen"),
     ("data", include_str!("../../crates/ledger/src/settings.rs"), "Settings"),
-    ("ingest", include_str!("ingest.rs"), "Ingest"),
+    ("ingest", include_str!("../pipeline/settings.rs"), "Ingest"),
     ("quota", include_str!("../../crates/domain/src/tenant.rs"), "DefaultQuota"),
     ("sandbox", include_str!("../../crates/sandbox/src/settings.rs"), "Settings"),
-    ("delivery", include_str!("delivery.rs"), "Delivery"),
-    ("history", include_str!("history.rs"), "History"),
+    ("delivery", include_str!("../pipeline/settings.rs"), "Delivery"),
+    ("history", include_str!("../control/replays.rs"), "Settings"),
     ("egress", include_str!("../../crates/egress/src/settings.rs"), "Settings"),
     ("log", include_str!("log.rs"), "Log"),
     ("traces", include_str!("../traces/settings.rs"), "Settings"),

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use setgate_base::live::Live;
 use setgate_domain::id::TenantId;
 use setgate_domain::tenant::Quota;
 use setgate_ledger::{Precondition, Registry, TenantView, Usage, Versioned};
 
 use super::Error;
-use crate::config::Settings;
 
 /// The current documents of a tenant.
 pub(super) fn find_tenant(registry: &Registry, tenant: &TenantId) -> Result<Arc<TenantView>, Error> {
@@ -16,8 +16,8 @@ pub(super) fn find_tenant(registry: &Registry, tenant: &TenantId) -> Result<Arc<
 }
 
 /// The tenant's own quota, or the host's default if the tenant has none.
-pub(super) fn quota_of(settings: &Settings, view: &TenantView) -> Quota {
-    view.tenant.value.quota_or(&settings.now().quota).clone()
+pub(super) fn quota_of(default: &Live<Quota>, view: &TenantView) -> Quota {
+    view.tenant.value.quota_or(&default.now()).clone()
 }
 
 /// Refuses an upload if the disk is nearly full or the tenant's storage quota would be exceeded.

@@ -10,10 +10,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
+use setgate_base::live::Live;
 use setgate_domain::audit::Actor;
 use setgate_domain::filter::{Filter, FilterVersion, Grant, Suspension};
 use setgate_domain::id::{Digest, FilterName, TenantId};
 use setgate_domain::rollout::{EndReason, EndedRollout, Rollout};
+use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Blobs, Plans, Registry, TenantView, Usage};
 use setgate_sandbox::{CompiledFilter, Sandbox};
@@ -24,7 +26,6 @@ use super::checks::{
 use super::rollouts;
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
 use super::{Error, Page, PageQuery};
-use crate::config::Settings;
 use crate::pipeline::RolloutResults;
 
 pub(super) use activation::{check_needs, resume, set_active};
@@ -91,7 +92,7 @@ pub struct Filters {
     pub(super) sandbox: Sandbox,
     pub(super) rollouts: RolloutResults,
     pub(super) clock: Clock,
-    pub(super) settings: Settings,
+    pub(super) default_quota: Live<Quota>,
 }
 
 impl Filters {
@@ -107,7 +108,7 @@ impl Filters {
         expected: Option<u64>,
     ) -> Result<(FilterView, bool), Error> {
         let view = find_tenant(&self.registry, tenant)?;
-        let quota = quota_of(&self.settings, &view);
+        let quota = quota_of(&self.default_quota, &view);
         self.check_room(&view, &name, &wasm).await?;
         check_space(&self.usage, tenant, &quota, wasm.len())?;
         let compiled = self.sandbox.compile(tenant, wasm.clone(), &quota).await?;
@@ -178,7 +179,7 @@ impl Filters {
         if view.filters.get(name).is_some_and(|filter| filter.value.version(&digest).is_some()) {
             return Ok(());
         }
-        let quota = quota_of(&self.settings, view);
+        let quota = quota_of(&self.default_quota, view);
         if !view.filters.contains_key(name) {
             check_quota(view.filters.len(), quota.filters_max, "filters_max")?;
         }

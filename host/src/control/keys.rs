@@ -12,8 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
+use setgate_base::live::Live;
 use setgate_domain::audit::Actor;
 use setgate_domain::id::{Digest, KeyId, TenantId};
+use setgate_domain::tenant::Quota;
 use setgate_domain::tenant::{ApiKey, Scope};
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Precondition, Registry, Versioned};
@@ -21,7 +23,6 @@ use setgate_ledger::{Precondition, Registry, Versioned};
 use super::checks::{check_length, check_quota, expect_any, expect_version, find_tenant, quota_of};
 use super::read_only::{ReadOnly, check_name};
 use super::{Error, Page, PageQuery, TEXT_CHARS_MAX};
-use crate::config::Settings;
 
 pub use access::{Access, Grant, Revoked};
 pub use principal::Principal;
@@ -111,7 +112,7 @@ pub struct KeyOnce {
 pub struct Keys {
     pub(super) registry: Registry,
     pub(super) clock: Clock,
-    pub(super) settings: Settings,
+    pub(super) default_quota: Live<Quota>,
 }
 
 impl Keys {
@@ -308,7 +309,7 @@ impl Keys {
     /// together may reach twice the quota.
     fn check_room(&self, tenant: &TenantId, rotated: Option<KeyId>) -> Result<(), Error> {
         let view = find_tenant(&self.registry, tenant)?;
-        let max = quota_of(&self.settings, &view).keys_max;
+        let max = quota_of(&self.default_quota, &view).keys_max;
         let keys = self.keys_of(Some(tenant));
         let now = self.clock.now();
         let live = keys.iter().filter(|key| Some(key.id) != rotated && key.expires_at.is_none_or(|at| at > now));

@@ -34,13 +34,15 @@ use std::sync::Arc;
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
 use setgate_base::fair::TenantSemaphores;
+use setgate_base::live::Live;
 use setgate_dialects::Signer;
+use setgate_domain::tenant::Quota;
 use setgate_egress::Egress;
 use setgate_ledger::Ledger;
 use setgate_sandbox::Sandbox;
 
-use crate::config::Settings;
 use crate::pipeline::DataPlane;
+use crate::pipeline::settings::Delivery;
 
 pub use checks::{ABSENT, TEXT_CHARS_MAX};
 pub use error::Error;
@@ -59,8 +61,10 @@ pub struct Components {
     /// Checks endpoints against the address rules.
     pub egress: Egress,
     pub clock: Clock,
-    /// The current configuration, which can change at run time.
-    pub settings: Settings,
+    /// Used for tenants that have no quota of their own.
+    pub default_quota: Live<Quota>,
+    pub delivery: Live<Delivery>,
+    pub replays: Live<replays::Settings>,
     pub data_plane: DataPlane,
 }
 
@@ -93,19 +97,21 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Builds the handles, each with the components that it uses.
     pub fn new(components: Components) -> Self {
-        let Components { ledger, sandbox, master, signer, egress, clock, settings, data_plane } = components;
+        let Components { ledger, sandbox, master, signer, egress, clock, default_quota, delivery, replays, data_plane } =
+            components;
         let Ledger { ref registry, ref history, ref plans, ref blobs, ref usage, .. } = ledger;
         let requests = rate::ReceiverRequests::new(clock.clone());
         let delivery_history = deliveries::DeliveryHistory { registry: registry.clone(), history: history.clone() };
-        let documents = subscriptions::Documents { registry: registry.clone(), egress, clock: clock.clone() };
-        let endpoints =
-            subscriptions::Endpoints { master: master.clone(), clock: clock.clone(), settings: settings.clone() };
+        let documents =
+            subscriptions::Documents { registry: registry.clone(), egress: egress.clone(), clock: clock.clone() };
+        let endpoints = subscriptions::Endpoints { master: master.clone(), clock: clock.clone(), egress };
         let signing_keys = subscriptions::SigningKeys { documents: documents.clone(), signer, clock: clock.clone() };
         let verifications = subscriptions::Verifications {
             documents: documents.clone(),
             endpoints: endpoints.clone(),
             history: history.clone(),
-            settings: settings.clone(),
+            default_quota: default_quota.clone(),
+            delivery,
             verifier: data_plane.verifier,
             requests: requests.clone(),
         };
@@ -126,9 +132,9 @@ impl ControlPlane {
                 sandbox: sandbox.clone(),
                 rollouts: data_plane.rollouts.clone(),
                 clock: clock.clone(),
-                settings: settings.clone(),
+                default_quota: default_quota.clone(),
             },
-            keys: keys::Keys { registry: registry.clone(), clock: clock.clone(), settings: settings.clone() },
+            keys: keys::Keys { registry: registry.clone(), clock: clock.clone(), default_quota: default_quota.clone() },
             redrives: redrive::Redrives {
                 registry: registry.clone(),
                 history: history.clone(),
@@ -137,14 +143,13 @@ impl ControlPlane {
                 requeues: data_plane.requeues,
                 due: data_plane.due,
                 clock: clock.clone(),
-                settings: settings.clone(),
                 running: Arc::new(TenantSemaphores::new(redrive::REDRIVES_PER_TENANT_MAX)),
             },
             replays: replays::Replays {
                 registry: registry.clone(),
                 replays: ledger.replays.clone(),
                 clock: clock.clone(),
-                settings: settings.clone(),
+                settings: replays,
             },
             reproductions: reproduction::Reproductions {
                 registry: registry.clone(),
@@ -152,7 +157,7 @@ impl ControlPlane {
                 plans: plans.clone(),
                 sandbox: sandbox.clone(),
                 chain: data_plane.chain,
-                settings: settings.clone(),
+                default_quota: default_quota.clone(),
             },
             rollouts: rollouts::Rollouts {
                 registry: registry.clone(),
@@ -165,7 +170,7 @@ impl ControlPlane {
                 registry: registry.clone(),
                 clock: clock.clone(),
                 master: master.clone(),
-                settings: settings.clone(),
+                default_quota: default_quota.clone(),
             },
             statistics: statistics::Statistics {
                 registry: registry.clone(),
@@ -178,11 +183,11 @@ impl ControlPlane {
                 registry: registry.clone(),
                 documents,
                 endpoints,
-                chains: subscriptions::Chains { master, sandbox },
+                chains: subscriptions::Chains { master, sandbox: sandbox.clone() },
                 signing_keys: signing_keys.clone(),
                 verifications: verifications.clone(),
                 clock: clock.clone(),
-                settings: settings.clone(),
+                default_quota: default_quota.clone(),
             },
             tables: tables::Tables {
                 registry: registry.clone(),
@@ -190,13 +195,18 @@ impl ControlPlane {
                 plans: plans.clone(),
                 usage: usage.clone(),
                 clock: clock.clone(),
-                settings: settings.clone(),
+                default_quota: default_quota.clone(),
             },
-            tenants: tenants::Tenants { registry: registry.clone(), clock, settings: settings.clone() },
+            tenants: tenants::Tenants {
+                registry: registry.clone(),
+                clock,
+                sandbox: sandbox.clone(),
+                usage: usage.clone(),
+            },
             test_events: subscriptions::TestEvents {
                 registry: registry.clone(),
                 usage: usage.clone(),
-                settings,
+                default_quota,
                 sender: data_plane.test_events,
                 requests,
             },

@@ -13,20 +13,20 @@ use setgate_domain::id::{DeliveryId, FilterName, SourceName, SubscriptionId, Ten
 use setgate_domain::tenant::Incarnation;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Cursor, Deliveries, History, REDRIVE_CHUNK_ROWS, RedriveOutcome, Registry};
+use std::time::{Duration, Instant};
 
 use super::checks::find_tenant;
 use super::deliveries::{DeliveryHistory, DeliveryView, not_found};
 use super::pages::{cursor as cursor_of, parse_cursor};
 use super::{DeliveryQuery, Error};
-use crate::config::Settings;
 use crate::pipeline::{DueQueue, Requeues};
 
 /// Limit for a tenant's concurrent bulk redrives.
 pub(super) const REDRIVES_PER_TENANT_MAX: usize = 1;
 /// Deliveries of one redrive request; the answer contains a cursor for the next request.
 const REDRIVE_DELIVERIES_MAX: usize = 10_000;
-/// Time limit of a redrive request, which then answers with its progress, in milliseconds.
-const REDRIVE_MS_MAX: u64 = 20_000;
+/// Time limit of a redrive request, which then answers with its progress.
+const REDRIVE_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Limit for the ids in one request.
 pub const IDS_MAX: usize = 1_000;
@@ -144,7 +144,6 @@ pub struct Redrives {
     pub(super) requeues: Requeues,
     pub(super) due: DueQueue,
     pub(super) clock: Clock,
-    pub(super) settings: Settings,
     /// Limits the bulk redrives of each tenant.
     pub(super) running: Arc<TenantSemaphores>,
 }
@@ -192,7 +191,8 @@ impl Redrives {
         self.shown.show(tenant, id).await
     }
 
-    /// Redrives held or dead deliveries in chunks, with one transaction per chunk. A repeated request does nothing,
+    /// Redrives held or dead deliveries in chunks, with one transaction per chunk, and begins no chunk after
+    /// `time_limit`. A repeated request does nothing,
     /// because redriven deliveries are no longer in the selected state.
     ///
     /// # Errors
@@ -202,6 +202,7 @@ impl Redrives {
         actor: &Actor,
         tenant: &TenantId,
         input: RedriveManyInput,
+        time_limit: Duration,
     ) -> Result<RedriveCounts, Error> {
         let of = find_tenant(&self.registry, tenant)?.incarnation();
         let (action, chosen) = choose(of, input)?;
@@ -212,11 +213,12 @@ impl Redrives {
         // be notified of the due deliveries.
         let (redrives, whose) = (self.clone(), tenant.clone());
         let audit = audit_of(actor, action);
+        let deadline = Instant::now() + time_limit.min(REDRIVE_TIME_MAX);
         let doing = tokio::spawn(async move {
             let _turn = turn;
             match chosen {
                 Chosen::Ids(ids) => redrives.redrive_named(&whose, ids, action, &audit).await,
-                Chosen::Found(found) => redrives.redrive_found(&whose, of, *found, action, &audit).await,
+                Chosen::Found(found) => redrives.redrive_found(&whose, of, *found, (action, &audit), deadline).await,
             }
         });
         doing.await.unwrap_or(Err(setgate_ledger::Error::Closed.into()))
@@ -239,28 +241,21 @@ impl Redrives {
         Ok(counts)
     }
 
-    /// At most half of the request timeout, so that the response is sent before the request times out.
-    fn redrive_ms_max(&self) -> i64 {
-        let ms = REDRIVE_MS_MAX.min(self.settings.now().listen.request_ms_max / 2);
-        i64::try_from(ms).unwrap_or(i64::MAX)
-    }
-
     async fn redrive_found(
         &self,
         tenant: &TenantId,
         of: Incarnation,
         found: Found,
-        action: Redrive,
-        audit: &AuditAction,
+        (action, audit): (Redrive, &AuditAction),
+        deadline: Instant,
     ) -> Result<RedriveCounts, Error> {
         let Found { state, query, mut cursor, limit } = found;
         let mut counts = RedriveCounts::default();
         // All chunks use the same time, so that the deliveries become due in their original order.
         let at = self.clock.now();
-        let deadline = at.plus_millis(self.redrive_ms_max());
         loop {
             let room = limit - usize::try_from(counts.matched).unwrap_or(limit).min(limit);
-            if room == 0 || self.clock.now() >= deadline {
+            if room == 0 || Instant::now() >= deadline {
                 break;
             }
             // The tenant was removed and created again in the meantime.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
+use setgate_base::live::Live;
 use setgate_dialects::SUBJECT_CHARS_MAX;
 use setgate_domain::audit::Actor;
 use setgate_domain::id::{ReplayId, SourceName, SubscriptionId, TenantId};
@@ -16,12 +17,25 @@ use super::checks::find_tenant;
 use super::subscriptions::PATTERNS_MAX;
 use super::warnings::{self, Warning};
 use super::{Error, Page, PageQuery};
-use crate::config::Settings;
 
 /// Upper bound of the rate, in deliveries per second, that a replay can request.
 const PER_SECOND_MAX: u32 = 1_000;
 /// Default rate in deliveries per second.
 pub const PER_SECOND_DEFAULT: u32 = 10;
+
+/// `[history]`: replays of stored events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Maximum number of concurrent replays of one tenant.
+    pub replays_per_tenant_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { replays_per_tenant_max: 4 }
+    }
+}
 
 /// A request to start a replay.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -65,7 +79,7 @@ pub struct Replays {
     pub(super) registry: Registry,
     pub(super) replays: setgate_ledger::Replays,
     pub(super) clock: Clock,
-    pub(super) settings: Settings,
+    pub(super) settings: Live<Settings>,
 }
 
 impl Replays {
@@ -108,7 +122,7 @@ impl Replays {
         };
         let warnings = warnings::of_events(&replay.events, tenant, replay.source.as_slice(), &self.registry);
         let audit = actor.action("replay.start").note(replay.subscription.to_string());
-        let running_max = self.settings.now().history.replays_per_tenant_max;
+        let running_max = self.settings.now().replays_per_tenant_max;
         let begun = self.replays.begin(replay, running_max, audit).await?;
         begun.map(|record| ReplayBegun { record, warnings }).ok_or_else(|| {
             let (key, what) = ("history.replays_per_tenant_max", "replays of this tenant run");

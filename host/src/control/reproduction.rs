@@ -5,6 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 use setgate_base::crypto::sha256;
+use setgate_base::live::Live;
 use setgate_domain::chain::ChainEnd;
 use setgate_domain::delivery::DeliveryRecord;
 use setgate_domain::filter::Plan;
@@ -13,13 +14,13 @@ use setgate_domain::limits::CallLimits;
 use setgate_domain::reproduction::{
     RecordedEvent, RecordedStep, Reproduction, ReproductionDifference, differences, irreproducible_reason,
 };
+use setgate_domain::tenant::Quota;
 use setgate_domain::verdict::FilterRun;
 use setgate_ledger::{Content, History, Plans, Registry};
 use setgate_sandbox::Sandbox;
 
 use super::Error;
 use super::checks::{find_tenant, quota_of};
-use crate::config::Settings;
 use crate::pipeline::ChainRunner;
 
 /// Minimum wall-clock limit of a call in milliseconds during reproduction. It overrides a shorter limit, because
@@ -62,7 +63,7 @@ pub struct Reproductions {
     pub(super) plans: Plans,
     pub(super) sandbox: Sandbox,
     pub(super) chain: Arc<ChainRunner>,
-    pub(super) settings: Settings,
+    pub(super) default_quota: Live<Quota>,
 }
 
 impl Reproductions {
@@ -147,7 +148,7 @@ impl Reproductions {
     /// The limits pinned with a delivery, or the current limits for deliveries from before limits were pinned.
     fn limits_of(&self, tenant: &TenantId, plan: &Plan) -> Result<CallLimits, Error> {
         let view = find_tenant(&self.registry, tenant)?;
-        let now = || self.sandbox.clamp_to_pool(CallLimits::from(&quota_of(&self.settings, &view)));
+        let now = || self.sandbox.clamp_to_pool(CallLimits::from(&quota_of(&self.default_quota, &view)));
         Ok(plan.limits.unwrap_or_else(now))
     }
 }

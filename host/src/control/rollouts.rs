@@ -2,6 +2,7 @@
 //! of the subjects, before it is promoted to the active version.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::counter;
 use schemars::JsonSchema;
@@ -300,6 +301,7 @@ impl Rollouts {
         tenant: &TenantId,
         name: &FilterName,
         input: BacktestInput,
+        time_limit: Duration,
     ) -> Result<BacktestReport, Error> {
         let view = find_tenant(&self.registry, tenant)?;
         let filter = &view.filters.get(name).ok_or_else(|| not_found(name))?.value;
@@ -312,7 +314,7 @@ impl Rollouts {
         let (tenant, filter) = (tenant.clone(), name.clone());
         let ask =
             BacktestRequest { tenant, filter, candidate: input.digest, events, subscriptions, source: input.source };
-        self.backtester.run(ask).await?.ok_or(Error::BacktestRunning)
+        self.backtester.run(ask, time_limit).await?.ok_or(Error::BacktestRunning)
     }
 
     fn view(&self, tenant: &TenantId, filter: &Filter, version: u64) -> RolloutView {

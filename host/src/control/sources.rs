@@ -8,17 +8,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
+use setgate_base::live::Live;
 use setgate_domain::audit::Actor;
 use setgate_domain::id::{SourceName, TenantId};
 use setgate_domain::source::{Form, Source, TIMESTAMP_TOLERANCE_S_DEFAULT, TIMESTAMP_TOLERANCE_S_MAX};
 use setgate_domain::subscription::glob;
+use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::Registry;
 
 use super::checks::{check_length, check_quota, expect_any, expect_version, find_tenant, quota_of, retried};
 use super::read_only::{ReadOnly, check_name};
 use super::{Error, Page, PageQuery, TEXT_CHARS_MAX};
-use crate::config::Settings;
 
 pub use proofs::{PROOFS_MAX, ProofInput, ProofView};
 
@@ -103,7 +104,7 @@ pub struct Sources {
     pub(super) registry: Registry,
     pub(super) clock: Clock,
     pub(super) master: Arc<MasterKey>,
-    pub(super) settings: Settings,
+    pub(super) default_quota: Live<Quota>,
 }
 
 impl Sources {
@@ -137,7 +138,7 @@ impl Sources {
         check_name("name", input.name.as_ref(), &name)?;
         let existing = view.sources.get(&name);
         if existing.is_none() {
-            check_quota(view.sources.len(), quota_of(&self.settings, &view).sources_max, "sources_max")?;
+            check_quota(view.sources.len(), quota_of(&self.default_quota, &view).sources_max, "sources_max")?;
         }
         if input.issuers_allowed.len() > TEXTS_MAX || input.websub_topics.len() > TEXTS_MAX {
             let why = format!("`issuers_allowed` and `websub_topics` have at most {TEXTS_MAX} entries each");

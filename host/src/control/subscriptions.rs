@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
+use setgate_base::live::Live;
 use setgate_domain::audit::Actor;
 use setgate_domain::id::{SourceName, SubscriptionId, SubscriptionName, SubscriptionRef, TenantId};
 use setgate_domain::pacing::Pacing;
@@ -20,12 +21,12 @@ use setgate_domain::subscription::{
     METADATA_ENTRIES_MAX, METADATA_KEY_CHARS_MAX, METADATA_VALUE_CHARS_MAX, Pattern, Pause, PauseCause, Signing,
     Subscription,
 };
+use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Registry, TenantView};
 
 use super::checks::{TRIES, check_length, check_quota, expect_any, find_tenant, quota_of};
 use super::{ABSENT, Error, Page, PageQuery};
-use crate::config::Settings;
 
 pub(super) use chain::Chains;
 pub(super) use documents::Documents;
@@ -64,7 +65,7 @@ pub struct Subscriptions {
     pub(super) signing_keys: SigningKeys,
     pub(super) verifications: Verifications,
     pub(super) clock: Clock,
-    pub(super) settings: Settings,
+    pub(super) default_quota: Live<Quota>,
 }
 
 impl Subscriptions {
@@ -85,7 +86,7 @@ impl Subscriptions {
         input: SubscriptionInput,
     ) -> Result<SubscriptionOnce, Error> {
         let view = find_tenant(&self.registry, tenant)?;
-        let quota = quota_of(&self.settings, &view);
+        let quota = quota_of(&self.default_quota, &view);
         check_quota(view.subscriptions.len(), quota.subscriptions_max, "subscriptions_max")?;
         check_length("description", &input.description)?;
         let now = self.clock.now();

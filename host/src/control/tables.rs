@@ -5,10 +5,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
+use setgate_base::live::Live;
 use setgate_domain::audit::{Actor, AuditAction};
 use setgate_domain::filter::{Table, TableFormat, TableVersion};
 use setgate_domain::id::{Digest, TableName, TenantId};
 use setgate_domain::table::{self, Delimiter};
+use setgate_domain::tenant::Quota;
 use setgate_domain::text::strip_bom;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Blobs, Plans, Registry, TenantView, Usage};
@@ -18,7 +20,6 @@ use super::checks::{
 };
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
 use super::{Error, Page, PageQuery};
-use crate::config::Settings;
 
 /// A table as returned by the API.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -54,7 +55,7 @@ pub struct Tables {
     pub(super) plans: Plans,
     pub(super) usage: Usage,
     pub(super) clock: Clock,
-    pub(super) settings: Settings,
+    pub(super) default_quota: Live<Quota>,
 }
 
 impl Tables {
@@ -70,7 +71,7 @@ impl Tables {
         expected: Option<u64>,
     ) -> Result<(TableView, bool), Error> {
         let view = find_tenant(&self.registry, tenant)?;
-        let quota = quota_of(&self.settings, &view);
+        let quota = quota_of(&self.default_quota, &view);
         if !view.tables.contains_key(&name) {
             check_quota(view.tables.len(), quota.tables_max, "tables_max")?;
         }
@@ -242,7 +243,7 @@ impl Tables {
         let bytes = |table: &Table| table.versions.iter().map(|version| version.bytes).sum::<u64>();
         let others = view.tables.values().filter(|other| other.value.name != table.name);
         let stored = others.map(|other| bytes(&other.value)).sum::<u64>().saturating_add(bytes(table));
-        let quota = quota_of(&self.settings, view);
+        let quota = quota_of(&self.default_quota, view);
         let max = quota.tables_bytes_max;
         if stored > max {
             return Err(Error::Conflict(format!(

@@ -6,13 +6,14 @@ use setgate_base::clock::Clock;
 use setgate_domain::audit::Actor;
 use setgate_domain::id::TenantId;
 use setgate_domain::tenant::{Quota, Tenant};
+use setgate_ledger::Usage;
 use setgate_ledger::{Precondition, Registry};
+use setgate_sandbox::Sandbox;
 
 use super::checks::{check_length, expect_any, expect_version, find_tenant, retried};
 use super::read_only::{ReadOnly, check_name};
-use super::warnings::{self, Warning};
+use super::warnings::{self, HostLimits, Warning};
 use super::{Error, Page, PageQuery, TEXT_CHARS_MAX, changed};
-use crate::config::Settings;
 
 /// A request to create a tenant.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -69,7 +70,10 @@ pub struct TenantShown {
 pub struct Tenants {
     pub(super) registry: Registry,
     pub(super) clock: Clock,
-    pub(super) settings: Settings,
+    /// Caps the memory of a filter call.
+    pub(super) sandbox: Sandbox,
+    /// Caps what a tenant can store.
+    pub(super) usage: Usage,
 }
 
 impl Tenants {
@@ -128,7 +132,11 @@ impl Tenants {
     }
 
     fn shown(&self, version: u64, tenant: Tenant) -> TenantShown {
-        let warnings = warnings::of_tenant(&tenant, &self.settings.now());
+        let host = HostLimits {
+            memory_bytes_max: self.sandbox.memory_bytes_max(),
+            ledger_bytes_max: self.usage.ledger_bytes_max(),
+        };
+        let warnings = warnings::of_tenant(&tenant, &host);
         TenantShown { version, tenant, warnings }
     }
 

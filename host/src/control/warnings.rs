@@ -18,8 +18,6 @@ use setgate_egress::Egress;
 use setgate_ledger::Registry;
 use setgate_sandbox::TABLE_ELEMENTS_MAX;
 
-use crate::config::Config;
-
 /// Limit for the patterns of one document for which a similar known name is searched. Each search takes up to a
 /// millisecond.
 const SEARCHES_MAX: usize = 16;
@@ -72,9 +70,17 @@ pub(super) fn of_events(
     of_patterns(events, is_open)
 }
 
+/// Limits of this host that cap a tenant's own quota.
+pub(super) struct HostLimits {
+    /// `sandbox.memory_bytes_max`.
+    pub(super) memory_bytes_max: u64,
+    /// `data.ledger_bytes_max`. 0: unlimited.
+    pub(super) ledger_bytes_max: u64,
+}
+
 /// Warnings for a tenant.
-pub(super) fn of_tenant(tenant: &Tenant, config: &Config) -> Vec<Warning> {
-    tenant.quota.as_ref().map(|quota| of_quota(quota, config)).unwrap_or_default()
+pub(super) fn of_tenant(tenant: &Tenant, host: &HostLimits) -> Vec<Warning> {
+    tenant.quota.as_ref().map(|quota| of_quota(quota, host)).unwrap_or_default()
 }
 
 /// Warnings for event patterns. If `is_open` is set, one of the sources sends SETs with arbitrary event types, so an
@@ -146,11 +152,10 @@ fn meant(pattern: &Pattern) -> Option<String> {
 }
 
 /// Warnings for a tenant's own quota.
-fn of_quota(quota: &Quota, config: &Config) -> Vec<Warning> {
-    // 0 means unlimited.
-    let ledger = if config.data.ledger_bytes_max == 0 { u64::MAX } else { config.data.ledger_bytes_max };
+fn of_quota(quota: &Quota, host: &HostLimits) -> Vec<Warning> {
+    let ledger = if host.ledger_bytes_max == 0 { u64::MAX } else { host.ledger_bytes_max };
     let limits = [
-        ("memory_bytes_max", quota.memory_bytes_max, "sandbox.memory_bytes_max", config.sandbox.memory_bytes_max),
+        ("memory_bytes_max", quota.memory_bytes_max, "sandbox.memory_bytes_max", host.memory_bytes_max),
         ("table_elements_max", quota.table_elements_max, "table_elements_max", TABLE_ELEMENTS_MAX),
         ("filter_bytes_max", quota.filter_bytes_max, "filter_bytes_max", FILTER_BYTES_MAX),
         ("table_bytes_max", quota.table_bytes_max, "table_bytes_max", TABLE_BYTES_MAX),
@@ -253,12 +258,12 @@ mod tests {
 
     #[test]
     fn a_limit_above_the_host_s_names_the_setting() {
-        let mut config = Config::default();
-        assert_eq!(of_quota(&Quota::default(), &config), []);
-        config.data.ledger_bytes_max = 1 << 30;
+        let mut host = HostLimits { memory_bytes_max: 256 << 20, ledger_bytes_max: 0 };
+        assert_eq!(of_quota(&Quota::default(), &host), []);
+        host.ledger_bytes_max = 1 << 30;
         let most = u64::MAX;
         let quota = Quota {
-            memory_bytes_max: config.sandbox.memory_bytes_max + 1,
+            memory_bytes_max: host.memory_bytes_max + 1,
             table_elements_max: most,
             filter_bytes_max: most,
             table_bytes_max: most,
@@ -268,7 +273,7 @@ mod tests {
             filter_faults_max: FAULT_WINDOW_CALLS + 1,
             ..Quota::default()
         };
-        let mut warnings = of_quota(&quota, &config);
+        let mut warnings = of_quota(&quota, &host);
         let last = warnings.pop().unwrap();
         let found: Vec<_> =
             warnings.iter().map(|w| (w.pointer.as_str(), w.detail.split('`').nth(1).unwrap())).collect();

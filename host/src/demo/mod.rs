@@ -21,7 +21,8 @@ use setgate_dialects::samples;
 use crate::app;
 use crate::cli::client::Client;
 use crate::cli::out::{self, say, say_error};
-use crate::config::{Address, Config, LogFormat};
+use crate::config::{Config, LogFormat};
+use crate::http::listener::address::Address;
 use receiver::Receiver;
 use report::Report;
 

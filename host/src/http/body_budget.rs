@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::listener::Peer;
 use super::problem::{Code, Problem};
-use crate::config::Listen;
+use crate::http::listener::settings::Listen;
 
 /// A client may use at most 1/`CLIENTS_MIN` of a share with incomplete bodies, so that at least this many clients fit.
 const CLIENTS_MIN: usize = 2;

@@ -87,7 +87,7 @@ async fn bounded(
     let access = GrantSlot::default();
     request.extensions_mut().insert(access.clone());
     let method = request.method().clone();
-    let limit_ms = app.settings.now().listen.request_ms_max;
+    let limit_ms = app.listen.now().request_ms_max;
     let answered_by = async {
         let response = match framing::check(request.headers()) {
             Ok(()) => next.run(request).await,

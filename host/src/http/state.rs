@@ -1,17 +1,19 @@
 //! Shared state of all routes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRef;
 use futures_util::future::BoxFuture;
+use setgate_base::live::Live;
 use setgate_domain::tenant::{FILTER_BYTES_MAX, TABLE_BYTES_MAX};
 use tokio_util::sync::CancellationToken;
 
 use super::body_budget::BodyBudget;
 use super::in_progress::InProgress;
+use super::listener::settings::Listen;
 use super::read_limiter::ReadLimiter;
 use super::tails::Tails;
-use crate::config::Settings;
 use crate::control::ControlPlane;
 use crate::control::audit::AuditLog;
 use crate::control::deliveries::DeliveryHistory;
@@ -32,6 +34,7 @@ use crate::control::tenants::Tenants;
 use crate::pipeline::accept::Acceptor;
 use crate::pipeline::prove::Prover;
 use crate::pipeline::readiness::Readiness;
+use crate::pipeline::settings::Ingest;
 
 /// Renders the response of `/metrics`.
 pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
@@ -49,8 +52,8 @@ pub struct AppState {
     pub readiness: Readiness,
     /// The control plane.
     pub control: ControlPlane,
-    /// The current settings.
-    pub settings: Settings,
+    pub listen: Live<Listen>,
+    pub ingest: Live<Ingest>,
     /// Memory budget for event bodies.
     pub events: BodyBudget,
     /// Memory budget for bodies of management requests.
@@ -82,9 +85,15 @@ impl AppState {
         usize::try_from(TABLE_BYTES_MAX).unwrap_or(usize::MAX)
     }
 
+    /// Time limit of work that stops by itself and answers with its partial result: half of the request timeout, so that
+    /// the response is sent before the request times out.
+    pub(super) fn work_limit(&self) -> Duration {
+        Duration::from_millis(self.listen.now().request_ms_max / 2)
+    }
+
     /// Whether `/metrics` is served without the operator's key.
     pub(super) fn metrics_open(&self) -> bool {
-        self.settings.now().listen.metrics_open.unwrap_or(self.metrics_on_loopback)
+        self.listen.now().metrics_open.unwrap_or(self.metrics_on_loopback)
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::settings::Ingest;
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_base::fair::ByteRateLimiter;
+use setgate_base::live::Live;
 use setgate_base::telemetry::LogThrottle;
 use setgate_dialects::normalize;
 use setgate_domain::event::NewEvent;
@@ -20,7 +22,6 @@ use super::prove::{Inbound, Proven, Prover, Unproven};
 use super::quotas::Quotas;
 use super::refused::Refused;
 use super::spans::{self, Spans};
-use crate::config::Settings;
 
 /// Nesting depth of arrays and objects in an event. The output of filters is validated with the same depth.
 const JSON_DEPTH_MAX: usize = 64;
@@ -53,7 +54,7 @@ pub struct Acceptor {
     usage: Usage,
     quotas: Quotas,
     clock: Clock,
-    settings: Settings,
+    settings: Live<Ingest>,
     spans: Spans,
     /// Ingest rate of each tenant, in bytes of bodies.
     rate: ByteRateLimiter,
@@ -67,7 +68,7 @@ impl Acceptor {
         usage: Usage,
         quotas: Quotas,
         clock: Clock,
-        settings: Settings,
+        settings: Live<Ingest>,
         spans: Spans,
     ) -> Self {
         let (rate, counter) = (ByteRateLimiter::default(), IngestCounter::default());
@@ -161,6 +162,6 @@ impl Acceptor {
     /// JSON limits for request bodies.
     fn limits(&self) -> JsonLimits {
         let settings = self.settings.now();
-        JsonLimits { depth_max: JSON_DEPTH_MAX, bytes_max: settings.ingest.body_bytes_max }
+        JsonLimits { depth_max: JSON_DEPTH_MAX, bytes_max: settings.body_bytes_max }
     }
 }

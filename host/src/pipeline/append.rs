@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::settings::Ingest;
 use setgate_base::fair::{FairLimits, FairSemaphore};
 use setgate_domain::event::NewEvent;
 use setgate_domain::time::Timestamp;
@@ -11,7 +12,6 @@ use super::matching::Matcher;
 use super::plan::{OfEvent, PinnedPlans, Wanted};
 use super::refused::Refused;
 use super::spans::Spans;
-use crate::config;
 use crate::traces::attribute;
 
 /// Appends events.
@@ -34,7 +34,7 @@ impl Appender {
         matcher: Matcher,
         pinned: Arc<PinnedPlans>,
         spans: Spans,
-        limits: &config::Ingest,
+        limits: &Ingest,
     ) -> Self {
         let queued_max = limits.appends_queued_per_tenant_max();
         let turns = FairSemaphore::new(FairLimits {

@@ -23,7 +23,6 @@ use super::chain::ChainRunner;
 use super::matching::Matcher;
 use super::plan::Planner;
 use super::shadow::said;
-use crate::config::Settings;
 
 /// Time limit of a backtest, which then returns its results so far, in milliseconds.
 const BACKTEST_MS_MAX: u64 = 20_000;
@@ -68,7 +67,6 @@ pub(crate) struct Backtester {
     registry: Registry,
     history: History,
     events: Events,
-    settings: Settings,
     planner: Planner,
     matcher: Matcher,
     chain: Arc<ChainRunner>,
@@ -80,27 +78,24 @@ impl Backtester {
         registry: Registry,
         history: History,
         events: Events,
-        settings: Settings,
         planner: Planner,
         matcher: Matcher,
         chain: Arc<ChainRunner>,
     ) -> Self {
-        Self { registry, history, events, settings, planner, matcher, chain, running: Running::default() }
+        Self { registry, history, events, planner, matcher, chain, running: Running::default() }
     }
 
-    /// The deadline is at most half of the request timeout, so that the response is sent before the request times out.
-    fn time_limit(&self) -> Duration {
-        let settings = self.settings.now();
-        Duration::from_millis(BACKTEST_MS_MAX.min(settings.listen.request_ms_max / 2))
-    }
-
-    /// Runs a backtest. `None` if the tenant already has one running.
+    /// Runs a backtest for at most `limit`. `None` if the tenant already has one running.
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub(crate) async fn run(&self, ask: BacktestRequest) -> Result<Option<BacktestReport>, setgate_ledger::Error> {
+    pub(crate) async fn run(
+        &self,
+        ask: BacktestRequest,
+        limit: Duration,
+    ) -> Result<Option<BacktestReport>, setgate_ledger::Error> {
         let Some(_turn) = self.running.begin(&ask.tenant) else { return Ok(None) };
-        let deadline = Instant::now() + self.time_limit();
+        let deadline = Instant::now() + limit.min(Duration::from_millis(BACKTEST_MS_MAX));
         let mut parts = self.parts_of(&ask);
         let active = self.active_of(&ask).unwrap_or(ask.candidate);
         let mut found = Found::new(&ask, parts.len(), active);

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use super::settings::{Delivery, Ingest};
 use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
+use setgate_base::live::Live;
 use setgate_dialects::Signer;
+use setgate_domain::tenant::Quota;
 use setgate_egress::Egress;
 use setgate_ledger::Ledger;
 use setgate_sandbox::Sandbox;
@@ -43,7 +46,6 @@ use super::suspension::{FaultCounters, Suspender};
 use super::tables::TableCache;
 use super::test_event::TestEvents;
 use super::withdrawal::Withdrawals;
-use crate::config::Settings;
 use crate::traces::Traces;
 
 /// The components that the stages are built from.
@@ -56,7 +58,9 @@ pub(crate) struct Components {
     pub(crate) master: Arc<MasterKey>,
     pub(crate) egress: Egress,
     pub(crate) clock: Clock,
-    pub(crate) settings: Settings,
+    pub(crate) ingest: Live<Ingest>,
+    pub(crate) delivery: Live<Delivery>,
+    pub(crate) default_quota: Live<Quota>,
     pub(crate) traces: Traces,
 }
 
@@ -86,16 +90,17 @@ pub(crate) struct Stages {
 
 /// Builds the stages.
 pub(crate) fn compose(components: Components) -> Stages {
-    let Components { ledger, sandbox, signer, master, egress, clock, settings, traces } = components;
+    let Components { ledger, sandbox, signer, master, egress, clock, ingest, delivery, default_quota, traces } =
+        components;
     let Ledger { events, deliveries, replays, plans, registry, blobs, history, usage, upkeep, .. } = ledger;
     let (due, new_due) = DueQueue::new();
 
     // Shared by several stages.
     let spans = Spans::new(traces);
-    let quotas = Quotas::new(registry.clone(), settings.clone());
-    let planner = Planner::new(registry.clone(), plans.clone(), sandbox.clone(), settings.clone());
+    let quotas = Quotas::new(registry.clone(), default_quota.clone());
+    let planner = Planner::new(registry.clone(), plans.clone(), sandbox.clone(), default_quota.clone());
     let pinned = Arc::new(PinnedPlans::new(planner.clone()));
-    let matcher = Matcher::new(settings.now().ingest.appends_queued_per_tenant_max());
+    let matcher = Matcher::new(ingest.now().appends_queued_per_tenant_max());
     let (tables, applier) = (Arc::new(TableCache::new(blobs)), Applier::new());
     let chain = Arc::new(ChainRunner::new(
         sandbox.clone(),
@@ -111,24 +116,11 @@ pub(crate) fn compose(components: Components) -> Stages {
     let requeuer = Requeuer::new(registry.clone(), history.clone(), deliveries.clone(), planner.clone(), clock.clone());
 
     // Ingest and loop A.
-    let prover = Prover::new(registry.clone(), master.clone(), clock.clone(), settings.clone());
-    let appender = Appender::new(
-        registry.clone(),
-        events.clone(),
-        matcher.clone(),
-        pinned.clone(),
-        spans.clone(),
-        &settings.now().ingest,
-    );
-    let acceptor = Acceptor::new(
-        prover.clone(),
-        appender,
-        usage.clone(),
-        quotas.clone(),
-        clock.clone(),
-        settings.clone(),
-        spans.clone(),
-    );
+    let prover = Prover::new(registry.clone(), master.clone(), clock.clone(), ingest.clone());
+    let appender =
+        Appender::new(registry.clone(), events.clone(), matcher.clone(), pinned.clone(), spans.clone(), &ingest.now());
+    let acceptor =
+        Acceptor::new(prover.clone(), appender, usage.clone(), quotas.clone(), clock.clone(), ingest, spans.clone());
     let fanout = Fanout {
         registry: registry.clone(),
         events: events.clone(),
@@ -137,7 +129,7 @@ pub(crate) fn compose(components: Components) -> Stages {
         pinned: pinned.clone(),
         idle_instances: IdleInstances::new(registry.clone(), sandbox.clone(), planner.clone()),
         clock: clock.clone(),
-        settings: settings.clone(),
+        default_quota,
         spans: spans.clone(),
         due: due.clone(),
     };
@@ -148,7 +140,7 @@ pub(crate) fn compose(components: Components) -> Stages {
         deliveries.clone(),
         OperationalEvents::new(registry.clone(), events.clone(), clock.clone(), spans.clone()),
         clock.clone(),
-        settings.clone(),
+        delivery.clone(),
     ));
     let filter = FilterStage {
         registry: registry.clone(),
@@ -186,7 +178,7 @@ pub(crate) fn compose(components: Components) -> Stages {
         usage.clone(),
         Arc::new(attempter),
         clock.clone(),
-        settings.clone(),
+        delivery,
         new_due,
     );
 
@@ -217,7 +209,7 @@ pub(crate) fn compose(components: Components) -> Stages {
         test_events: TestEventSender { events: Arc::new(test_events), due: due.clone() },
         verifier: Arc::new(EndpointVerifier::new(master, signer, egress, clock.clone())),
         chain: chain.clone(),
-        backtester: Arc::new(Backtester::new(registry.clone(), history, events, settings, planner, matcher, chain)),
+        backtester: Arc::new(Backtester::new(registry.clone(), history, events, planner, matcher, chain)),
         rollouts: RolloutResults::new(registry, clock, reports),
         due: due.clone(),
     };

@@ -7,9 +7,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::settings::Delivery;
 use futures_util::FutureExt as _;
 use metrics::{counter, gauge};
 use setgate_base::clock::Clock;
+use setgate_base::live::Live;
 use setgate_base::telemetry::{LogThrottle, metric};
 use setgate_domain::breaker::{BreakerSettings, Transition};
 use setgate_domain::delivery::{DeliverySeq, DueDelivery};
@@ -25,7 +27,6 @@ use tracing::{error, info, warn};
 use super::attempt::Attempter;
 use super::lane::{Bounds, EndpointKey, Lanes, Route};
 use super::next::Next;
-use crate::config::{self, Settings};
 
 /// Pending deliveries of one subscription held in memory; the rest stays on disk.
 const WINDOW_MAX: usize = 512;
@@ -49,7 +50,7 @@ pub(crate) struct Dispatcher {
     usage: Usage,
     attempter: Arc<Attempter>,
     clock: Clock,
-    settings: Settings,
+    settings: Live<Delivery>,
     new_due: mpsc::Receiver<Vec<DueDelivery>>,
     lanes: Lanes,
 }
@@ -76,10 +77,10 @@ impl Dispatcher {
         usage: Usage,
         attempter: Arc<Attempter>,
         clock: Clock,
-        settings: Settings,
+        settings: Live<Delivery>,
         new_due: mpsc::Receiver<Vec<DueDelivery>>,
     ) -> Self {
-        let lanes = Lanes::new(bounds(&settings.now().delivery));
+        let lanes = Lanes::new(bounds(&settings.now()));
         Self { registry, deliveries, usage, attempter, clock, settings, new_due, lanes }
     }
 
@@ -118,7 +119,7 @@ impl Dispatcher {
                 }
                 Some(answer) = tasks.queries.join_next() => self.take_rows(answer),
                 _ = registry.changed() => self.open_lanes(),
-                _ = settings.changed() => self.lanes.bound(bounds(&self.settings.now().delivery)),
+                _ = settings.changed() => self.lanes.bound(bounds(&self.settings.now())),
                 () = tokio::time::sleep(sleep) => {}
             }
         }
@@ -311,7 +312,7 @@ impl Dispatcher {
             info!(in_flight, "waiting for deliveries in flight");
         }
         tasks.queries.abort_all();
-        let limit = Duration::from_millis(self.settings.now().delivery.drain_ms_max);
+        let limit = Duration::from_millis(self.settings.now().drain_ms_max);
         let finish = async {
             while let Some(ended) = tasks.deliveries.join_next().await {
                 self.advance(ended, &mut tasks);
@@ -350,7 +351,7 @@ fn spawn(
     });
 }
 
-fn bounds(settings: &config::Delivery) -> Bounds {
+fn bounds(settings: &Delivery) -> Bounds {
     Bounds {
         in_flight_max: settings.in_flight_max,
         per_tenant_max: settings.in_flight_per_tenant_max,
@@ -362,7 +363,7 @@ fn bounds(settings: &config::Delivery) -> Bounds {
     }
 }
 
-fn breaker_bounds(settings: &config::Delivery) -> BreakerSettings {
+fn breaker_bounds(settings: &Delivery) -> BreakerSettings {
     let millis = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
     BreakerSettings {
         failures_max: settings.breaker_failures_max,

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use setgate_base::clock::Clock;
+use setgate_base::live::Live;
+use setgate_domain::tenant::Quota;
 use setgate_ledger::{Events, FAN_OUT_DELIVERIES_MAX, FanOut, FanoutCursor, Registry, Upkeep};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -19,7 +21,6 @@ use super::matching::Matcher;
 use super::plan::{OfEvent, PinnedPlans, Wanted};
 use super::reuse::IdleInstances;
 use super::spans::Spans;
-use crate::config::Settings;
 use crate::traces::attribute;
 
 /// Number of events read from the journal at a time.
@@ -37,7 +38,7 @@ pub(crate) struct Fanout {
     pub(super) pinned: Arc<PinnedPlans>,
     pub(super) idle_instances: IdleInstances,
     pub(super) clock: Clock,
-    pub(super) settings: Settings,
+    pub(super) default_quota: Live<Quota>,
     pub(super) spans: Spans,
     pub(super) due: DueQueue,
 }
@@ -47,11 +48,11 @@ impl Fanout {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut fanout_cursor = self.events.fanout_cursor();
         let mut registry = self.registry.changed();
-        let mut settings = self.settings.changes();
+        let mut default_quota = self.default_quota.changes();
         loop {
-            if registry.has_changed().unwrap_or(false) || settings.has_changed().unwrap_or(false) {
+            if registry.has_changed().unwrap_or(false) || default_quota.has_changed().unwrap_or(false) {
                 registry.mark_unchanged();
-                settings.mark_unchanged();
+                default_quota.mark_unchanged();
                 self.evict_outdated();
             }
             match self.one_batch().await {
@@ -60,7 +61,7 @@ impl Fanout {
                     _ = fanout_cursor.wait_for(FanoutCursor::has_pending) => {}
                     // Marked as changed again, so that the check at the top of the loop handles the change.
                     Ok(()) = registry.changed() => registry.mark_changed(),
-                    Ok(()) = settings.changed() => settings.mark_changed(),
+                    Ok(()) = default_quota.changed() => default_quota.mark_changed(),
                 },
                 Ok(_) if stop.is_cancelled() => return,
                 Ok(_) => {}

@@ -71,6 +71,7 @@ mod resume_held;
 mod reuse;
 mod rollout_report;
 mod seal;
+pub mod settings;
 mod settle;
 mod shadow;
 mod spans;

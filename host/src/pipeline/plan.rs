@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use setgate_base::crypto;
+use setgate_base::live::Live;
 use setgate_domain::delivery::{NewDelivery, bytes_in_flight};
 use setgate_domain::event::{Event, EventRecord, EventSeq, NewEvent};
 use setgate_domain::filter::{Grant, Plan, PlanStep};
@@ -12,12 +13,12 @@ use setgate_domain::id::{DeliveryId, Digest, EventId, SubscriptionId, TenantId};
 use setgate_domain::limits::CallLimits;
 use setgate_domain::pacing::Ordering;
 use setgate_domain::subscription::Subscription;
+use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Plans, Registry, Snapshot, TenantView};
 use setgate_sandbox::Sandbox;
 
 use super::canary::{Choice, choices, put_in};
-use crate::config::Settings;
 
 /// The chain as defined in `view`. It never fails, because one invalid chain must not block the journal for all others:
 /// the plan is marked as broken instead.
@@ -50,18 +51,18 @@ pub(super) struct Planner {
     plans: Plans,
     /// Knows the largest limits that it can grant.
     sandbox: Sandbox,
-    settings: Settings,
+    default_quota: Live<Quota>,
 }
 
 impl Planner {
-    pub(super) fn new(registry: Registry, plans: Plans, sandbox: Sandbox, settings: Settings) -> Self {
-        Self { registry, plans, sandbox, settings }
+    pub(super) fn new(registry: Registry, plans: Plans, sandbox: Sandbox, default_quota: Live<Quota>) -> Self {
+        Self { registry, plans, sandbox, default_quota }
     }
 
     /// The current limits for a call of the tenant's filters on this host.
     fn limits_of(&self, view: &TenantView) -> CallLimits {
-        let settings = self.settings.now();
-        let quota = view.tenant.value.quota_or(&settings.quota);
+        let default = self.default_quota.now();
+        let quota = view.tenant.value.quota_or(&default);
         self.sandbox.clamp_to_pool(CallLimits::from(quota))
     }
 
@@ -133,7 +134,7 @@ struct OfTenant {
     /// The view of the registry that the plans were made from.
     view: Arc<TenantView>,
     /// Version of the settings, because plans contain the limits of a call.
-    settings: u64,
+    default_quota: u64,
     plans: HashMap<Key, Digest>,
 }
 
@@ -141,8 +142,8 @@ struct OfTenant {
 type Key = (SubscriptionId, Vec<Choice>);
 
 impl OfTenant {
-    fn is_of(&self, view: &Arc<TenantView>, settings: u64) -> bool {
-        Arc::ptr_eq(&self.view, view) && self.settings == settings
+    fn is_of(&self, view: &Arc<TenantView>, default_quota: u64) -> bool {
+        Arc::ptr_eq(&self.view, view) && self.default_quota == default_quota
     }
 }
 
@@ -187,14 +188,14 @@ impl PinnedPlans {
         &self,
         of: Vec<(&Arc<TenantView>, &Subscription, Vec<Choice>)>,
     ) -> Result<Vec<Digest>, setgate_ledger::Error> {
-        // Read before the limits: if the settings change in between, the entry is outdated and the plan is pinned
+        // Read before the limits: if the default quota changes in between, the entry is outdated and the plan is pinned
         // again.
-        let settings = self.planner.settings.version();
+        let default_quota = self.planner.default_quota.version();
         let (keys, mut digests): (Vec<_>, Vec<_>) = {
             let tenants = self.lock();
             let known = of.into_iter().map(|(view, subscription, choices)| {
                 let key = (subscription.id, choices);
-                let of = tenants.get(&view.tenant.value.id).filter(|of| of.is_of(view, settings));
+                let of = tenants.get(&view.tenant.value.id).filter(|of| of.is_of(view, default_quota));
                 let digest = of.and_then(|of| of.plans.get(&key).copied());
                 ((view, subscription, key), digest)
             });
@@ -211,9 +212,9 @@ impl PinnedPlans {
             let stored = self.planner.plans.intern_all(&plans).await?;
             let mut tenants = self.lock();
             for (((view, _, key), digest), stored) in unknown.into_iter().zip(stored) {
-                let empty = || OfTenant { view: view.clone(), settings, plans: HashMap::new() };
+                let empty = || OfTenant { view: view.clone(), default_quota, plans: HashMap::new() };
                 let of = tenants.entry(view.tenant.value.id.clone()).or_insert_with(empty);
-                if !of.is_of(view, settings) {
+                if !of.is_of(view, default_quota) {
                     *of = empty();
                 }
                 of.plans.insert(key, stored);

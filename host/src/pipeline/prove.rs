@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::settings::Ingest;
 use ::http::HeaderMap;
 use bytes::Bytes;
 use setgate_base::authenticate::{authenticate, bearer_token};
 use setgate_base::clock::Clock;
 use setgate_base::crypto::{self, MasterKey};
+use setgate_base::live::Live;
 use setgate_dialects::{MacError, MacOptions, Verified, signature_header, verify_mac};
 use setgate_domain::id::{Digest, KeyId, SourceName, TenantId};
 use setgate_domain::secret::source_context;
@@ -15,7 +17,6 @@ use setgate_domain::tenant::{ApiKey, Scope};
 use setgate_ledger::{Registry, Versioned};
 
 use super::decode::{Coding, gunzip};
-use crate::config::Settings;
 
 /// A request to a source's ingest path.
 #[derive(Debug, Clone)]
@@ -121,11 +122,11 @@ pub struct Prover {
     /// Decrypts the secrets of sources.
     master: Arc<MasterKey>,
     clock: Clock,
-    settings: Settings,
+    settings: Live<Ingest>,
 }
 
 impl Prover {
-    pub(super) fn new(registry: Registry, master: Arc<MasterKey>, clock: Clock, settings: Settings) -> Self {
+    pub(super) fn new(registry: Registry, master: Arc<MasterKey>, clock: Clock, settings: Live<Ingest>) -> Self {
         Self { registry, master, clock, settings }
     }
 
@@ -209,7 +210,7 @@ impl Prover {
     }
 
     fn body_bytes_max(&self) -> usize {
-        self.settings.now().ingest.body_bytes_max
+        self.settings.now().body_bytes_max
     }
 
     fn check_macs(&self, source: &Source, headers: &HeaderMap, body: &[u8]) -> Result<Verified, Unproven> {

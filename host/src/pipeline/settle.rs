@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::settings::Delivery;
 use metrics::{counter, histogram};
 use setgate_base::clock::Clock;
 use setgate_base::crypto;
+use setgate_base::live::Live;
 use setgate_base::telemetry::metric;
 use setgate_domain::attempt_effects::{NextState, PauseReason, failing_too_long};
 use setgate_domain::delivery::{DueDelivery, Settlement, State, Step};
@@ -20,7 +22,6 @@ use tracing::{debug, warn};
 use super::metrics::DeliveryCounter;
 use super::next::{Attempted, Next};
 use super::operational_event::{OperationalEvent, OperationalEvents};
-use crate::config::Settings;
 
 /// Longest delay between two tries to write a settlement, in milliseconds.
 const SETTLE_RETRY_MS_MAX: u64 = 5_000;
@@ -31,7 +32,7 @@ pub(super) struct Settler {
     deliveries: Deliveries,
     operational_events: OperationalEvents,
     clock: Clock,
-    settings: Settings,
+    settings: Live<Delivery>,
     counter: DeliveryCounter,
 }
 
@@ -41,7 +42,7 @@ impl Settler {
         deliveries: Deliveries,
         operational_events: OperationalEvents,
         clock: Clock,
-        settings: Settings,
+        settings: Live<Delivery>,
     ) -> Self {
         let counter = DeliveryCounter::default();
         Self { registry, deliveries, operational_events, clock, settings, counter }
@@ -69,7 +70,7 @@ impl Settler {
             }
         };
         let settled = self.settle_as(&delivery, Settlement { delivery: delivery.seq, at: now, step, passed }).await?;
-        let of_host = self.settings.now().delivery.pause_after_s;
+        let of_host = self.settings.now().pause_after_s;
         let after_s = subscription.value.pacing.pause_after_s.map_or(of_host, u64::from);
         let too_long = || failing_too_long(settled.failing_since?, after_s, now);
         if let Some(pause) = consequences.subscription.or_else(too_long)

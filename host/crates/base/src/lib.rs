@@ -5,5 +5,6 @@ pub mod authenticate;
 pub mod clock;
 pub mod crypto;
 pub mod fair;
+pub mod live;
 pub mod telemetry;
 pub mod trust;

@@ -117,6 +117,11 @@ impl Egress {
         ClientSet::new(options, clock, own_listeners, lookups).map(|set| Self(Arc::new(ArcSwap::from_pointee(set))))
     }
 
+    /// Whether plain http is allowed now.
+    pub fn allows_http(&self) -> bool {
+        self.0.load().options.allow_http
+    }
+
     /// Prepares a [`ClientSet`] with new options. `None` if neither the options nor the trusted authorities, which are
     /// read again, have changed. It takes effect with [`Egress::replace`].
     pub fn prepare(&self, options: Options) -> Result<Option<ClientSet>, Error> {

@@ -324,6 +324,11 @@ impl Sandbox {
         &self.0.engine_id
     }
 
+    /// The memory (bytes) of a pool slot, which caps the memory of every call.
+    pub fn memory_bytes_max(&self) -> u64 {
+        self.0.host.engine.memory_bytes_max
+    }
+
     /// Caps `limits` at the sizes of a pool slot, which may be smaller than a tenant's quota.
     pub fn clamp_to_pool(&self, limits: CallLimits) -> CallLimits {
         CallLimits {

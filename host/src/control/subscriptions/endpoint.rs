@@ -13,10 +13,10 @@ use setgate_domain::endpoint::{self, ClientCertificate, Destination, Endpoint, E
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::secret::{REDACTED, Sealed, Secret, SecretInput, endpoint_context};
 use setgate_domain::subscription::Subscription;
+use setgate_egress::Egress;
 use setgate_egress::{Certificates, TlsIdentity};
 
 use super::{EndpointInput, TlsInput};
-use crate::config::Settings;
 use crate::control::Error;
 
 /// Limit for the headers of one endpoint.
@@ -31,7 +31,7 @@ pub const HEADER_BYTES_MAX: usize = 4 << 10;
 pub(in crate::control) struct Endpoints {
     pub(in crate::control) master: Arc<MasterKey>,
     pub(in crate::control) clock: Clock,
-    pub(in crate::control) settings: Settings,
+    pub(in crate::control) egress: Egress,
 }
 
 impl Endpoints {
@@ -44,7 +44,7 @@ impl Endpoints {
         before: Option<&Subscription>,
     ) -> Result<(Endpoint, BTreeMap<String, Sealed>), Error> {
         let endpoint = self.take_url(tenant, id, given.url, before)?;
-        if !endpoint.origin().https && !self.settings.now().egress.allow_http {
+        if !endpoint.origin().https && !self.egress.allows_http() {
             let why = "this host sends to https:// only; the operator can open http:// with `egress.allow_http`";
             return Err(Error::invalid("endpoint/url", why));
         }

@@ -2,12 +2,13 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use setgate_base::live::Live;
 use setgate_domain::audit::Actor;
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TenantId};
+use setgate_domain::tenant::Quota;
 use setgate_ledger::{Registry, Usage};
 
 use super::documents::not_found;
-use crate::config::Settings;
 use crate::control::Error;
 use crate::control::checks::{find_tenant, quota_of};
 use crate::control::rate::ReceiverRequests;
@@ -27,7 +28,7 @@ pub struct TestSent {
 pub struct TestEvents {
     pub(in crate::control) registry: Registry,
     pub(in crate::control) usage: Usage,
-    pub(in crate::control) settings: Settings,
+    pub(in crate::control) default_quota: Live<Quota>,
     pub(in crate::control) sender: TestEventSender,
     pub(in crate::control) requests: ReceiverRequests,
 }
@@ -44,7 +45,7 @@ impl TestEvents {
                 pause.reason
             )));
         }
-        let (backlog, max) = (self.usage.backlog(tenant), quota_of(&self.settings, &view).backlog_deliveries_max);
+        let (backlog, max) = (self.usage.backlog(tenant), quota_of(&self.default_quota, &view).backlog_deliveries_max);
         if backlog >= max {
             let why = format!("{backlog} deliveries are waiting: the tenant's quota `backlog_deliveries_max` is {max}");
             return Err(Error::Conflict(why));

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::pipeline::settings::Delivery;
+use setgate_base::live::Live;
 use setgate_domain::audit::{Actor, AuditEntry, AuditObject, AuditOutcome};
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::subscription::{NOT_VERIFIED, Pause, PauseCause, Subscription};
+use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{History, TenantView};
 
@@ -12,7 +15,6 @@ use super::SubscriptionOnce;
 use super::documents::{Documents, not_found};
 use super::endpoint::Endpoints;
 use super::signing::Made;
-use crate::config::Settings;
 use crate::control::Error;
 use crate::control::checks::{find_tenant, quota_of};
 use crate::control::rate::ReceiverRequests;
@@ -24,7 +26,8 @@ pub struct Verifications {
     pub(in crate::control) documents: Documents,
     pub(in crate::control) endpoints: Endpoints,
     pub(in crate::control) history: History,
-    pub(in crate::control) settings: Settings,
+    pub(in crate::control) default_quota: Live<Quota>,
+    pub(in crate::control) delivery: Live<Delivery>,
     pub(in crate::control) verifier: Arc<EndpointVerifier>,
     pub(in crate::control) requests: ReceiverRequests,
 }
@@ -74,8 +77,7 @@ impl Verifications {
 
     /// Whether endpoints of this tenant must be verified before anything is sent to them.
     fn requires_verified(&self, view: &TenantView) -> bool {
-        self.settings.now().delivery.require_verified_endpoints
-            || quota_of(&self.settings, view).require_verified_endpoints
+        self.delivery.now().require_verified_endpoints || quota_of(&self.default_quota, view).require_verified_endpoints
     }
 
     /// Pauses a subscription before it is stored, if its endpoint has changed and must be verified first.

@@ -1,6 +1,6 @@
 //! The host's interfaces, and the ones that each listener serves.
 
-use crate::config::Listen;
+use crate::http::listener::settings::Listen;
 
 /// The audience of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,10 +10,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::address::Address;
 use super::connection::ConnectionContext;
 use super::interface::{self, Interface};
+use super::settings::Listen;
 use super::tls::{self, Tls};
-use crate::config;
 
 /// Time limit (ms) for requests in progress when the host stops.
 const FINISH_MS_MAX: u64 = 10_000;
@@ -27,7 +28,7 @@ pub enum Error {
     #[error("cannot listen on {address}: {source}; choose another with `{table}.address`")]
     Bind {
         /// The configured address.
-        address: config::Address,
+        address: Address,
         /// The configuration table of the listener.
         table: &'static str,
         /// The operating system's error.
@@ -45,12 +46,12 @@ pub struct Server {
     table: &'static str,
     tls: Option<Tls>,
     serves: Vec<Interface>,
-    settings: config::Listen,
+    settings: Listen,
 }
 
 impl Server {
     /// Binds all configured listeners, the main one first, and reads their certificates.
-    pub async fn bind_all(settings: &config::Listen) -> Result<Vec<Self>, Error> {
+    pub async fn bind_all(settings: &Listen) -> Result<Vec<Self>, Error> {
         let mut servers = Vec::new();
         for (table, listener) in settings.listeners() {
             let tls = tls::read(&listener)?.map(Tls::new);

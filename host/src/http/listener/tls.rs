@@ -13,7 +13,7 @@ use setgate_base::trust::{CertificateInfo, TrustAnchors};
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
-use crate::config::Listener;
+use super::settings::Listener;
 
 /// A TLS file of a listener cannot be used.
 #[derive(Debug, thiserror::Error)]

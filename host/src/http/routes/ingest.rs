@@ -123,7 +123,7 @@ pub(super) async fn event(
         let refused = app.acceptor.refuse_unproven(&tenant, &source, why);
         Problem::refused(&refused, presented)
     })?;
-    let bytes_max = app.settings.now().ingest.body_bytes_max;
+    let bytes_max = app.ingest.now().body_bytes_max;
     let known = !matches!(head, Head::Signed(None));
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     check_media_type(media_type).map_err(|refusal| {

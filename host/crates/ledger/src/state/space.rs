@@ -99,7 +99,7 @@ impl Space {
         self.free_min.load(Ordering::Relaxed)
     }
 
-    fn ledger_max(&self) -> u64 {
+    pub(crate) fn ledger_max(&self) -> u64 {
         self.ledger_max.load(Ordering::Relaxed)
     }
 

@@ -39,6 +39,11 @@ pub struct Stats {
 }
 
 impl Usage {
+    /// `data.ledger_bytes_max` (bytes). 0: unlimited.
+    pub fn ledger_bytes_max(&self) -> u64 {
+        self.0.shared().space.ledger_max()
+    }
+
     /// Current sizes and depths. Stats two files; never waits for the writer.
     pub fn stats(&self) -> Stats {
         let options = self.0.options();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
-use crate::config::{ClientAddress, Listen};
+use crate::http::listener::settings::{ClientAddress, Listen};
 
 /// The header that most proxies use.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -27,8 +27,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::config;
 use crate::http::caller::Remote;
+use crate::http::listener::settings::Listen;
 use crate::http::problem::{Code, Problem};
 use client::Proxies;
 
@@ -77,7 +77,7 @@ pub(super) struct ConnectionContext {
 pub(in crate::http) struct UntilClientEnds;
 
 impl ConnectionContext {
-    pub(super) fn new(app: axum::Router, settings: &config::Listen, stop: CancellationToken) -> Self {
+    pub(super) fn new(app: axum::Router, settings: &Listen, stop: CancellationToken) -> Self {
         let limits = peers::Limits {
             per_peer_max: settings.connections_per_peer_max,
             idle: Duration::from_millis(settings.idle_ms_max),

@@ -5,8 +5,7 @@ use crate::http::listener::server::Server;
 
 async fn start(head_ms_max: u64) -> SocketAddr {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let settings =
-        config::Listen { address: address.into(), connections_max: 1, head_ms_max, ..config::Listen::default() };
+    let settings = Listen { address: address.into(), connections_max: 1, head_ms_max, ..Listen::default() };
     let server = Server::bind_all(&settings).await.unwrap().remove(0);
     let address = server.address().unwrap();
     let app = axum::Router::new().route("/", axum::routing::get(async || "hello"));
@@ -113,7 +112,7 @@ pub(super) async fn serving_with(
     tls: Option<Arc<rustls::ServerConfig>>,
 ) -> SocketAddr {
     let tls = tls.map(TlsAcceptor::from);
-    let settings = config::Listen { idle_ms_max, ..config::Listen::default() };
+    let settings = Listen { idle_ms_max, ..Listen::default() };
     let mut context = ConnectionContext::new(app, &settings, CancellationToken::new());
     context.waits.stall = stall;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,3 +1,4 @@
+use crate::http::state::SharedState;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -115,11 +116,12 @@ pub(in crate::http) async fn redrive_many(
     Tenant(tenant): Tenant,
     RequestActor(actor): RequestActor,
     State(redrives): State<Redrives>,
+    State(app): State<SharedState>,
     list: List,
     JsonBody(mut input): JsonBody<RedriveManyInput>,
 ) -> Result<Json<RedriveCounts>, Problem> {
     input.cursor = input.cursor.map(|cursor| list.place(&cursor)).transpose()?;
-    let mut counts = redrives.redrive_many(&actor, &tenant, input).await?;
+    let mut counts = redrives.redrive_many(&actor, &tenant, input, app.work_limit()).await?;
     counts.next = counts.next.map(|place| list.cursor(&place));
     Ok(Json(counts))
 }

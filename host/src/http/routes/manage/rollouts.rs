@@ -1,3 +1,4 @@
+use crate::http::state::SharedState;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
@@ -94,10 +95,11 @@ pub(in crate::http) async fn backtest(
     Named(name): Named<FilterName>,
     State(rollouts): State<Rollouts>,
     State(access): State<Access>,
+    State(app): State<SharedState>,
     Granted(grant): Granted,
     JsonBody(input): JsonBody<BacktestInput>,
 ) -> Result<Json<BacktestReport>, Problem> {
-    let report = rollouts.backtest(&tenant, &name, input).await?;
+    let report = rollouts.backtest(&tenant, &name, input, app.work_limit()).await?;
     // A backtest takes a while: the key may have been revoked since the data was read.
     access.still_holds(&grant).map_err(revoked_meanwhile)?;
     Ok(Json(report))

@@ -153,7 +153,7 @@ fn wishes_are_followed(at: &str, world: &World, arrivals: &[Arrival]) {
 
 /// An endpoint that is down gets the requests in flight, and then only occasional probes.
 fn outages_are_not_hammered(at: &str, world: &World, number: usize, arrivals: &[Arrival]) {
-    let delivery = config::Delivery::default();
+    let delivery = Delivery::default();
     for (from, to, _) in &world.receivers[number].outages {
         let asked = arrivals.iter().filter(|arrival| (*from..*to).contains(&arrival.at)).count() as u64;
         let probes = to.since(*from).unsigned_abs() / delivery.breaker_open_ms_max + 8;

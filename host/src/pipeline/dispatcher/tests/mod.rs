@@ -16,7 +16,7 @@ use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::FilterRun;
 
 use super::{Next, Tasks};
-use crate::config;
+use crate::pipeline::settings::{Delivery, Ingest};
 use receivers::Trouble;
 use world::World;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use setgate_base::clock::Clock;
 use setgate_base::crypto::{MasterKey, sha256};
+use setgate_base::live::Live;
 use setgate_dialects::Signer;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::endpoint::Destination;
@@ -18,6 +19,7 @@ use setgate_domain::set::SetToken;
 use setgate_domain::subscription::{
     Format, Pattern, Pause, PauseCause, Signing, SigningKey, SigningScheme, Subscription,
 };
+use setgate_domain::tenant::Quota;
 use setgate_domain::tenant::Tenant;
 use setgate_egress::Egress;
 use setgate_ledger::{Ledger, Precondition};
@@ -151,7 +153,6 @@ impl World {
 
     /// Builds the data plane over the current ledger.
     async fn start(&mut self) {
-        let settings = config::Settings::new(config::Config::default());
         let options = setgate_egress::Options {
             allow: vec!["127.0.0.0/8".parse().unwrap()],
             allow_http: true,
@@ -166,7 +167,9 @@ impl World {
             master: self.master.clone(),
             egress,
             clock: self.clock.clone(),
-            settings,
+            ingest: Live::new(Ingest::default()),
+            delivery: Live::new(Delivery::default()),
+            default_quota: Live::new(Quota::default()),
             traces: Traces::default(),
         });
         stages.dispatcher.find_what_is_due().await.unwrap();

@@ -1,6 +1,42 @@
-//! `[delivery]`.
+//! The settings of the pipeline: `[ingest]` and `[delivery]`.
 
 use serde::{Deserialize, Serialize};
+
+/// Limits of event ingest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// Maximum size (bytes) of an event's body.
+    pub body_bytes_max: usize,
+    /// Events that are appended to the ledger concurrently, half of them of one tenant. More are queued, and tenants
+    /// take turns; twice as many of one tenant may be queued, and further ones are answered 429.
+    pub appends_max: usize,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self { body_bytes_max: 1 << 20, appends_max: 512 }
+    }
+}
+
+impl Ingest {
+    /// The share of `appends_max` that one tenant may use.
+    pub fn appends_per_tenant_max(&self) -> usize {
+        (self.appends_max / 2).max(1)
+    }
+
+    /// Events of one tenant that may be queued for an append.
+    pub fn appends_queued_per_tenant_max(&self) -> usize {
+        self.appends_max.saturating_mul(2)
+    }
+
+    /// Messages for values that parse but are not usable.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let not_zero = [("body_bytes_max", self.body_bytes_max), ("appends_max", self.appends_max)];
+        let zeros = not_zero.iter().filter(|(_, value)| *value == 0);
+        zeros.map(|(key, _)| format!("`ingest.{key}` is 0; it has to be at least 1")).collect()
+    }
+}
 
 /// Delivery: concurrency, circuit breaker and endpoint verification.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,7 +92,8 @@ impl Delivery {
         (self.in_flight_bytes_max / 4).max(1)
     }
 
-    pub(super) fn faults(&self) -> Vec<String> {
+    /// Messages for values that parse but are not usable.
+    pub(crate) fn faults(&self) -> Vec<String> {
         let not_zero = [
             ("in_flight_max", self.in_flight_max as u64),
             ("in_flight_per_tenant_max", self.in_flight_per_tenant_max as u64),

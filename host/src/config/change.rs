@@ -1,53 +1,11 @@
-//! The current settings, and reloading of the configuration.
+//! Reloading of the configuration: which settings can change at run time.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
 use serde_json::Value;
-use tokio::sync::watch;
 
-use super::{Config, Error, Listener};
-
-/// Shared handle of the current settings. Components read it on every use, so that a change takes effect without
-/// rebuilding them. A read takes no lock and changes no shared counter, because several happen per event.
-#[derive(Debug, Clone)]
-pub struct Settings(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    now: ArcSwap<Config>,
-    version: watch::Sender<u64>,
-}
-
-impl Settings {
-    /// Initial settings, at version 0.
-    pub fn new(config: Config) -> Self {
-        Self(Arc::new(Inner { now: ArcSwap::from_pointee(config), version: watch::Sender::new(0) }))
-    }
-
-    /// The current settings, for immediate use. A guard held across an await keeps the old settings alive and does not
-    /// see changes.
-    pub fn now(&self) -> Guard<Arc<Config>> {
-        self.0.now.load()
-    }
-
-    /// Incremented by each change, to invalidate values derived from the settings.
-    pub fn version(&self) -> u64 {
-        *self.0.version.borrow()
-    }
-
-    /// Notifies subscribers of each change.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.version.subscribe()
-    }
-
-    /// Replaces the current settings.
-    pub fn put(&self, config: Config) {
-        self.0.now.store(Arc::new(config));
-        self.0.version.send_modify(|version| *version += 1);
-    }
-}
+use super::{Config, Error};
+use crate::http::listener::settings::Listener;
 
 /// The result of reloading the configuration.
 #[derive(Debug)]
@@ -318,17 +276,5 @@ mod tests {
         let said = error.to_string();
         assert!(said.contains("ingest.body_bytes_max") && said.contains("listen.bodies_bytes_max"), "{said}");
         assert!(said.contains("restart"), "{said}");
-    }
-
-    #[tokio::test]
-    async fn all_see_a_change_and_who_waits_is_woken() {
-        let settings = Settings::new(Config::default());
-        let (other, mut changes, before) = (settings.clone(), settings.changes(), settings.version());
-        let mut config = Config::clone(&settings.now());
-        config.quota.backlog_deliveries_max = 7;
-        settings.put(config);
-        changes.changed().await.unwrap();
-        assert_eq!(other.now().quota.backlog_deliveries_max, 7);
-        assert_ne!(other.version(), before);
     }
 }

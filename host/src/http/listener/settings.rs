@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Address;
+use super::address::Address;
 
 /// Listeners, TLS, connection limits and request limits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -128,7 +128,8 @@ impl Listen {
         self.bodies_bytes_max / 4
     }
 
-    pub(super) fn faults(&self) -> Vec<String> {
+    /// Messages for values that parse but are not usable.
+    pub(crate) fn faults(&self) -> Vec<String> {
         let not_zero = [
             ("connections_max", self.connections_max as u64),
             ("connections_per_peer_max", self.connections_per_peer_max as u64),
