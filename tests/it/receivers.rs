@@ -394,7 +394,7 @@ async fn proxy_carries_everything() {
     host.restart().await;
     let id = known.delivery_of(&source.accept(event::set("two")).await);
     let dead = acme.delivery_in("dead", &id).await;
-    assert_failed(&dead["attempts"][0]["outcome"], "proxy", "`egress.proxy` has (407)");
+    assert_failed(&dead["attempts"][0]["outcome"], "proxy", "in `egress.proxy` (407)");
     host.set_env("SETGATE_EGRESS__PROXY", &setting);
     host.restart().await;
     acme.redrive(&id, "again").await.expect(200);
