@@ -182,7 +182,7 @@ impl Dispatcher {
     fn take_in(&mut self, deliveries: Vec<DueDelivery>) {
         for delivery in deliveries {
             let (tenant, subscription) = (delivery.tenant.clone(), delivery.id.subscription);
-            self.lanes.told(delivery);
+            self.lanes.add_when_free(delivery);
             self.open_lane(&tenant, subscription);
         }
     }

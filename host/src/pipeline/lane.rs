@@ -59,13 +59,13 @@ pub(super) struct Lanes {
     /// Lanes that should query the ledger.
     low: HashSet<LaneKey>,
     /// Tenants that hold as many slots or bytes as are free. They wait until any delivery ends.
-    held_back: Vec<TenantId>,
+    waiting_tenants: Vec<TenantId>,
     in_flight: HashMap<DeliverySeq, Flight>,
     /// Bytes of all deliveries in flight.
     bytes: u64,
     endpoints: Endpoints,
     /// Rows that became due again while they were in flight.
-    told: HashMap<DeliverySeq, DueDelivery>,
+    newer: HashMap<DeliverySeq, DueDelivery>,
 }
 
 /// Earlier than any due time.
@@ -179,8 +179,8 @@ impl Lanes {
             timers: BTreeSet::new(),
             parked: HashMap::new(),
             low: HashSet::new(),
-            told: HashMap::new(),
-            held_back: Vec::new(),
+            newer: HashMap::new(),
+            waiting_tenants: Vec::new(),
             in_flight: HashMap::new(),
             bytes: 0,
             endpoints: Endpoints::new(bounds.of_endpoint(), bounds.breaker),
@@ -196,7 +196,7 @@ impl Lanes {
         for parked in std::mem::take(&mut self.parked).into_values().flatten() {
             self.unpark(&parked);
         }
-        self.held_back.clear();
+        self.waiting_tenants.clear();
         for tenant in self.tenants.keys().cloned().collect::<Vec<_>>() {
             self.back_in_round(&tenant);
         }
@@ -244,9 +244,9 @@ impl Lanes {
 
     /// Adds a delivery that was made due by another part of the host. If it is still in flight, it is added when its
     /// lease ends.
-    pub(super) fn told(&mut self, delivery: DueDelivery) {
+    pub(super) fn add_when_free(&mut self, delivery: DueDelivery) {
         if self.in_flight.contains_key(&delivery.seq) {
-            self.told.insert(delivery.seq, delivery);
+            self.newer.insert(delivery.seq, delivery);
         } else {
             self.add(delivery);
         }
@@ -329,14 +329,14 @@ impl Lanes {
                 continue;
             }
             if !is_alone && turns.in_flight >= free {
-                self.held_back.push(tenant);
+                self.waiting_tenants.push(tenant);
                 continue;
             }
             let Some(subscription) = turns.round.pop_front() else { continue };
             let key = (tenant.clone(), subscription);
-            let held_back = self.held_back.len();
+            let waiting_tenants = self.waiting_tenants.len();
             let taken = self.take_from(&key, now);
-            if self.held_back.len() == held_back {
+            if self.waiting_tenants.len() == waiting_tenants {
                 self.back_in_round(&tenant);
             }
             if taken.is_some() {
@@ -368,7 +368,7 @@ impl Lanes {
             Slot::NoBytes => {
                 lane.state = LaneState::Ready;
                 turns.round.push_front(key.1);
-                self.held_back.push(key.0.clone());
+                self.waiting_tenants.push(key.0.clone());
                 return None;
             }
             Slot::NotBefore(at) => {
@@ -427,7 +427,7 @@ impl Lanes {
         if let Some(turns) = self.tenants.get_mut(&endpoint.0) {
             turns.bytes = turns.bytes.saturating_sub(bytes);
         }
-        for waiting in std::mem::take(&mut self.held_back) {
+        for waiting in std::mem::take(&mut self.waiting_tenants) {
             self.back_in_round(&waiting);
         }
         let transition = self.endpoints.leave(&endpoint, bytes, (probe, signal), now);
@@ -450,8 +450,8 @@ impl Lanes {
     ) -> Option<(EndpointKey, Transition)> {
         let transition = self.left(seq, None, now);
         let Flight { lane: key, .. } = self.in_flight.remove(&seq)?;
-        // A row in `told` is newer: the delivery was settled and made due again after this lease had read it.
-        let again = self.told.remove(&seq).or(again);
+        // A row in `newer` is newer: the delivery was settled and made due again after this lease had read it.
+        let again = self.newer.remove(&seq).or(again);
         if let Some(turns) = self.tenants.get_mut(&key.0) {
             turns.in_flight -= 1;
         }
@@ -462,7 +462,7 @@ impl Lanes {
             }
         }
         self.back_in_round(&key.0);
-        for tenant in std::mem::take(&mut self.held_back) {
+        for tenant in std::mem::take(&mut self.waiting_tenants) {
             self.back_in_round(&tenant);
         }
         match again {

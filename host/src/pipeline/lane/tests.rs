@@ -175,7 +175,7 @@ fn what_comes_to_be_on_disk_after_the_question_is_asked_for_again() {
         let [(_, _, asked)] = lanes.short().try_into().unwrap();
         if overflows {
             // More deliveries than fit into the window: the one that is due last stays on disk.
-            (0..5).for_each(|seq| lanes.told(delivery("a", 1, seq, NOW)));
+            (0..5).for_each(|seq| lanes.add_when_free(delivery("a", 1, seq, NOW)));
         } else {
             lanes.on_disk(&tenant, subscription(1));
         }
@@ -217,7 +217,7 @@ fn what_is_made_due_again_before_its_lease_is_back_is_not_forgotten() {
     lanes.add(row.clone());
     lanes.open(&row.tenant, row.id.subscription, origin("x"));
     assert!(lanes.take(NOW).is_some());
-    lanes.told(row.clone());
+    lanes.add_when_free(row.clone());
     assert!(lanes.take(NOW).is_none(), "it is in flight");
     lanes.done(row.seq, None, NOW);
     assert_eq!(lanes.take(NOW).map(|taken| taken.seq), Some(row.seq));
