@@ -25,7 +25,7 @@
 //!
 //! For each attempt the body is signed again (`seal`, by [`setgate_dialects`]) and posted to the receiver (`deliver`,
 //! by [`setgate_egress`], which connects only to addresses that it has checked). A pure function interprets the
-//! answer (`setgate_domain::answer`): delivered, due again by the subscription's schedule, or a dead letter with the
+//! answer ([`setgate_domain::attempt_effects`]): delivered, due again by the subscription's schedule, or a dead letter with the
 //! reason. The attempt and the delivery's next state are one commit.
 //!
 //! So each event ends, for each matching subscription, as delivered, dropped by the tenant's own filter, or held or

@@ -18,8 +18,8 @@
 //!           filter     runs the chain in the sandbox, once per delivery         -> Filtered
 //!                      ==settle: changed bytes are stored before the first send==
 //!           seal       builds the body and signs it for each attempt            -> Sealed
-//!           deliver    one HTTP request to the receiver                         -> Attempted
-//!           settle     decides the next state; ==settle==                       -> delivered | due again | dead
+//!           deliver    one HTTP request, and the effects of its answer          -> Attempted
+//!           settle     commits the next state; ==settle==                       -> delivered | due again | dead
 //!
 //! loop C    resume_held resumes deliveries held by a filter's faults, after the tenant has decided
 //!           requeue    ==requeue_with_plan: due again, with a newly pinned chain== -> DueDelivery

@@ -1,4 +1,4 @@
-//! Commits the consequences of an attempt (see [`setgate_domain::answer`]) and the results of filters, in the
+//! Commits the consequences of an attempt (see [`setgate_domain::attempt_effects`]) and the results of filters, in the
 //! transaction `settle`.
 
 use std::sync::Arc;

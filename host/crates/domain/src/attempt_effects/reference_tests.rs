@@ -73,7 +73,7 @@ impl Case {
         let endpoint = match endpoint {
             Some(Signal::Alive) => "success: the breaker closes",
             Some(Signal::Failing) => "failure: counted",
-            Some(Signal::Throttled { .. }) => "the breaker opens at once, for as long as requested",
+            Some(Signal::Throttled { .. }) => "the breaker opens at once, for as long as requested, up to an hour",
             None => "not counted",
         };
         [delivery, endpoint, if subscription.is_some() { "paused" } else { "-" }]

@@ -117,7 +117,7 @@ pub(crate) fn open_checkpointer(folder: &Path) -> Result<Connection, Error> {
 }
 
 /// Disables the checkpoint when the last connection closes: after a failed fsync the pages it would copy cannot be
-/// trusted (`disk.rs`). The writer checkpoints explicitly if the disk is healthy.
+/// trusted (`state/disk.rs`). The writer checkpoints explicitly if the disk is healthy.
 pub(crate) fn disable_checkpoint_on_close(conn: &Connection) -> Result<(), Error> {
     conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(())
