@@ -23,6 +23,7 @@ use setgate_base::crypto::MasterKey;
 use setgate_base::live::Live;
 use setgate_base::telemetry::{self, metric};
 use setgate_dialects::Signer;
+use setgate_domain::time::Timestamp;
 use setgate_egress::Egress;
 use setgate_ledger::{Deliveries, Ledger, Upkeep};
 use setgate_sandbox::Sandbox;
@@ -308,12 +309,8 @@ async fn retain(
         let audit_ms = millis(config.data.audit_retention_s);
         tracing::debug!("retention run started");
         let now = clock.now();
-        let expired = match upkeep.uptime_cutoff(now, held_ms_max).await {
-            Ok(before) => deliveries.expire_held(before, now).await,
-            Err(error) => Err(error),
-        };
-        match expired {
-            Ok(expired) => due.push(expired.unblocked).await,
+        match expire_held(&upkeep, &deliveries, &due, now, held_ms_max).await {
+            Ok(()) => {}
             Err(error) if error.is_logged() => {}
             Err(error) => error!(%error, "held deliveries could not be expired; retrying"),
         }
@@ -332,6 +329,24 @@ async fn retain(
             _ = changes.changed() => {}
             () = async { tokio::join!(upkeep.space_pressure(), tokio::time::sleep(PRESSED_EVERY)); } => {}
         }
+    }
+}
+
+/// Turns deliveries that were held for too long into dead letters.
+async fn expire_held(
+    upkeep: &Upkeep,
+    deliveries: &Deliveries,
+    due: &DueQueue,
+    now: Timestamp,
+    held_ms_max: i64,
+) -> Result<(), setgate_ledger::Error> {
+    let before = upkeep.uptime_cutoff(now, held_ms_max).await?;
+    loop {
+        let expired = deliveries.expire_held(before, now).await?;
+        if expired.deliveries == 0 {
+            return Ok(());
+        }
+        due.push(expired.unblocked).await;
     }
 }
 

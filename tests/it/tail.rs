@@ -266,18 +266,30 @@ fn traffic(source: &Source) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// Reads until the stream ends, and returns the reason it gives.
-async fn end_of(mut tail: Tail) -> String {
+/// Reads until the stream ends, and returns the reason it gives and the deliveries of its settlements.
+async fn read_to_end(tail: &mut Tail) -> (String, Vec<String>) {
+    let mut seen = Vec::new();
     let reading = async {
         loop {
             match tail.next().await {
                 Some(event) if event.kind == "end" => return event.data["reason"].as_str().unwrap().to_owned(),
+                Some(event) if event.kind == "settlement" => seen.push(delivery_of(&event.data)),
                 Some(_) => {}
                 None => return "it ended without a word".to_owned(),
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), reading).await.unwrap_or_else(|_| "it continues".to_owned())
+    let reason = tokio::time::timeout(Duration::from_secs(60), reading).await;
+    (reason.unwrap_or_else(|_| "it continues".to_owned()), seen)
+}
+
+/// Reads until the stream ends, and returns the reason it gives.
+async fn end_of(mut tail: Tail) -> String {
+    read_to_end(&mut tail).await.0
+}
+
+fn delivery_of(settlement: &Value) -> String {
+    settlement["delivery"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -295,14 +307,25 @@ async fn tail_ends_with_its_key_even_if_busy() {
     let (removed, by_removed) = made(json!({"scopes": ["read"]})).await;
     let (rotated, by_rotated) = made(json!({"scopes": ["read"]})).await;
     let (_, by_expiring) = made(json!({"scopes": ["read"], "expires_at": in_a_while()})).await;
-    let of_removed = Tail::open(&by_removed, "", None).await;
+    let mut own = Tail::open(&acme, "", None).await;
+    let mut of_removed = Tail::open(&by_removed, "", None).await;
     let of_rotated = Tail::open(&by_rotated, "", None).await;
     let of_expiring = Tail::open(&by_expiring, "", None).await;
-    let own = Tail::open(&acme, "", None).await;
     let operators = Tail::open(&Tenant::new("acme", host.key(), &acme.client), "", None).await;
 
     acme.client.delete(&acme.path(&format!("/keys/{removed}"))).await.expect(204);
-    assert_eq!(end_of(of_removed).await, "the key was removed");
+    let (reason, mut seen) = read_to_end(&mut of_removed).await;
+    assert_eq!(reason, "the key was removed");
+    // From its last position, another key continues without a gap and without repetition.
+    let mut resumed = Tail::open(&acme, "", Some(&of_removed.last_id)).await;
+    for _ in 0..20 {
+        seen.push(delivery_of(&resumed.settlement().await));
+    }
+    let mut all = Vec::new();
+    while all.last() != seen.last() {
+        all.push(delivery_of(&own.settlement().await));
+    }
+    assert!(all.ends_with(&seen), "{seen:?} in {all:?}");
     let path = acme.path(&format!("/keys/{rotated}/rotate"));
     acme.client.post(&path, &json!({"overlap_hours": 0})).await.expect(201);
     assert_eq!(end_of(of_rotated).await, "the key has expired, or ended after it was rotated");

@@ -24,12 +24,13 @@ pub(super) struct CurrentSettings {
 
 impl CurrentSettings {
     pub(super) fn new(config: Config) -> Self {
+        let sections = Sections::of(&config);
         Self {
-            listen: Live::new(config.listen.clone()),
-            ingest: Live::new(config.ingest.clone()),
-            default_quota: Live::new(config.quota.clone()),
-            delivery: Live::new(config.delivery.clone()),
-            replays: Live::new(config.history.clone()),
+            listen: Live::new(sections.listen),
+            ingest: Live::new(sections.ingest),
+            default_quota: Live::new(sections.default_quota),
+            delivery: Live::new(sections.delivery),
+            replays: Live::new(sections.replays),
             config: Live::new(config),
         }
     }
@@ -41,11 +42,60 @@ impl CurrentSettings {
 
     /// Replaces all sections.
     pub(super) fn put(&self, config: Config) {
-        self.listen.put(config.listen.clone());
-        self.ingest.put(config.ingest.clone());
-        self.default_quota.put(config.quota.clone());
-        self.delivery.put(config.delivery.clone());
-        self.replays.put(config.history.clone());
+        let Sections { listen, ingest, default_quota, delivery, replays } = Sections::of(&config);
+        self.listen.put(listen);
+        self.ingest.put(ingest);
+        self.default_quota.put(default_quota);
+        self.delivery.put(delivery);
+        self.replays.put(replays);
         self.config.put(config);
+    }
+}
+
+/// The sections that have a handle.
+struct Sections {
+    listen: Listen,
+    ingest: Ingest,
+    default_quota: Quota,
+    delivery: Delivery,
+    replays: replays::Settings,
+}
+
+impl Sections {
+    fn of(config: &Config) -> Self {
+        // All sections by name, so that a new one does not compile before it is considered here.
+        let Config { listen, ingest, quota, delivery, history, data: _, sandbox: _, egress: _, log: _, traces: _ } =
+            config;
+        Self {
+            listen: listen.clone(),
+            ingest: ingest.clone(),
+            default_quota: quota.clone(),
+            delivery: delivery.clone(),
+            replays: history.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_handle_has_the_replaced_section() {
+        let settings = CurrentSettings::new(Config::default());
+        let mut config = Config::default();
+        config.listen.request_ms_max = 1;
+        config.ingest.body_bytes_max = 2;
+        config.quota.backlog_deliveries_max = 3;
+        config.delivery.pause_after_s = 4;
+        config.history.replays_per_tenant_max = 5;
+        config.data.retention_s = 6;
+        settings.put(config);
+        assert_eq!(settings.listen.now().request_ms_max, 1);
+        assert_eq!(settings.ingest.now().body_bytes_max, 2);
+        assert_eq!(settings.default_quota.now().backlog_deliveries_max, 3);
+        assert_eq!(settings.delivery.now().pause_after_s, 4);
+        assert_eq!(settings.replays.now().replays_per_tenant_max, 5);
+        assert_eq!(settings.now().data.retention_s, 6);
     }
 }

@@ -91,7 +91,7 @@ pub(super) const CLASSES: &[Class] = &[
     class(
         "compile-flood",
         "different filters, all uploaded at once",
-        limit("compile_queue_full", "COMPILES_WAITING_PER_TENANT_MAX"),
+        limit("compile_queue_full", "COMPILES_QUEUED_PER_TENANT_MAX"),
         How::Other(|arena, attacker| Box::pin(flood(arena, attacker))),
     ),
 ];

@@ -139,7 +139,7 @@ impl Observed {
 /// Limits that are constants: words of their messages, and their names in the source.
 const CONSTANTS: [(&str, &str); 3] = [
     ("call stack exhausted", "STACK_BYTES_MAX"),
-    ("queued for the compiler, the limit per tenant", "COMPILES_WAITING_PER_TENANT_MAX"),
+    ("queued for the compiler, the limit per tenant", "COMPILES_QUEUED_PER_TENANT_MAX"),
     ("the limit per tenant for responses", "RESPONSES_BYTES_PER_TENANT_MAX"),
 ];
 

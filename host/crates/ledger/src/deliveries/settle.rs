@@ -108,17 +108,10 @@ impl Deliveries {
         self.0.queue().write(move |batch| redrive_audited(batch, &tenant, id, &decision, at)).await
     }
 
-    /// Turns deliveries held since before `before` into dead letters, in chunks.
+    /// Turns some deliveries held since before `before` into dead letters. Repeat it until it finds none. The dispatcher
+    /// has to be notified of each result before the next call, which can fail.
     pub async fn expire_held(&self, before: Timestamp, at: Timestamp) -> Result<ExpireOutcome, Error> {
-        let mut expired = ExpireOutcome::default();
-        loop {
-            let chunk = self.0.queue().write(move |batch| expire(batch, before, at)).await?;
-            if chunk.deliveries == 0 {
-                return Ok(expired);
-            }
-            expired.deliveries += chunk.deliveries;
-            expired.unblocked.extend(chunk.unblocked);
-        }
+        self.0.queue().write(move |batch| expire(batch, before, at)).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::mem;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -54,8 +55,9 @@ pub(in crate::http) async fn tail(
     let stream = Stream {
         app,
         grant,
+        sent: tail.place(),
         tail,
-        ready: VecDeque::from([begin]),
+        ready: VecDeque::from([(None, begin)]),
         heartbeat: next_heartbeat(),
         ended: false,
         _open: open,
@@ -79,7 +81,10 @@ struct Stream {
     /// The grant the stream was opened with. The stream ends if it is revoked.
     grant: Grant,
     tail: Tail,
-    ready: VecDeque<Bytes>,
+    /// Frames that were not sent yet, each with the position after it if it advances the client's.
+    ready: VecDeque<(Option<String>, Bytes)>,
+    /// The position after the last frame that was sent.
+    sent: String,
     heartbeat: Instant,
     ended: bool,
     _open: OpenTail,
@@ -93,10 +98,13 @@ impl Stream {
             if !self.ended
                 && let Err(revoked) = self.app.control.access.still_holds(&self.grant)
             {
+                // The frames dropped here come again if the client resumes with another key.
+                let position = if self.ready.is_empty() { self.tail.place() } else { self.sent.clone() };
                 self.ready.clear();
-                self.end(&revoked.to_string());
+                self.end(&revoked.to_string(), &position);
             }
-            if let Some(frame) = self.ready.pop_front() {
+            if let Some((position, frame)) = self.ready.pop_front() {
+                self.sent = position.unwrap_or_else(|| mem::take(&mut self.sent));
                 self.heartbeat = next_heartbeat();
                 return Some(frame);
             }
@@ -104,17 +112,19 @@ impl Stream {
                 return None;
             }
             tokio::select! {
-                () = self.app.stopping.cancelled() => self.end("the host is stopping"),
+                () = self.app.stopping.cancelled() => self.end("the host is stopping", &self.tail.place()),
                 // Handled above.
                 _ = self.app.control.access.revoked(&self.grant) => {}
                 () = tokio::time::sleep_until(self.heartbeat) => {
-                    self.ready.push_back(format!(":\nid: {}\n\n", self.tail.place()).into());
+                    let position = self.tail.place();
+                    let frame = format!(":\nid: {position}\n\n").into();
+                    self.ready.push_back((Some(position), frame));
                 }
                 tailed = self.tail.next() => match tailed {
                     Ok(tailed) => self.take_in(tailed),
                     Err(error) => {
                         tracing::warn!(%error, "live tail failed: the ledger cannot be read");
-                        self.end("the ledger is unavailable");
+                        self.end("the ledger is unavailable", &self.tail.place());
                     }
                 },
             }
@@ -126,16 +136,16 @@ impl Stream {
             let why = "settlements are missing here, because the host was restarted or does not retain so many for \
                        tails: read them from the history, `GET .../deliveries`";
             // Without an id: only settlements advance the client's position.
-            self.ready.push_back(format!("event: missed\ndata: {}\n\n", json!({"reason": why})).into());
+            self.ready.push_back((None, format!("event: missed\ndata: {}\n\n", json!({"reason": why})).into()));
         }
         for (place, settlement) in &tailed.settlements {
-            self.ready.push_back(frame("settlement", place, settlement));
+            self.ready.push_back((Some(place.clone()), frame("settlement", place, settlement)));
         }
     }
 
-    /// The last event. The client can reconnect, later or elsewhere, and continue from its position.
-    fn end(&mut self, reason: &str) {
-        self.ready.push_back(frame("end", &self.tail.place(), &json!({"reason": reason})));
+    /// The last event. The client can reconnect, later or elsewhere, and continue from `position`.
+    fn end(&mut self, reason: &str, position: &str) {
+        self.ready.push_back((None, frame("end", position, &json!({"reason": reason}))));
         self.ended = true;
     }
 }
