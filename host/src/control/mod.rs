@@ -69,7 +69,7 @@ pub struct Components {
 }
 
 /// The handles of all resources. Routes take the handle that they use as axum state, see
-/// [`http::state`](crate::http::state).
+/// `http::state`.
 pub struct ControlPlane {
     pub access: keys::Access,
     pub audit: audit::AuditLog,
