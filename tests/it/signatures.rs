@@ -33,7 +33,7 @@ async fn python_receiver_verifies_signatures() {
         Ok(python) => python,
         Err(why) => {
             assert!(!place::is_on("SETGATE_REQUIRE_INTEROP"), "SETGATE_REQUIRE_INTEROP=1, but {why}");
-            return place::skip("a_python_receiver_verifies_what_the_host_signs", &why);
+            return place::skip("python_receiver_verifies_signatures", &why);
         }
     };
     let host = Host::start().await;
@@ -112,7 +112,7 @@ async fn single_signature_rotation_is_staged() {
 /// The host's clock is `tests/shims/clock.c`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn staged_key_takes_over_after_the_overlap() {
-    const STORY: &str = "a_staged_key_takes_over_when_the_overlap_ends";
+    const STORY: &str = "staged_key_takes_over_after_the_overlap";
     if !cfg!(target_os = "linux") {
         return place::skip(STORY, "the library that sets the clock is for Linux");
     }

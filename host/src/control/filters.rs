@@ -23,7 +23,6 @@ use setgate_sandbox::{CompiledFilter, Sandbox};
 use super::checks::{
     check_quota, check_space, check_version, expect_any, expect_version, find_tenant, quota_of, retried,
 };
-use super::rollouts;
 use super::versions::{InUse, VERSIONS_KEPT, VersionPlace, Versions as _};
 use super::{Error, Page, PageQuery};
 use crate::pipeline::RolloutResults;
@@ -291,7 +290,7 @@ impl Filters {
                 return Err(Error::Conflict(why));
             };
             check_needs(filter, previous, view)?;
-            let counted = rollouts::counted(&self.rollouts, tenant, name);
+            let counted = self.rollouts.counted(tenant, name);
             let ended = filter.end_rollout(self.clock.now(), EndReason::RolledBack, counted);
             let before = filter.active.replace(previous);
             filter.withdraw(&previous, None);
@@ -300,7 +299,7 @@ impl Filters {
         });
         let (filter, version, had_rollout) = changed.await?;
         if had_rollout {
-            rollouts::ended(&self.rollouts, tenant, name, EndReason::RolledBack);
+            self.rollouts.ended(tenant, name, EndReason::RolledBack);
         }
         Ok(show(&filter, version))
     }

@@ -4,18 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::counter;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use setgate_base::clock::Clock;
-use setgate_base::telemetry::metric;
 use setgate_domain::audit::Actor;
 use setgate_domain::backtest::{BacktestReport, BacktestRequest, EVENTS_DEFAULT, EVENTS_MAX};
 use setgate_domain::filter::Filter;
 use setgate_domain::id::{Digest, FilterName, SourceName, SubscriptionId, TenantId};
 use setgate_domain::rollout::{
-    CALLS_MIN_DEFAULT, EndReason, EndedRollout, FAULTS_PERCENT_MAX_DEFAULT, Percent, Rollout, RolloutCounts,
-    RolloutMode, RolloutReport,
+    CALLS_MIN_DEFAULT, EndReason, EndedRollout, FAULTS_PERCENT_MAX_DEFAULT, Percent, Rollout, RolloutMode,
+    RolloutReport,
 };
 use setgate_ledger::{Registry, TenantView};
 
@@ -278,7 +276,7 @@ impl Rollouts {
         expected: Option<u64>,
     ) -> Result<RolloutView, Error> {
         let changed = filters::change(&self.registry, tenant, name, expected, |view, filter| {
-            let counted = counted(&self.results, tenant, name);
+            let counted = self.results.counted(tenant, name);
             let Some(candidate) = filter.end_rollout(self.clock.now(), reason, counted) else {
                 return Err(Error::NotFound(format!("rollout of filter `{name}`")));
             };
@@ -291,7 +289,7 @@ impl Rollouts {
             Ok((actor.action(action).note(candidate.to_string()), ()))
         });
         let (filter, version, ()) = changed.await?;
-        ended(&self.results, tenant, name, reason);
+        self.results.ended(tenant, name, reason);
         Ok(self.view(tenant, &filter, version))
     }
 
@@ -327,17 +325,6 @@ impl Rollouts {
             last_rollout: filter.last_rollout.clone(),
         }
     }
-}
-
-/// The counters of a canary's candidate so far.
-pub(super) fn counted(results: &RolloutResults, tenant: &TenantId, name: &FilterName) -> RolloutCounts {
-    results.report(tenant, name).and_then(|report| report.canary).unwrap_or_default()
-}
-
-/// Must be called after the end of a rollout is durable.
-pub(super) fn ended(results: &RolloutResults, tenant: &TenantId, name: &FilterName, reason: EndReason) {
-    counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason.as_str()).increment(1);
-    results.ended(tenant, name);
 }
 
 /// Checks that a rollout or backtest with this candidate is possible: the version exists, all bindings grant what it

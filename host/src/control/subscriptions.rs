@@ -41,8 +41,8 @@ pub use test_event::{TestEvents, TestSent};
 pub use verification::Verifications;
 
 use documents::not_found;
+use shapes::RevealedKey;
 use shapes::show;
-use signing::Made;
 
 /// Limit for the filters in one chain.
 pub const CHAIN_MAX: usize = 16;
@@ -212,7 +212,7 @@ impl Subscriptions {
                 };
                 subscription.paused =
                     pause.clone().map(|reason| Pause { cause: PauseCause::Request, reason, since: now });
-                Ok((audit, Made::default()))
+                Ok((audit, RevealedKey::default()))
             })
             .await
     }
@@ -228,7 +228,7 @@ impl Subscriptions {
     pub fn show(&self, tenant: &TenantId, id: SubscriptionId) -> Result<SubscriptionOnce, Error> {
         let view = find_tenant(&self.registry, tenant)?;
         let stored = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?;
-        Ok(self.documents.show(stored.version, &stored.value, Made::default(), self.clock.now()))
+        Ok(self.documents.show(stored.version, &stored.value, RevealedKey::default(), self.clock.now()))
     }
 
     /// Removes a subscription. Its pending deliveries become dead letters with that reason.

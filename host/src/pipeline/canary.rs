@@ -10,10 +10,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use metrics::counter;
 use setgate_base::clock::Clock;
 use setgate_base::crypto::sha256;
-use setgate_base::telemetry::metric;
 use setgate_domain::audit::AuditAction;
 use setgate_domain::filter::{Binding, Filter, Plan};
 use setgate_domain::id::{Digest, EventId, FilterName, TenantId};
@@ -180,9 +178,7 @@ impl Canaries {
                 Err(setgate_ledger::Error::VersionMismatch { .. }) => {}
                 done => {
                     done?;
-                    self.reports.forget(tenant, name);
-                    let reason = EndReason::Faults.as_str();
-                    counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason).increment(1);
+                    self.reports.ended(tenant, name, EndReason::Faults);
                     let (calls, faults) = (counted.calls, counted.faults);
                     warn!(%tenant, filter = %name, %digest, calls, faults, "canary exceeded its fault limit and was rolled back");
                     return Ok(());

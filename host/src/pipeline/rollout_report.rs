@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use metrics::counter;
 use setgate_base::clock::Clock;
+use setgate_base::telemetry::metric;
 use setgate_domain::id::{Digest, FilterName, TenantId};
-use setgate_domain::rollout::{Rollout, RolloutCounts, RolloutMode, RolloutReport, SAMPLES_MAX, ShadowReport};
+use setgate_domain::rollout::{
+    EndReason, Rollout, RolloutCounts, RolloutMode, RolloutReport, SAMPLES_MAX, ShadowReport,
+};
 use setgate_domain::time::Timestamp;
 use setgate_ledger::{Registry, Snapshot};
 
@@ -73,8 +77,9 @@ impl RolloutReports {
         })
     }
 
-    /// Drops the counters of a filter whose rollout has ended.
-    pub(super) fn forget(&self, tenant: &TenantId, filter: &FilterName) {
+    /// Counts the end of a rollout and drops its counters. Call this after the end is durable.
+    pub(super) fn ended(&self, tenant: &TenantId, filter: &FilterName, reason: EndReason) {
+        counter!(metric::ROLLOUTS_ENDED, "tenant" => tenant.to_string(), "reason" => reason.as_str()).increment(1);
         let mut tenants = self.lock();
         if let Some(trials) = tenants.get_mut(tenant) {
             trials.remove(filter);
@@ -142,9 +147,14 @@ impl RolloutResults {
         Some(self.reports.report(tenant, filter, rollout, self.clock.now()))
     }
 
-    /// Drops the counters of a filter's rollout. Call this after a user has ended the rollout.
-    pub(crate) fn ended(&self, tenant: &TenantId, filter: &FilterName) {
-        self.reports.forget(tenant, filter);
+    /// The counters of a canary's candidate so far.
+    pub(crate) fn counted(&self, tenant: &TenantId, filter: &FilterName) -> RolloutCounts {
+        self.report(tenant, filter).and_then(|report| report.canary).unwrap_or_default()
+    }
+
+    /// Counts the end of a rollout and drops its counters. Call this after the end is durable.
+    pub(crate) fn ended(&self, tenant: &TenantId, filter: &FilterName, reason: EndReason) {
+        self.reports.ended(tenant, filter, reason);
     }
 }
 
@@ -167,7 +177,7 @@ mod tests {
         assert_eq!(trials.count((&acme, &gate), &other, true, NOW), RolloutCounts { calls: 1, faults: 1 });
         let report = trials.report(&acme, &gate, &other, NOW.plus_millis(9));
         assert_eq!((report.counted_since, report.canary), (NOW, Some(RolloutCounts { calls: 1, faults: 1 })));
-        trials.forget(&acme, &gate);
+        trials.ended(&acme, &gate, EndReason::Ended);
         assert_eq!(trials.report(&acme, &gate, &other, NOW).canary, Some(RolloutCounts::default()));
     }
 }

@@ -120,7 +120,7 @@ async fn first_dead_or_held_delivery_fires() {
         let gauge = format!("setgate_deliveries_by_state{{tenant=\"acme\",state=\"{state}\"}}");
         assert_eq!(after.get(&gauge).map(String::as_str), Some(count), "{gauge}");
     }
-    let Some(promtool) = promtool("alerts_fire_on_the_first_dead_and_the_first_held_delivery").await else { return };
+    let Some(promtool) = promtool("first_dead_or_held_delivery_fires").await else { return };
     let checked = Command::new(&promtool).args(["check", "rules"]).arg(rules::file()).output().await.unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     let healthy = Case::between("healthy", &before, &before, &[]);
@@ -182,7 +182,7 @@ async fn every_alert_fires_after_its_delay() {
     }
     let mixed = [(attempts("5xx"), Change::PerMinute(10)), (attempts("2xx"), Change::PerMinute(11))];
     cases.push(Case::changed("fewer than half of the attempts fail", &scrape, &mixed, &[(60, &[])]));
-    let Some(promtool) = promtool("every_alert_fires_and_waits_as_long_as_it_says").await else { return };
+    let Some(promtool) = promtool("every_alert_fires_after_its_delay").await else { return };
     rules::check(&promtool, &cases).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -197,7 +197,7 @@ async fn idle_host_fires_nothing() {
     let bytes: usize = of_tenant.iter().map(|(series, value)| series.len() + value.len() + 2).sum();
     // Its counters of dead and held deliveries, the suspensions of its filter, and the bytes that it has stored.
     assert!((3..=8).contains(&of_tenant.len()) && bytes < 1024, "{bytes} bytes: {of_tenant:?}");
-    let Some(promtool) = promtool("no_alert_fires_on_an_idle_host_whose_idle_tenants_cost_little").await else {
+    let Some(promtool) = promtool("idle_host_fires_nothing").await else {
         return;
     };
     let idle = Case::steady("idle", &scrape, 26 * 60);

@@ -106,7 +106,7 @@ async fn systemd_accepts_the_unit() {
     std::fs::write(&file, unit).unwrap();
     let verify = tokio::process::Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&file).output().await;
     let Ok(verified) = verify else {
-        return place::skip("systemd_takes_the_unit", "systemd-analyze is not installed");
+        return place::skip("systemd_accepts_the_unit", "systemd-analyze is not installed");
     };
     let said = String::from_utf8_lossy(&verified.stderr).into_owned();
     let of_ours: Vec<_> = said.lines().filter(|line| line.contains("setgate.service")).collect();

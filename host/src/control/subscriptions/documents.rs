@@ -8,8 +8,7 @@ use setgate_domain::time::Timestamp;
 use setgate_egress::Egress;
 use setgate_ledger::{Precondition, Registry, TenantView};
 
-use super::shapes::{SubscriptionOnce, show};
-use super::signing::Made;
+use super::shapes::{RevealedKey, SubscriptionOnce, show};
 use crate::control::Error;
 use crate::control::checks::{expect_version, find_tenant, retried};
 use crate::control::warnings;
@@ -27,7 +26,7 @@ impl Documents {
     pub(super) async fn create(
         &self,
         subscription: Subscription,
-        made: Made,
+        made: RevealedKey,
         audit: AuditAction,
     ) -> Result<SubscriptionOnce, Error> {
         let version = self.registry.put_subscription(subscription.clone(), (Precondition::Absent, audit)).await?;
@@ -41,7 +40,7 @@ impl Documents {
         tenant: &TenantId,
         id: SubscriptionId,
         expected: Option<u64>,
-        change: impl Fn(&TenantView, &mut Subscription, Timestamp) -> Result<(AuditAction, Made), Error>,
+        change: impl Fn(&TenantView, &mut Subscription, Timestamp) -> Result<(AuditAction, RevealedKey), Error>,
     ) -> Result<SubscriptionOnce, Error> {
         retried(expected, || async {
             let view = find_tenant(&self.registry, tenant)?;
@@ -62,7 +61,7 @@ impl Documents {
         &self,
         version: u64,
         subscription: &Subscription,
-        made: Made,
+        made: RevealedKey,
         now: Timestamp,
     ) -> SubscriptionOnce {
         SubscriptionOnce {

@@ -367,6 +367,15 @@ pub struct SubscriptionOnce {
     pub signing_public_key: Option<String>,
 }
 
+/// The parts of a new key that are returned once. The private half of an ed25519 key is never returned.
+#[derive(Debug, Default)]
+pub(super) struct RevealedKey {
+    /// The symmetric secret, if the host generated one.
+    pub(super) secret: Option<String>,
+    /// `whpk_...`, if this is an ed25519 key.
+    pub(super) public: Option<String>,
+}
+
 /// The view of a subscription, without its secrets.
 pub(super) fn show(subscription: &Subscription, now: Timestamp) -> SubscriptionView {
     let binding = |binding: &Binding| BindingView {

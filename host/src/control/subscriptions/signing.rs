@@ -16,6 +16,7 @@ use setgate_domain::subscription::{Signing, SigningKey, SigningScheme};
 use setgate_domain::time::Timestamp;
 
 use super::documents::Documents;
+use super::shapes::RevealedKey;
 use super::{OVERLAP_HOURS_MAX, RotateInput, SigningInput, SubscriptionOnce};
 use crate::control::Error;
 
@@ -23,15 +24,6 @@ use crate::control::Error;
 pub const KEYS_MAX: usize = 8;
 /// Default overlap in hours during which a rotated key keeps signing.
 const OVERLAP_HOURS: u32 = 24;
-
-/// The parts of a new key that are returned once. The private half of an ed25519 key is never returned.
-#[derive(Debug, Default)]
-pub(super) struct Made {
-    /// The symmetric secret, if the host generated one.
-    pub(super) secret: Option<String>,
-    /// `whpk_...`, if this is an ed25519 key.
-    pub(super) public: Option<String>,
-}
 
 /// The properties of a key to be created.
 pub(super) struct Wanted<'a> {
@@ -125,7 +117,7 @@ impl SigningKeys {
                         "no key is staged: `rotate-key` stages one, if the scheme carries a single signature".into(),
                     )
                 })?;
-                Ok((audit.clone().note(key.to_string()), Made::default()))
+                Ok((audit.clone().note(key.to_string()), RevealedKey::default()))
             })
             .await
     }
@@ -138,7 +130,7 @@ impl SigningKeys {
         id: SubscriptionId,
         given: &SigningInput,
         before: &Signing,
-    ) -> Result<(Signing, Made), Error> {
+    ) -> Result<(Signing, RevealedKey), Error> {
         let secret = given.new_secret();
         let is_new =
             given.scheme != before.scheme || secret.is_some_and(|secret| !self.is_known(tenant, id, before, secret));
@@ -158,7 +150,7 @@ impl SigningKeys {
             let why = "replacing keeps the keys, which are of the other kind: make one of this kind by `rotate-key`";
             return Err(Error::invalid("signing/ed25519", why));
         }
-        let mut made = Made::default();
+        let mut made = RevealedKey::default();
         match given.with_v1 {
             None => {}
             Some(_) if !is_ed25519 => return Err(only_ed25519()),
@@ -188,7 +180,7 @@ impl SigningKeys {
         tenant: &TenantId,
         id: SubscriptionId,
         wanted: &Wanted<'_>,
-    ) -> Result<(SigningKey, Made), Error> {
+    ) -> Result<(SigningKey, RevealedKey), Error> {
         let Wanted { scheme, secret: given, ed25519, with_v1 } = *wanted;
         let new = match given {
             Some(secret) => {
@@ -204,7 +196,7 @@ impl SigningKeys {
         };
         let now = self.clock.now();
         let key_id = SigningKeyId::new(now, crypto::random_u128());
-        let mut made = Made { secret: None, public: new.public.clone() };
+        let mut made = RevealedKey { secret: None, public: new.public.clone() };
         let mut v1 = None;
         if new.public.is_some() {
             // Published verifiers support only `v1`.

@@ -14,7 +14,7 @@ use setgate_ledger::{History, TenantView};
 use super::SubscriptionOnce;
 use super::documents::{Documents, not_found};
 use super::endpoint::Endpoints;
-use super::signing::Made;
+use super::shapes::RevealedKey;
 use crate::control::Error;
 use crate::control::checks::{find_tenant, quota_of};
 use crate::control::rate::ReceiverRequests;
@@ -61,7 +61,7 @@ impl Verifications {
                 if subscription.paused.as_ref().is_some_and(|pause| pause.cause == PauseCause::Unverified) {
                     subscription.paused = None;
                 }
-                Ok((actor.action("subscription.verify"), Made::default()))
+                Ok((actor.action("subscription.verify"), RevealedKey::default()))
             })
             .await
     }

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::mem;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -98,13 +97,12 @@ impl Stream {
             if !self.ended
                 && let Err(revoked) = self.app.control.access.still_holds(&self.grant)
             {
-                // The frames dropped here come again if the client resumes with another key.
-                let position = if self.ready.is_empty() { self.tail.place() } else { self.sent.clone() };
-                self.ready.clear();
-                self.end(&revoked.to_string(), &position);
+                self.end(&revoked.to_string());
             }
             if let Some((position, frame)) = self.ready.pop_front() {
-                self.sent = position.unwrap_or_else(|| mem::take(&mut self.sent));
+                if let Some(position) = position {
+                    self.sent = position;
+                }
                 self.heartbeat = next_heartbeat();
                 return Some(frame);
             }
@@ -112,7 +110,7 @@ impl Stream {
                 return None;
             }
             tokio::select! {
-                () = self.app.stopping.cancelled() => self.end("the host is stopping", &self.tail.place()),
+                () = self.app.stopping.cancelled() => self.end("the host is stopping"),
                 // Handled above.
                 _ = self.app.control.access.revoked(&self.grant) => {}
                 () = tokio::time::sleep_until(self.heartbeat) => {
@@ -124,7 +122,7 @@ impl Stream {
                     Ok(tailed) => self.take_in(tailed),
                     Err(error) => {
                         tracing::warn!(%error, "live tail failed: the ledger cannot be read");
-                        self.end("the ledger is unavailable", &self.tail.place());
+                        self.end("the ledger is unavailable");
                     }
                 },
             }
@@ -143,9 +141,11 @@ impl Stream {
         }
     }
 
-    /// The last event. The client can reconnect, later or elsewhere, and continue from `position`.
-    fn end(&mut self, reason: &str, position: &str) {
-        self.ready.push_back((None, frame("end", position, &json!({"reason": reason}))));
+    /// The last event. Frames that were not sent are dropped. The client can reconnect, later or with another key, and
+    /// continue from its position, so that it receives them then.
+    fn end(&mut self, reason: &str) {
+        let position = if self.ready.is_empty() { self.tail.place() } else { self.sent.clone() };
+        self.ready = VecDeque::from([(None, frame("end", &position, &json!({"reason": reason})))]);
         self.ended = true;
     }
 }
