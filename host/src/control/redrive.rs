@@ -19,7 +19,7 @@ use super::checks::find_tenant;
 use super::deliveries::{DeliveryHistory, DeliveryView, not_found};
 use super::pages::{cursor as cursor_of, parse_cursor};
 use super::{DeliveryQuery, Error};
-use crate::pipeline::{DueQueue, Requeues};
+use crate::pipeline::{DueQueue, Requeues, run_to_completion};
 
 /// Limit for a tenant's concurrent bulk redrives.
 pub(super) const REDRIVES_PER_TENANT_MAX: usize = 1;
@@ -168,17 +168,15 @@ impl Redrives {
         {
             return self.shown.show(tenant, id).await;
         }
-        // Spawned, because the request may be cancelled after the commit, and then the dispatcher would not be notified
-        // of the due row.
         let (redrives, whose) = (self.clone(), tenant.clone());
-        let doing = tokio::spawn(async move {
+        let redriven = run_to_completion(async move {
             let redriven = redrives.deliveries.redrive(&whose, id, (action, audit), redrives.clock.now()).await?;
             if let Some(RedriveOutcome::Due(due) | RedriveOutcome::Discarded(Some(due))) = &redriven {
                 redrives.due.push(vec![due.clone()]).await;
             }
-            Ok(redriven)
+            Ok::<_, setgate_ledger::Error>(redriven)
         });
-        match doing.await.unwrap_or(Err(setgate_ledger::Error::Closed))? {
+        match redriven.await? {
             None => return Err(not_found(id)),
             Some(RedriveOutcome::Due(_) | RedriveOutcome::Discarded(_)) => {}
             Some(RedriveOutcome::NotApplicable(state)) => {
@@ -209,19 +207,17 @@ impl Redrives {
         let turn = self.running.get(tenant).try_acquire_owned();
         let turn =
             turn.map_err(|_| Error::Busy("a redrive of this tenant is under way: ask again when it has ended".into()))?;
-        // Spawned, because the request may be cancelled after a chunk is committed, and then the dispatcher would not
-        // be notified of the due deliveries.
         let (redrives, whose) = (self.clone(), tenant.clone());
         let audit = audit_of(actor, action);
         let deadline = Instant::now() + time_limit.min(REDRIVE_TIME_MAX);
-        let doing = tokio::spawn(async move {
+        run_to_completion(async move {
             let _turn = turn;
             match chosen {
                 Chosen::Ids(ids) => redrives.redrive_named(&whose, ids, action, &audit).await,
                 Chosen::Found(found) => redrives.redrive_found(&whose, of, *found, (action, &audit), deadline).await,
             }
-        });
-        doing.await.unwrap_or(Err(setgate_ledger::Error::Closed.into()))
+        })
+        .await
     }
 
     async fn redrive_named(

@@ -42,7 +42,7 @@ impl Requeues {
         audit: AuditAction,
     ) -> Result<Vec<DeliveryId>, setgate_ledger::Error> {
         let (this, tenant) = (self.clone(), tenant.clone());
-        to_its_end(async move {
+        run_to_completion(async move {
             let due = this.requeuer.requeue(&tenant, records, Some(audit)).await?;
             let ids = due.iter().map(|delivery| delivery.id).collect();
             this.due.push(due).await;
@@ -68,7 +68,7 @@ impl TestEventSender {
         audit: AuditAction,
     ) -> Result<Option<DeliveryId>, setgate_ledger::Error> {
         let (this, tenant) = (self.clone(), tenant.clone());
-        to_its_end(async move {
+        run_to_completion(async move {
             let due = this.events.append(&tenant, id, audit).await?;
             let delivery = due.as_ref().map(|due| due.id);
             this.due.push(due.into_iter().collect()).await;
@@ -78,10 +78,10 @@ impl TestEventSender {
     }
 }
 
-/// Runs an operation in a task of its own: if the client disconnected between the commit and the notification, the due
-/// delivery would wait until the next start.
-async fn to_its_end<T: Send + 'static>(
-    operation: impl Future<Output = Result<T, setgate_ledger::Error>> + Send + 'static,
-) -> Result<T, setgate_ledger::Error> {
-    tokio::spawn(operation).await.unwrap_or(Err(setgate_ledger::Error::Closed))
+/// Runs an operation in a task of its own, so that it completes even if the caller is cancelled: if a client disconnected
+/// between the commit and the notification of the dispatcher, the due delivery would wait until the next start.
+pub(crate) async fn run_to_completion<T: Send + 'static, E: From<setgate_ledger::Error> + Send + 'static>(
+    operation: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
+    tokio::spawn(operation).await.unwrap_or_else(|_| Err(setgate_ledger::Error::Closed.into()))
 }

@@ -85,7 +85,7 @@ pub(crate) use backtest::Backtester;
 pub(crate) use chain::ChainRunner;
 pub(crate) use compose::{Components, Stages, compose};
 pub use data_plane::DataPlane;
-pub(crate) use data_plane::{Requeues, TestEventSender};
+pub(crate) use data_plane::{Requeues, TestEventSender, run_to_completion};
 pub(crate) use due_queue::DueQueue;
 pub(crate) use endpoint_verification::EndpointVerifier;
 pub(crate) use rollout_report::RolloutResults;
