@@ -10,14 +10,14 @@ use crate::run;
 const HELP: &str = "\
 cargo xtask fuzz [TARGET] [--seconds N]
 
-  TARGET         one of upload, set, ingest, verdict; by default all of them, one after another
+  TARGET         one of upload, set, ingest, verdict, jose; by default all of them, one after another
   --seconds N    seconds for each target (default 60)
 
 Needs a nightly toolchain and cargo-fuzz. The first run compiles everything, including the engine: 10 minutes or more.
 Findings are written to host/fuzz/artifacts/TARGET, and printed with the command that repeats them.";
 
 /// The targets, as listed in `host/fuzz/Cargo.toml`.
-const TARGETS: [&str; 4] = ["upload", "set", "ingest", "verdict"];
+const TARGETS: [&str; 5] = ["upload", "set", "ingest", "verdict", "jose"];
 /// Seconds after which a single input counts as hanging.
 const INPUT_SECONDS_MAX: u32 = 10;
 /// Memory limit (megabytes) of a target.

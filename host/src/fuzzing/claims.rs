@@ -15,9 +15,9 @@ use setgate_domain::source::{Form, Proof, Source};
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, Verdict};
 
+use super::short;
+
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_123);
-/// Maximum bytes of any error message.
-const WORDS_BYTES_MAX: usize = 4 << 10;
 
 /// JSON that is accepted is also valid for other parsers, and a SET's fields match its text.
 pub fn set(bytes: &[u8]) {
@@ -227,8 +227,4 @@ fn depth(value: &Value) -> usize {
         Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
         _ => 0,
     }
-}
-
-fn short(words: &str) {
-    assert!(words.len() < WORDS_BYTES_MAX, "{} bytes about a fault", words.len());
 }

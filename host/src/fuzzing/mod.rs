@@ -5,10 +5,19 @@
 //! findings stay fixed on machines without a fuzzer.
 
 mod claims;
+mod jose;
 mod upload;
 
 pub use claims::{ingest, set, verdict};
+pub use jose::jose;
 pub use upload::{look, upload};
+
+/// Maximum bytes of any error message.
+const WORDS_BYTES_MAX: usize = 4 << 10;
+
+fn short(words: &str) {
+    assert!(words.len() < WORDS_BYTES_MAX, "{} bytes about a fault", words.len());
+}
 
 #[cfg(test)]
 mod tests {
@@ -18,8 +27,13 @@ mod tests {
 
     #[test]
     fn the_corpus_breaks_no_promise() {
-        let targets: [(&str, Target); 4] =
-            [("upload", super::upload), ("set", super::set), ("ingest", super::ingest), ("verdict", super::verdict)];
+        let targets: [(&str, Target); 5] = [
+            ("upload", super::upload),
+            ("set", super::set),
+            ("ingest", super::ingest),
+            ("verdict", super::verdict),
+            ("jose", super::jose),
+        ];
         for (name, target) in targets {
             let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(format!("{name}.hex"));
             let corpus = std::fs::read_to_string(&file).unwrap();

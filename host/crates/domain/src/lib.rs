@@ -1,5 +1,6 @@
 //! The domain model as plain values: no runtime, network, files, clock or randomness.
 
+pub mod algorithm;
 pub mod attempt;
 pub mod attempt_effects;
 pub mod audit;
