@@ -1,4 +1,4 @@
-//! The HTTP client for deliveries.
+//! The HTTP client for deliveries, and for documents that are fetched.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::Full;
+use hyper::Response;
+use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::capture_connection;
 use setgate_base::clock::Clock;
 use setgate_domain::attempt::{Connection, ErrorClass, Outcome, SentRequest};
@@ -18,8 +20,9 @@ use setgate_domain::redact::Redactor;
 use tokio::time::Instant;
 use url::Position;
 
-use super::clients::{Clients, PooledClient, Versions};
+use super::clients::{Clients, Versions};
 use super::connect::GuardedTcp;
+use super::document::{self, Document, GetError, GetRequest};
 use super::echo_redaction::EchoRedactor;
 use super::failure::{Failure, FailureKind, HostShortage};
 use super::guard::Guard;
@@ -84,12 +87,13 @@ pub struct Exchange {
     pub host_shortage: Option<HostShortage>,
 }
 
-/// Deadlines for the response head and for the complete response.
-#[derive(Debug, Clone, Copy)]
-struct Deadlines {
+/// The result of a request up to the head of its response.
+struct Exchanged {
+    /// The response, whose body has not been read, and the deadline of the body.
+    result: Result<(Response<Incoming>, Deadline), Failure>,
+    /// The start of the request, later by the time spent in queues shared by all tenants.
     begin: Instant,
-    head: Duration,
-    total: Duration,
+    connection: Option<Connection>,
 }
 
 impl Exchange {
@@ -149,6 +153,17 @@ impl Egress {
         set.post(post).await
     }
 
+    /// Fetches a document, with the same address guard, connection pools, TLS and shares of name lookups as deliveries.
+    /// Redirects are not followed.
+    ///
+    /// # Errors
+    /// If there is no complete response in time, or its body is larger than [`GetRequest::bytes_max`]. A response with
+    /// any status is a [`Document`]: the caller checks status and content type.
+    pub async fn get(&self, get: GetRequest<'_>) -> Result<Document, GetError> {
+        let set = self.0.load_full();
+        set.get(get).await
+    }
+
     /// The reason why every attempt at an endpoint will be refused, if that is certain without resolving its name.
     pub fn blocked_reason(&self, origin: &Origin) -> Option<String> {
         self.0.load().clients.tcp.blocked_reason(origin)
@@ -192,23 +207,62 @@ impl ClientSet {
     }
 
     async fn post(&self, post: PostRequest<'_>) -> Exchange {
-        let begin = Instant::now();
         let total = millis(self.options.response_ms_max);
         let total = post.timeout.map_or(total, |timeout| timeout.min(total));
-        let mut deadlines = Deadlines { begin, head: millis(self.options.head_ms_max).min(total), total };
-        let (mut resends, mut versions) = (0, Versions::All);
         let echo = EchoRedactor::new(post.redactor, post.headers);
+        let mut sent = None;
+        let make = || {
+            let request = post_request(&post)?;
+            sent.get_or_insert_with(|| record::sent(post.endpoint, request.headers(), &post.body));
+            Ok(request)
+        };
+        let Exchanged { result, begin, connection } = self.exchange(post.tenant, post.identity, total, make).await;
+        let (outcome, host_shortage) = match result {
+            Ok((response, end)) => {
+                (response::read(response, &self.options, &echo, self.clock.system_time(), end).await, None)
+            }
+            Err(failure) if sent.is_none() => return Exchange::unsendable(failure.to_string()),
+            Err(failure) => {
+                let shortage = failure.host_shortage();
+                (failure.into(), shortage)
+            }
+        };
+        Exchange {
+            outcome: echo.outcome(outcome),
+            host_shortage,
+            latency_us: u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX),
+            sent,
+            connection,
+        }
+    }
+
+    async fn get(&self, get: GetRequest<'_>) -> Result<Document, GetError> {
+        let total = get.timeout.min(millis(self.options.response_ms_max));
+        let exchanged = self.exchange(get.tenant, &TlsIdentity::default(), total, || get_request(&get)).await;
+        let (response, end) = exchanged.result?;
+        Ok(document::read(response, get.bytes_max, end).await?)
+    }
+
+    /// Sends a request and waits for the head of its response. `make` builds the request; it is called again if the
+    /// receiver has certainly not processed the first one.
+    async fn exchange(
+        &self,
+        tenant: &TenantId,
+        identity: &TlsIdentity,
+        total: Duration,
+        mut make: impl FnMut() -> Result<Request<Full<Bytes>>, Failure>,
+    ) -> Exchanged {
+        let mut begin = Instant::now();
+        let head = millis(self.options.head_ms_max).min(total);
+        let (mut resends, mut versions) = (0, Versions::All);
         loop {
-            let client = match self.clients.of(post.tenant, post.identity, versions) {
-                Ok(client) => client,
-                Err(error) => return Exchange::unsendable(format!("the endpoint's `tls`: {error}")),
-            };
-            let mut request = match request(&post) {
-                Ok(request) => request,
-                Err(failure) => return Exchange::unsendable(failure.to_string()),
+            let client = self.clients.of(tenant, identity, versions);
+            let client = client.map_err(|error| unsendable(&format!("the endpoint's `tls`: {error}")));
+            let (client, mut request) = match client.and_then(|client| Ok((client, make()?))) {
+                Ok(ready) => ready,
+                Err(failure) => return Exchanged { result: Err(failure), begin, connection: None },
             };
             let proxied = request.uri().host().is_some_and(|host| self.clients.tcp.proxy_to(host).is_some());
-            let sent = record::sent(post.endpoint, request.headers(), &post.body);
             let connected = capture_connection(&mut request);
             let (queue_time, before) = (client.queue_time.clone(), client.queue_time.total());
             // After this attempt has its connection, further waits of the client belong to other attempts and do not
@@ -220,63 +274,40 @@ impl ClientSet {
                 if is_connected { *waited.get_or_insert(so_far) } else { so_far }
             };
             // Boxed, because hyper's futures are large and thousands of attempts may be pending.
-            let exchanged = Box::pin(self.exchange(client, request, &echo, deadlines, &mut uncharged)).await;
-            deadlines.begin += uncharged();
-            let (outcome, host_shortage) = match exchanged {
-                Ok(outcome) => (outcome, None),
-                Err(failure) => match failure.kind() {
-                    FailureKind::Unprocessed | FailureKind::Http1Required if resends < RESENDS_MAX => {
-                        resends += 1;
-                        if failure.kind() == FailureKind::Http1Required {
-                            versions = Versions::Http1;
-                        }
-                        // Running requests on this connection continue, but new ones use another connection.
-                        connected.connection_metadata().as_ref().inspect(|connection| connection.poison());
-                        continue;
-                    }
-                    FailureKind::HostShortage(shortage) => (failure.into(), Some(shortage)),
-                    FailureKind::Attempt | FailureKind::Unprocessed | FailureKind::Http1Required => {
-                        (failure.into(), None)
-                    }
-                },
+            let response = Box::pin(client.http.request(request));
+            let response = match timeout_with_extension(begin, head, &mut uncharged, response).await {
+                Some(response) => response.map_err(|error| Failure::from_error(&error)),
+                None => {
+                    let detail = format!("no response began within {} ms", head.as_millis());
+                    Err(Failure::new(ErrorClass::Timeout, &detail))
+                }
             };
-            return Exchange {
-                outcome: echo.outcome(outcome),
-                host_shortage,
-                latency_us: u64::try_from(deadlines.begin.elapsed().as_micros()).unwrap_or(u64::MAX),
-                sent: Some(sent),
+            begin += uncharged();
+            let kind = response.as_ref().err().map(Failure::kind);
+            if let Some(FailureKind::Unprocessed | FailureKind::Http1Required) = kind
+                && resends < RESENDS_MAX
+            {
+                resends += 1;
+                if kind == Some(FailureKind::Http1Required) {
+                    versions = Versions::Http1;
+                }
+                // Running requests on this connection continue, but new ones use another connection.
+                connected.connection_metadata().as_ref().inspect(|connection| connection.poison());
+                continue;
+            }
+            let end = Deadline { at: begin + total, wait: total };
+            return Exchanged {
+                result: response.map(|response| (response, end)),
+                begin,
                 connection: record::connection(&connected, proxied),
             };
         }
     }
-
-    async fn exchange(
-        &self,
-        client: PooledClient,
-        request: Request<Full<Bytes>>,
-        echo: &EchoRedactor<'_>,
-        deadlines: Deadlines,
-        mut uncharged: impl FnMut() -> Duration,
-    ) -> Result<Outcome, Failure> {
-        let Deadlines { begin, head, total } = deadlines;
-        let response = match timeout_with_extension(begin, head, &mut uncharged, client.http.request(request)).await {
-            Some(response) => response.map_err(|error| Failure::from_error(&error))?,
-            None => {
-                let detail = format!("no response began within {} ms", head.as_millis());
-                return Err(Failure::new(ErrorClass::Timeout, &detail));
-            }
-        };
-        let end = Deadline { at: begin + total + uncharged(), wait: total };
-        Ok(response::read(response, &self.options, echo, self.clock.system_time(), end).await)
-    }
 }
 
-fn request(post: &PostRequest<'_>) -> Result<Request<Full<Bytes>>, Failure> {
-    let uri: Uri = post.endpoint.url()[..Position::AfterQuery]
-        .parse()
-        .map_err(|_| unsendable("the endpoint's URL cannot be part of a request"))?;
-    let mut map = HeaderMap::new();
-    map.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+fn post_request(post: &PostRequest<'_>) -> Result<Request<Full<Bytes>>, Failure> {
+    let mut request = request(Method::POST, post.endpoint, post.body.clone())?;
+    let map = request.headers_mut();
     for (name, text) in post.endpoint.headers() {
         let mut value = value(name, text)?;
         // These headers may contain tokens of the receiver. Sensitive values stay out of records, debug output and the
@@ -293,10 +324,24 @@ fn request(post: &PostRequest<'_>) -> Result<Request<Full<Bytes>>, Failure> {
     }
     // hyper would set the same value. Set here so that it is part of the record.
     map.insert(header::CONTENT_LENGTH, HeaderValue::from(post.body.len()));
-    let mut request = Request::new(Full::new(post.body.clone()));
-    *request.method_mut() = Method::POST;
+    Ok(request)
+}
+
+fn get_request(get: &GetRequest<'_>) -> Result<Request<Full<Bytes>>, Failure> {
+    let mut request = request(Method::GET, get.url, Bytes::new())?;
+    request.headers_mut().insert(header::ACCEPT, value("accept", get.accept)?);
+    Ok(request)
+}
+
+/// A request with the headers that all requests have.
+fn request(method: Method, to: &Destination, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
+    let uri: Uri = to.url()[..Position::AfterQuery]
+        .parse()
+        .map_err(|_| unsendable("the endpoint's URL cannot be part of a request"))?;
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
     *request.uri_mut() = uri;
-    *request.headers_mut() = map;
+    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     Ok(request)
 }
 

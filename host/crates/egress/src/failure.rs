@@ -88,8 +88,20 @@ impl Failure {
         Self { kind: FailureKind::HostShortage(shortage), ..self }
     }
 
+    pub(super) fn class(&self) -> ErrorClass {
+        self.class
+    }
+
     pub(super) fn kind(&self) -> FailureKind {
         self.kind
+    }
+
+    /// The resource that this host lacked, if that is the cause.
+    pub(super) fn host_shortage(&self) -> Option<HostShortage> {
+        match self.kind {
+            FailureKind::HostShortage(shortage) => Some(shortage),
+            FailureKind::Attempt | FailureKind::Unprocessed | FailureKind::Http1Required => None,
+        }
     }
 
     /// A TLS failure. The cause is searched in the chain of `error`.

@@ -1,10 +1,11 @@
-//! Outgoing requests to receivers. This is the only module that uses the hyper client.
+//! Outgoing requests to receivers, and to the key sets of senders. This is the only module that uses the hyper client.
 //!
 //! ```text
 //! Egress::post -> the client of tenant and TLS identity -> pooled connection, or a new one:
 //!                   resolve -> Guard (every address) -> connect to a checked address -> TLS
 //!                   resolve -> Guard (every address) -> proxy -> CONNECT -> TLS
 //!              -> request -> bounded response -> Exchange, with the record for the history
+//! Egress::get  -> the same connections -> complete body within a limit -> Document
 //! ```
 //!
 //! Receivers are chosen by tenants, who are not trusted: addresses, durations and response sizes are all limited.
@@ -14,6 +15,7 @@
 mod client;
 mod clients;
 mod connect;
+mod document;
 mod echo_redaction;
 mod failure;
 mod guard;
@@ -34,6 +36,7 @@ mod tunnel;
 mod tests;
 
 pub use client::{ClientSet, Egress, Exchange, PostRequest};
+pub use document::{Document, GetError, GetRequest};
 pub use failure::HostShortage;
 pub use guard::{BlockedAddress, Guard};
 pub use options::Options;

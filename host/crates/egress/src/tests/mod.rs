@@ -1,6 +1,7 @@
 //! Tests with receivers on loopback, both conforming and misbehaving.
 
 mod bodies;
+mod documents;
 mod h2;
 mod heads;
 mod lookups;
