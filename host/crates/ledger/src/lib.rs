@@ -24,6 +24,8 @@
 //! | `failure_streak` | start of a subscription's current failure streak, if it has one | the subscription |
 //! | `purge` | a tenant whose rows are still being deleted | tenant |
 //! | `audit` | a control-plane change, JSON (`audit/`) | `seq`, increasing without gaps; a hash chain |
+//! | `issuer_name` | number of tenants with this name that ever had an issuer key; never deleted | tenant |
+//! | `signed_set` | the signed SET of a delivery, the key that signed it, and its `jti` | the delivery |
 //! | `meta` | small values of the host itself | name |
 //!
 //! Ids are 16 bytes, digests 32, instants are milliseconds since the epoch, and a state is its index in `State::ALL`.

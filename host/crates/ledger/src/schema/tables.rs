@@ -1,4 +1,4 @@
-//! The tables of schema version 1, and the migrations from each version to the next one.
+//! The tables of schema version 1, and the migration from each version to the next one.
 //!
 //! `delivery` and `event` are written for every event, so each of their indexes must justify its cost: `event_id` and
 //! `delivery_event` grow at their end, the two `_history` indexes append to one page per tenant that is hot anyway, and
@@ -8,7 +8,7 @@
 
 /// Entry `i` migrates a file from version `i` to `i + 1` in one transaction; `user_version` is the number of entries
 /// applied. The first entry creates the tables of a new file. A released entry is never changed.
-pub(crate) const MIGRATIONS: [&str; 1] = [V1];
+pub(crate) const MIGRATIONS: [&str; 2] = [V1, V2];
 
 macro_rules! dedupe_tables {
     () => {
@@ -213,3 +213,18 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 ",
     dedupe_tables!()
 );
+
+const V2: &str = r"
+-- Names of tenants that ever had an issuer key, and the number of tenants of that name that had one. A row is never
+-- deleted: receivers may still trust the issuer after its tenant was removed.
+CREATE TABLE issuer_name (tenant TEXT PRIMARY KEY, issuers INTEGER NOT NULL) WITHOUT ROWID;
+
+-- The signed SET of a delivery, so that each of its attempts sends the same bytes. `kid` is the issuer key that signed it.
+CREATE TABLE signed_set (
+    delivery INTEGER PRIMARY KEY,
+    kid TEXT NOT NULL,
+    jti TEXT NOT NULL,
+    token TEXT NOT NULL
+);
+CREATE INDEX signed_set_key ON signed_set (kid);
+";
