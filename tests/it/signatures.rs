@@ -2,16 +2,12 @@
 //! verifies every Standard Webhooks delivery in the other stories.) Also tests that key rotation does not break
 //! receivers.
 
-use std::path::PathBuf;
-use std::process::Stdio;
-
 use serde_json::{Value, json};
 use setgate_tests::signature::Trust;
-use setgate_tests::{Host, Ingest, Receiver, Reply, Seed, Shim, Source, Subscription, Tenant, World, event, place};
+use setgate_tests::{
+    Host, Ingest, Receiver, Reply, Seed, Shim, Source, Subscription, Tenant, World, event, judges, place,
+};
 use tokio::process::Command;
-
-/// The installed release.
-const STANDARDWEBHOOKS: &str = "standardwebhooks==1.1.0";
 
 /// Reads `{secret, headers, body}` and verifies; then once more with another body, which must fail.
 const VERIFY: &str = "
@@ -29,7 +25,7 @@ except WebhookVerificationError:
 
 #[tokio::test]
 async fn python_receiver_verifies_signatures() {
-    let python = match python_with_standardwebhooks().await {
+    let python = match judges::python().await {
         Ok(python) => python,
         Err(why) => {
             assert!(!place::is_on("SETGATE_REQUIRE_INTEROP"), "SETGATE_REQUIRE_INTEROP=1, but {why}");
@@ -55,7 +51,7 @@ async fn python_receiver_verifies_signatures() {
             .into_iter()
             .collect();
         let given = json!({"secret": subscription.secret, "headers": headers, "body": received.text()});
-        let said = run(&python, &["-c", VERIFY], &given.to_string()).await;
+        let said = judges::run(Command::new(&python).args(["-c", VERIFY]), &given.to_string()).await;
         assert_eq!(said.as_deref().map(str::trim), Ok("verified"), "standardwebhooks of PyPI verifies the delivery");
     }
 }
@@ -241,40 +237,5 @@ async fn ed25519_key_signs_v1_and_stays_private() {
         let refused = acme.subscribe(&receiver).with("signing", signing).ask().await;
         assert_eq!(refused.not_the_problem(422, "invalid_field"), None);
         assert!(refused.text().contains(field), "{}", refused.text());
-    }
-}
-
-/// A Python with the package, installed into `target/venv` if necessary. The error is the reason for which there is
-/// none.
-async fn python_with_standardwebhooks() -> Result<PathBuf, String> {
-    let venv = place::target_dir().join("venv");
-    let python = venv.join("bin/python");
-    let wanted = STANDARDWEBHOOKS.rsplit('=').next().expect("a version");
-    let installed = "import importlib.metadata as m; print(m.version('standardwebhooks'))";
-    if run(&python, &["-c", installed], "").await.is_ok_and(|version| version.trim() == wanted) {
-        return Ok(python);
-    }
-    let venv = venv.to_string_lossy().into_owned();
-    run(&PathBuf::from("python3"), &["-m", "venv", &venv], "")
-        .await
-        .map_err(|why| format!("no virtual environment can be made with python3: {why}"))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", STANDARDWEBHOOKS];
-    run(&python, &install, "").await.map_err(|why| format!("{STANDARDWEBHOOKS} cannot be installed: {why}"))?;
-    Ok(python)
-}
-
-/// Runs a program. Returns its standard output, or an error message.
-async fn run(program: &PathBuf, arguments: &[&str], input: &str) -> Result<String, String> {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut process = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
-    let mut stdin = process.stdin.take().expect("piped");
-    tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await.map_err(|error| error.to_string())?;
-    drop(stdin);
-    let ended = process.wait_with_output().await.map_err(|error| error.to_string())?;
-    if ended.status.success() {
-        Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
-    } else {
-        Err(String::from_utf8_lossy(&ended.stderr).into_owned())
     }
 }

@@ -26,6 +26,7 @@ pub mod frames;
 pub mod h2;
 pub mod host;
 pub mod hostile;
+pub mod judges;
 pub mod openapi;
 pub mod place;
 pub mod proxy;
