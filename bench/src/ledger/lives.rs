@@ -46,7 +46,8 @@ impl Lives {
         let clock = Clock::system();
         let ledger = Ledger::open(Options::new(folder), clock.clone()).context("a new ledger")?;
         let tenant: TenantId = "bench".parse()?;
-        let made = Tenant { id: tenant.clone(), display_name: None, quota: None, created_at: clock.now() };
+        let made =
+            Tenant { id: tenant.clone(), display_name: None, quota: None, issuer: None, created_at: clock.now() };
         ledger.registry.put_tenant(made, Precondition::Any).await?;
         let plan = ledger.plans.intern(&Plan::default()).await?;
         let subscription = SubscriptionId::new(clock.now(), 1);

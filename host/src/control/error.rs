@@ -1,6 +1,6 @@
 //! Why a request to the control plane failed.
 
-use setgate_domain::id::SubscriptionName;
+use setgate_domain::id::{SubscriptionName, TenantId};
 use setgate_sandbox::UploadError;
 
 /// Why a request to the control plane failed.
@@ -21,6 +21,12 @@ pub enum Error {
     /// Another subscription has this name.
     #[error("another subscription is named `{0}` already")]
     NameTaken(SubscriptionName),
+    /// An earlier tenant of this name had an issuer key.
+    #[error(
+        "an earlier tenant `{0}` signed SETs, and receivers that trust its issuer would trust this tenant: choose another \
+         name, or give `\"new_issuer\": true`, and this tenant gets an issuer of its own"
+    )]
+    IssuerNameUsed(TenantId),
     /// A field is invalid.
     #[error("`{field}`: {why}")]
     Invalid {
@@ -81,7 +87,13 @@ impl From<setgate_ledger::Error> for Error {
             setgate_ledger::Error::InvalidCursor => Self::BadCursor,
             setgate_ledger::Error::NameTaken(name) => Self::NameTaken(name),
             setgate_ledger::Error::NoTenant(tenant) => Self::NotFound(format!("tenant `{tenant}`")),
-            setgate_ledger::Error::Purging(_)
+            setgate_ledger::Error::IssuerNameUsed(tenant) => Self::IssuerNameUsed(tenant),
+            setgate_ledger::Error::NoPublicUrl(tenant) => Self::Conflict(format!(
+                "the tenant `{tenant}` has no issuer yet, because the host has no public URL: the operator has to set \
+                 `server.public_url`"
+            )),
+            setgate_ledger::Error::TooManyIssuerKeys { .. }
+            | setgate_ledger::Error::Purging(_)
             | setgate_ledger::Error::InUse(_)
             | setgate_ledger::Error::FilterNotActive(_)
             | setgate_ledger::Error::QuotaExceeded { .. }

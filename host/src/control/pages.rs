@@ -109,7 +109,7 @@ mod tests {
 
     fn made(id: &str, at_ms: i64) -> Incarnation {
         let created_at = Timestamp::from_millis(at_ms);
-        Tenant { id: id.parse().unwrap(), display_name: None, quota: None, created_at }.incarnation()
+        Tenant { id: id.parse().unwrap(), display_name: None, quota: None, issuer: None, created_at }.incarnation()
     }
 
     #[test]

@@ -3,7 +3,8 @@
 
 use setgate_base::crypto::MasterKey;
 use setgate_dialects::Signer;
-use setgate_domain::secret::{binding_context, endpoint_context, signing_context, source_context};
+use setgate_domain::issuer_key::IssuerKey;
+use setgate_domain::secret::{binding_context, endpoint_context, issuer_key_context, signing_context, source_context};
 use setgate_domain::source::{Proof, Source};
 use setgate_domain::subscription::Subscription;
 use setgate_ledger::Snapshot;
@@ -18,6 +19,9 @@ pub fn shut(snapshot: &Snapshot, master: &MasterKey, signer: &Signer) -> Vec<Str
         for subscription in view.subscriptions.values() {
             of_subscription(&subscription.value, master, signer, &mut shut);
         }
+        for key in view.issuer_keys.values() {
+            of_issuer_key(&key.value, master, &mut shut);
+        }
     }
     shut
 }
@@ -30,6 +34,12 @@ fn of_source(source: &Source, master: &MasterKey, shut: &mut Vec<String>) {
     });
     if secrets.any(|sealed| master.open(&context, sealed).is_err()) {
         shut.push(format!("{}/sources/{}: a secret of its proofs does not open", source.tenant, source.name));
+    }
+}
+
+fn of_issuer_key(key: &IssuerKey, master: &MasterKey, shut: &mut Vec<String>) {
+    if master.open(&issuer_key_context(&key.tenant, &key.kid), &key.private).is_err() {
+        shut.push(format!("{}/issuer-keys/{}: its private key does not open", key.tenant, key.kid));
     }
 }
 

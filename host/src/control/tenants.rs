@@ -28,6 +28,10 @@ pub struct NewTenant {
     /// Overrides of the host's default quota.
     #[serde(default)]
     pub quota: Option<Quota>,
+    /// Accepts the name of an earlier tenant that signed SETs. The new tenant gets an issuer of its own, so that it does
+    /// not inherit the trust of receivers: the earlier one's, followed by `/2`, `/3` and so on.
+    #[serde(default)]
+    pub new_issuer: bool,
 }
 
 /// A change of a tenant. Absent members are not changed.
@@ -43,6 +47,9 @@ pub struct TenantChange {
     /// The name in the path. Optional.
     #[serde(default)]
     pub id: Option<TenantId>,
+    /// Read-only; ignored.
+    #[serde(default)]
+    pub issuer: ReadOnly,
     /// Read-only; ignored.
     #[serde(default)]
     pub created_at: ReadOnly,
@@ -77,16 +84,22 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// Creates a tenant.
+    /// Creates a tenant. [`Error::IssuerNameUsed`] if an earlier tenant of that name signed SETs, unless `new_issuer` is
+    /// set.
     pub async fn create(&self, actor: &Actor, new: NewTenant) -> Result<TenantShown, Error> {
         if self.registry.snapshot().tenant(&new.id).is_some() {
             return Err(Error::Conflict(format!("there is a tenant `{}` already", new.id)));
         }
         check_length("display_name", &new.display_name)?;
-        let tenant =
-            Tenant { id: new.id, display_name: new.display_name, quota: new.quota, created_at: self.clock.now() };
+        let tenant = Tenant {
+            id: new.id,
+            display_name: new.display_name,
+            quota: new.quota,
+            issuer: None,
+            created_at: self.clock.now(),
+        };
         let intent = (Precondition::Absent, actor.action("tenant.create"));
-        let version = self.registry.put_tenant(tenant.clone(), intent).await?;
+        let version = self.registry.create_tenant(tenant.clone(), new.new_issuer, intent).await?;
         Ok(self.shown(version, tenant))
     }
 

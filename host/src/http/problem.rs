@@ -217,6 +217,7 @@ impl From<control::Error> for Problem {
         let code = match &error {
             control::Error::NotFound(_) => Code::NotFound,
             control::Error::Conflict(_) | control::Error::NameTaken(_) => Code::Conflict,
+            control::Error::IssuerNameUsed(_) => Code::IssuerNameUsed,
             control::Error::Version { .. } => Code::VersionChanged,
             control::Error::Invalid { .. } => Code::InvalidField,
             control::Error::Rejected(rejected) => rejected.into(),

@@ -93,7 +93,7 @@ impl AuditAction {
 /// The object of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditObject {
-    /// `tenant`, `source`, `filter`, `subscription`, `table`, `key`, `delivery` or `replay`.
+    /// `tenant`, `source`, `filter`, `subscription`, `table`, `key`, `issuer_key`, `delivery` or `replay`.
     pub kind: String,
     /// Name or ID of the object.
     pub id: String,

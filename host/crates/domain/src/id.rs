@@ -39,6 +39,20 @@ pub enum Error {
         /// The invalid input, truncated to 80 characters.
         given: String,
     },
+    /// A key id that is not 43 characters of base64url.
+    #[error(
+        "`{given}` is not an issuer key id: expected 43 characters of A-Z, a-z, 0-9, '-' and '_', as the list shows it"
+    )]
+    IssuerKey {
+        /// The invalid input, truncated to 80 characters.
+        given: String,
+    },
+    /// A number of an issuer that is not 2 or more, without leading zeros.
+    #[error("`{given}` is not the number of an issuer: expected a number from 2 on")]
+    IssuerNumber {
+        /// The invalid input, truncated to 80 characters.
+        given: String,
+    },
     /// A digest that is not `sha256:` followed by 64 lower-case hexadecimal digits.
     #[error(
         "`{given}` is not a digest: expected `sha256:` followed by 64 hexadecimal digits (0-9, a-f){}",

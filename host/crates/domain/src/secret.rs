@@ -4,6 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::id::{SourceName, SubscriptionId, TenantId};
+use super::issuer_key::IssuerKeyId;
 
 /// Replaces the value of a secret in responses and records.
 pub const REDACTED: &str = "***";
@@ -123,4 +124,9 @@ pub fn target_context(tenant: &TenantId, subscription: &SubscriptionId) -> Strin
 /// Encryption context of a subscription's signing keys.
 pub fn signing_context(tenant: &TenantId, subscription: &SubscriptionId) -> String {
     format!("{tenant}/{subscription}")
+}
+
+/// Encryption context of the private half of an issuer key.
+pub fn issuer_key_context(tenant: &TenantId, kid: &IssuerKeyId) -> String {
+    format!("issuer key/{tenant}/{kid}")
 }

@@ -19,6 +19,10 @@ pub struct Tenant {
     /// Quota of the tenant. If absent, the host's default quota applies.
     #[serde(default)]
     pub quota: Option<Quota>,
+    /// The issuer (`iss`) of the SETs that it issues. Fixed when the tenant's first issuer key is created, because
+    /// receivers trust it by this name.
+    #[serde(default)]
+    pub issuer: Option<String>,
     /// Time of creation.
     pub created_at: Timestamp,
 }
@@ -102,8 +106,8 @@ pub struct Quota {
     /// Number of API keys.
     pub keys_max: u64,
     /// Total size of the tenant's documents in bytes, each counted with an overhead of 1 KiB: sources, subscriptions,
-    /// filters, tables (only the metadata of their versions), keys and the tenant itself. They are held in memory while
-    /// the host runs.
+    /// filters, tables (only the metadata of their versions), keys, issuer keys and the tenant itself. They are held in
+    /// memory while the host runs.
     pub documents_bytes_max: u64,
     /// Storage of the tenant in bytes: events with their deliveries and history, plans, and versions of filters and
     /// tables. If it is used up, events and uploads are rejected with 429; accepted events are still delivered. 0

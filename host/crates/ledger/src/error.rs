@@ -88,6 +88,18 @@ pub enum Error {
     /// The tenant was removed and its rows are still being deleted, so its name is not free yet.
     #[error("the tenant `{0}` is still being removed")]
     Purging(TenantId),
+    /// An earlier tenant of that name had an issuer key, so receivers may still trust its issuer.
+    #[error("an earlier tenant `{0}` signed SETs, and receivers may still trust its issuer")]
+    IssuerNameUsed(TenantId),
+    /// The tenant has no issuer yet, and none can be made without a public URL.
+    #[error("the tenant `{0}` has no issuer, and there is no public URL to make one from")]
+    NoPublicUrl(TenantId),
+    /// The tenant has the maximum number of issuer keys.
+    #[error("the tenant has {max} issuer keys, which is the limit: remove a retired one first")]
+    TooManyIssuerKeys {
+        /// Maximum number of keys.
+        max: usize,
+    },
     /// The document cannot be removed because another one refers to it. Contains the explanation.
     #[error("{0}")]
     InUse(String),

@@ -55,7 +55,9 @@
 //!    or a restart, is informed of it.
 //! 10. Every document change, and every manual decision about a delivery, adds a row to `audit` in the same
 //!     transaction.
-//! 11. Memory (snapshot, cursor, backlog, settlement log) changes after the commit and before the replies.
+//! 11. A tenant has its issuer from its first issuer key on. The name of a tenant that had one is never forgotten, and a
+//!     key is removed only if no delivery has a SET that it signed (`registry/issuer_keys.rs`).
+//! 12. Memory (snapshot, cursor, backlog, settlement log) changes after the commit and before the replies.
 //!
 //! An event passes through two transactions, `append_with` and `settle`, and through `fan_out` as well if it was
 //! appended without its deliveries. Each is idempotent, so recovery means opening the file and continuing.

@@ -51,7 +51,7 @@ pub(crate) fn copy(folder: &TempDir) -> TempDir {
 }
 
 pub(crate) fn tenant() -> Tenant {
-    Tenant { id: TENANT.parse().unwrap(), display_name: None, quota: None, created_at: NOW }
+    Tenant { id: TENANT.parse().unwrap(), display_name: None, quota: None, issuer: None, created_at: NOW }
 }
 
 pub(crate) async fn with_tenant(ledger: &Ledger) {

@@ -97,6 +97,7 @@ codes! {
     InvalidBody = "invalid_body", BAD_REQUEST, NEVER, "The request body is invalid";
     InvalidField = "invalid_field", UNPROCESSABLE_ENTITY, NEVER, "A field has an invalid value";
     InvalidQuery = "invalid_query", BAD_REQUEST, NEVER, "The query string is invalid";
+    IssuerNameUsed = "issuer_name_used", CONFLICT, NEVER, "An earlier tenant of this name signed events";
     IssuerNotAllowed = "issuer_not_allowed", BAD_REQUEST, NEVER, "The issuer is not allowed";
     JtiConflict = "jti_conflict", CONFLICT, NEVER, "The event id is already in use";
     LedgerDamaged = "ledger_damaged", INTERNAL_SERVER_ERROR, NEVER, "Stored data is damaged";
@@ -117,7 +118,7 @@ codes! {
     TooDeep = "too_deep", BAD_REQUEST, NEVER, "The JSON is nested too deeply";
     TooLarge = "too_large", BAD_REQUEST, NEVER, "The JSON is too large";
     TooManyBytes = "too_many_bytes", TOO_MANY_REQUESTS, SOON, "The ingest rate is exceeded";
-    TooOften = "too_often", TOO_MANY_REQUESTS, SOON, "Too many tests or verifications";
+    TooOften = "too_often", TOO_MANY_REQUESTS, SOON, "Too many tests, verifications or issuer keys";
     UnexpectedVerification = "unexpected_verification", NOT_FOUND, NEVER, "The hub's verification is not expected";
     UnknownSource = "unknown_source", NOT_FOUND, NEVER, "The path names no source";
     UnsupportedCoding = "unsupported_coding", UNSUPPORTED_MEDIA_TYPE, NEVER, "The content coding is not supported";

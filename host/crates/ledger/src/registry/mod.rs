@@ -3,6 +3,7 @@
 
 pub(crate) mod blobs;
 pub(crate) mod failure_streak;
+mod issuer_keys;
 pub(crate) mod plans;
 pub(crate) mod write;
 

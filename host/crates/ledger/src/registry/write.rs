@@ -7,7 +7,7 @@ use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 
-use super::{Precondition, WriteContext};
+use super::{Precondition, WriteContext, issuer_keys};
 use crate::Error;
 use crate::audit;
 use crate::audit::idempotency;
@@ -156,8 +156,10 @@ pub(crate) fn remove(batch: &mut Batch<'_>, name: Name, context: WriteContext, a
     let found = stored(conn, &name)?;
     precondition.check(found.as_ref().map(|(version, _)| *version))?;
     let Some((before, text)) = found else { return Ok(false) };
-    if let Name::Filter(tenant, filter) = &name {
-        check_unbound(conn, tenant, filter)?;
+    match &name {
+        Name::Filter(tenant, filter) => check_unbound(conn, tenant, filter)?,
+        Name::IssuerKey(tenant, kid) => issuer_keys::check_unused(conn, tenant, kid)?,
+        _ => {}
     }
     let version = next_revision(conn)?;
     let (kind, tenant, id) = name.columns();
@@ -249,7 +251,7 @@ fn check_unbound(conn: &Connection, tenant: &TenantId, filter: &FilterName) -> R
 }
 
 /// Version and text of a document.
-fn stored(conn: &Connection, name: &Name) -> Result<Option<(u64, String)>, Error> {
+pub(super) fn stored(conn: &Connection, name: &Name) -> Result<Option<(u64, String)>, Error> {
     let (kind, tenant, id) = name.columns();
     let found = conn
         .prepare_cached("SELECT version, doc FROM document WHERE kind = ?1 AND tenant = ?2 AND id = ?3")?

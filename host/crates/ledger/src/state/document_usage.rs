@@ -4,6 +4,7 @@
 use std::ops::{AddAssign, SubAssign};
 
 use setgate_domain::filter::{Filter, Table};
+use setgate_domain::issuer_key::IssuerKey;
 use setgate_domain::source::Source;
 use setgate_domain::subscription::{Pattern, Subscription};
 use setgate_domain::tenant::{ApiKey, Quota, Tenant};
@@ -81,7 +82,7 @@ macro_rules! measure_by_text {
     )+};
 }
 
-measure_by_text!(Tenant, Source, Filter, Table, ApiKey);
+measure_by_text!(Tenant, Source, Filter, Table, ApiKey, IssuerKey);
 
 impl MeasuredDocument for Versioned<Subscription> {
     fn document_usage(&self) -> DocumentUsage {

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use setgate_domain::audit::AuditObject;
 use setgate_domain::filter::{Filter, Table};
 use setgate_domain::id::{FilterName, KeyId, SourceName, SubscriptionId, TableName, TenantId};
+use setgate_domain::issuer_key::{IssuerKey, IssuerKeyId};
 use setgate_domain::source::Source;
 use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::{ApiKey, Incarnation, Tenant};
@@ -55,6 +56,8 @@ pub struct TenantView {
     pub subscriptions: BTreeMap<SubscriptionId, Arc<Versioned<Subscription>>>,
     /// Tables by name.
     pub tables: BTreeMap<TableName, Arc<Versioned<Table>>>,
+    /// Issuer keys by id.
+    pub issuer_keys: BTreeMap<IssuerKeyId, Arc<Versioned<IssuerKey>>>,
 }
 
 impl TenantView {
@@ -133,6 +136,7 @@ impl Snapshot {
                             filters: BTreeMap::new(),
                             subscriptions: BTreeMap::new(),
                             tables: BTreeMap::new(),
+                            issuer_keys: BTreeMap::new(),
                         };
                         self.tenants.insert(id, Arc::new(view));
                     }
@@ -153,6 +157,10 @@ impl Snapshot {
             Doc::Table(value) => self.update_tenant(&value.tenant.clone(), |view| {
                 let (name, new) = (value.name.clone(), Versioned { version, bytes, value });
                 replace(&mut view.document_usage, &mut view.tables, name, Some(new));
+            }),
+            Doc::IssuerKey(value) => self.update_tenant(&value.tenant.clone(), |view| {
+                let (kid, new) = (value.kid.clone(), Versioned { version, bytes, value });
+                replace(&mut view.document_usage, &mut view.issuer_keys, kid, Some(new));
             }),
             Doc::Key(value) => {
                 let (id, tenant) = (value.id, value.tenant.clone());
@@ -185,6 +193,11 @@ impl Snapshot {
             Name::Table(tenant, name) => {
                 self.update_tenant(tenant, |view| {
                     replace(&mut view.document_usage, &mut view.tables, name.clone(), None)
+                });
+            }
+            Name::IssuerKey(tenant, kid) => {
+                self.update_tenant(tenant, |view| {
+                    replace(&mut view.document_usage, &mut view.issuer_keys, kid.clone(), None)
                 });
             }
             Name::Key(id) => {
@@ -247,6 +260,7 @@ pub(crate) enum Doc {
     Filter(Filter),
     Subscription(Box<Subscription>),
     Table(Table),
+    IssuerKey(IssuerKey),
     Key(ApiKey),
 }
 
@@ -258,6 +272,7 @@ impl Doc {
             Self::Filter(f) => Name::Filter(f.tenant.clone(), f.name.clone()),
             Self::Subscription(s) => Name::Subscription(s.tenant.clone(), s.id),
             Self::Table(t) => Name::Table(t.tenant.clone(), t.name.clone()),
+            Self::IssuerKey(k) => Name::IssuerKey(k.tenant.clone(), k.kid.clone()),
             Self::Key(k) => Name::Key(k.id),
         }
     }
@@ -266,7 +281,7 @@ impl Doc {
     /// documents stay in memory for as long as the host runs.
     pub(crate) fn shrink(&mut self) {
         match self {
-            Self::Tenant(_) | Self::Table(_) | Self::Key(_) => {}
+            Self::Tenant(_) | Self::Table(_) | Self::IssuerKey(_) | Self::Key(_) => {}
             Self::Source(s) => {
                 s.proofs.shrink_to_fit();
                 s.issuers_allowed.shrink_to_fit();
@@ -293,6 +308,7 @@ impl Doc {
             Self::Filter(f) => Some(&f.tenant),
             Self::Subscription(s) => Some(&s.tenant),
             Self::Table(t) => Some(&t.tenant),
+            Self::IssuerKey(k) => Some(&k.tenant),
             Self::Key(k) => k.tenant.as_ref(),
         }
     }
@@ -320,6 +336,7 @@ impl Doc {
             Self::Filter(f) => serde_json::to_string(f),
             Self::Subscription(s) => serde_json::to_string(s),
             Self::Table(t) => serde_json::to_string(t),
+            Self::IssuerKey(k) => serde_json::to_string(k),
             Self::Key(k) => serde_json::to_string(k),
         }
     }
@@ -334,6 +351,7 @@ impl Doc {
             "filter" => Self::Filter(read(text)?),
             "subscription" => Self::Subscription(read(text)?),
             "table" => Self::Table(read(text)?),
+            "issuer_key" => Self::IssuerKey(read(text)?),
             "key" => Self::Key(read(text)?),
             _ => return Ok(None),
         }))
@@ -348,6 +366,7 @@ pub(crate) enum Name {
     Filter(TenantId, FilterName),
     Subscription(TenantId, SubscriptionId),
     Table(TenantId, TableName),
+    IssuerKey(TenantId, IssuerKeyId),
     Key(KeyId),
 }
 
@@ -360,6 +379,7 @@ impl Name {
             Self::Filter(t, name) => ("filter", t.as_str(), name.to_string()),
             Self::Subscription(t, id) => ("subscription", t.as_str(), id.to_string()),
             Self::Table(t, name) => ("table", t.as_str(), name.to_string()),
+            Self::IssuerKey(t, kid) => ("issuer_key", t.as_str(), kid.to_string()),
             Self::Key(id) => ("key", "", id.to_string()),
         }
     }
@@ -376,7 +396,8 @@ impl Name {
             | Self::Source(t, _)
             | Self::Filter(t, _)
             | Self::Subscription(t, _)
-            | Self::Table(t, _) => Some(t.clone()),
+            | Self::Table(t, _)
+            | Self::IssuerKey(t, _) => Some(t.clone()),
             Self::Key(_) => serde_json::from_str::<ApiKey>(text).ok().and_then(|key| key.tenant),
         }
     }

@@ -90,7 +90,8 @@ impl World {
             sandbox,
             ledger,
         };
-        let tenant = Tenant { id: world.tenant.clone(), display_name: None, quota: None, created_at: START };
+        let tenant =
+            Tenant { id: world.tenant.clone(), display_name: None, quota: None, issuer: None, created_at: START };
         world.ledger.registry.put_tenant(tenant, Precondition::Absent).await.unwrap();
         for number in 0..=NOTICES {
             // The receiver of operational events has no outages.
