@@ -162,6 +162,7 @@ pub async fn start_with(
         default_quota: settings.default_quota.clone(),
         delivery: settings.delivery.clone(),
         replays: settings.replays.clone(),
+        server: settings.server.clone(),
         data_plane,
     });
     let first_operator_key = control.keys.create_at_start(another_key, keep).await?.map(|key| key.key);

@@ -23,6 +23,7 @@ mod if_match;
 mod in_flight_bytes;
 mod ingest;
 mod instance_reuse;
+mod issuer_keys;
 mod jose;
 mod keys;
 mod lifecycle;

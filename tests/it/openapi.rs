@@ -33,6 +33,8 @@ fn made_up(path: &str) -> String {
         ("{event}", format!("evt_{ulid}")),
         ("{delivery}", format!("dlv_{ulid}_{ulid}_0")),
         ("{key}", format!("key_{ulid}")),
+        ("{kid}", "0".repeat(43)),
+        ("{issuer}", "2".to_owned()),
         ("{digest}", format!("sha256:{}", "0".repeat(64))),
         ("{tenant}", "nobody".to_owned()),
         ("{source}", "nobody".to_owned()),

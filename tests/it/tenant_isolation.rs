@@ -166,6 +166,11 @@ async fn calls(all: &Everything) -> Vec<Call> {
         call("labelKey").at("key", &all.key).json(&json!({"label": MARK})),
         call("rotateTenantKey").at("key", &spare.rotated).json(&json!({})).elsewhere("key", &all.key),
         call("removeKey").at("key", &spare.key).elsewhere("key", &all.key),
+        call("listIssuerKeys"),
+        call("createIssuerKey").json(&json!({"algorithm": "EdDSA"})),
+        call("showIssuerKey").at("kid", &spare.issuer_key),
+        call("activateIssuerKey").at("kid", &spare.issuer_key),
+        call("removeIssuerKey").at("kid", &spare.published).elsewhere("kid", &spare.issuer_key),
         call("listSources"),
         call("showSource").at("source", "idp"),
         call("putSource").at("source", "idp").json(&source).makes(),
@@ -250,6 +255,9 @@ async fn calls(all: &Everything) -> Vec<Call> {
 struct Spare {
     key: String,
     rotated: String,
+    /// An issuer key that signs, and one that does not sign yet.
+    issuer_key: String,
+    published: String,
     subscription: String,
     /// Two more, with a staged signing key.
     staged: [String; 2],
@@ -269,6 +277,12 @@ async fn spare(acme: &Tenant, endpoint: &Value, replay: &Value) -> Spare {
     acme.table("spare", &[("a", json!(1))]).await;
     let key = id(acme.client.post(&acme.path("/keys"), &json!({})).await);
     let rotated = id(acme.client.post(&acme.path("/keys"), &json!({})).await);
+    let mut issuer_keys = [String::new(), String::new()];
+    for kid in &mut issuer_keys {
+        let made = acme.client.post(&acme.path("/issuer-keys"), &json!({"algorithm": "ES256"})).await.expect(201);
+        made.json()["kid"].as_str().expect("a kid").clone_into(kid);
+    }
+    let [issuer_key, published] = issuer_keys;
     let slow = json!({"subscription": replay["subscription"], "since": replay["since"], "per_second": 1});
     let running = id(acme.client.post(&acme.path("/replays"), &slow).await);
     let nobody = json!({"subscription": replay["subscription"], "since": replay["since"], "subject": MARK});
@@ -297,7 +311,7 @@ async fn spare(acme: &Tenant, endpoint: &Value, replay: &Value) -> Spare {
         let rotate = acme.path(&format!("/subscriptions/{staged}/rotate-key"));
         acme.client.post(&rotate, &json!({})).await.expect(200);
     }
-    Spare { key, rotated, subscription, staged, replay, running, filter_version, table_version }
+    Spare { key, rotated, issuer_key, published, subscription, staged, replay, running, filter_version, table_version }
 }
 
 /// Suspends a filter, for its owner to resume.
@@ -353,7 +367,9 @@ fn leaked<'a>(answer: &Answer, secrets: &'a BTreeSet<String>, sent: &str) -> Opt
 
 #[tokio::test]
 async fn no_operation_reaches_another_tenant() {
-    let host = Host::with().config(&format!("[quota]\nfilter_faults_max = {FAULTS_MAX}")).start().await;
+    let config =
+        format!("[quota]\nfilter_faults_max = {FAULTS_MAX}\n[server]\npublic_url = \"https://edge.example\"\n");
+    let host = Host::with().config(&config).start().await;
     let all = Everything::at(&host).await;
     suspended(&all).await;
     let (operations, calls) = (operations(&host).await, calls(&all).await);
@@ -363,6 +379,8 @@ async fn no_operation_reaches_another_tenant() {
 
     // Every operation succeeds for its owner.
     let mut secrets = BTreeSet::from([MARK.to_owned(), all.key.clone(), all.event.event.clone()]);
+    secrets
+        .extend(calls.iter().flat_map(|call| &call.at).filter(|(name, _)| *name == "kid").map(|(_, kid)| kid.clone()));
     secrets.extend(all.gate.iter().chain(&all.users).cloned());
     secrets.extend(all.subscriptions.iter().flat_map(|(state, id)| [id.clone(), all.delivery(state)]));
     host.tenant("gone").await;

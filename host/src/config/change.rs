@@ -39,6 +39,7 @@ const LIVE: &[(&[&str], Take)] = &[
     (&["listen.metrics_open"], |now, read| now.listen.metrics_open = read.listen.metrics_open),
     (&["listen.request_ms_max"], |now, read| now.listen.request_ms_max = read.listen.request_ms_max),
     (&["listen.shutdown_delay_ms"], |now, read| now.listen.shutdown_delay_ms = read.listen.shutdown_delay_ms),
+    (&["server.*"], |now, read| now.server.clone_from(&read.server)),
     (&["data.retention_s"], |now, read| now.data.retention_s = read.data.retention_s),
     (&["data.retention_every_s"], |now, read| now.data.retention_every_s = read.data.retention_every_s),
     (&["data.retention_min_s"], |now, read| now.data.retention_min_s = read.data.retention_min_s),

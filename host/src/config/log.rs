@@ -45,6 +45,7 @@ const PARTS: [&str; 15] = [
     "setgate_dialects",
     "setgate_domain",
     "setgate_egress",
+    "setgate_jose",
     "setgate_ledger",
     "setgate_sandbox",
 ];

@@ -30,6 +30,7 @@ pub use change::Change;
 pub use log::Log;
 pub use setgate_base::telemetry::LogFormat;
 
+use crate::control::public_url::Server;
 use crate::control::replays;
 use crate::http::listener::settings::Listen;
 use crate::pipeline::settings::{Delivery, Ingest};
@@ -73,6 +74,8 @@ fn listed(faults: &[String]) -> String {
 pub struct Config {
     /// Listeners, TLS, connection limits and request limits.
     pub listen: Listen,
+    /// The host as other parties reach it.
+    pub server: Server,
     /// Storage: data directory, retention and disk limits.
     pub data: setgate_ledger::Settings,
     /// Limits of event ingest.

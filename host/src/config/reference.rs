@@ -11,12 +11,13 @@ use super::change::is_live;
 
 /// Maximum number of keys, including those of `[listen.operator]` and `[listen.tenant]`. A new setting needs a reason in
 /// a decision record: a limit that no operator has a reason to change is a constant.
-const KEYS_MAX: usize = 80;
+const KEYS_MAX: usize = 81;
 /// Number of keys of each table.
-const KEYS: [(&str, usize); 12] = [
+const KEYS: [(&str, usize); 13] = [
     ("listen", 13),
     ("listen.operator", 4),
     ("listen.tenant", 4),
+    ("server", 1),
     ("data", 11),
     ("ingest", 2),
     ("quota", 10),
@@ -29,8 +30,9 @@ const KEYS: [(&str, usize); 12] = [
 ];
 
 /// The source files of the sections, and the names of their structs.
-const SOURCES: [(&str, &str, &str); 10] = [
+const SOURCES: [(&str, &str, &str); 11] = [
     ("listen", include_str!("../http/listener/settings.rs"), "Listen"),
+    ("server", include_str!("../control/public_url.rs"), "Server"),
     ("data", include_str!("../../crates/ledger/src/settings.rs"), "Settings"),
     ("ingest", include_str!("../pipeline/settings.rs"), "Ingest"),
     ("quota", include_str!("../../crates/domain/src/tenant.rs"), "DefaultQuota"),

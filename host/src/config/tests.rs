@@ -24,6 +24,8 @@ fn what_is_wrong_is_named() {
         ("[listen]\nadress = \"x\"\n", "adress"),
         ("[listen]\naddress = 7\n", "listen.address"),
         ("[delivery]\nin_flight_max = 0\n", "delivery.in_flight_max"),
+        ("[server]\npublic_url = \"http://edge.example\"\n", "`server.public_url`: the scheme has to be https"),
+        ("[server]\npublic_url = \"edge.example\"\n", "`server.public_url`: this is not an absolute URL"),
         ("[data]\nretention_s = 0\n", "data.retention_s"),
         ("[data]\nretention_every_s = 0\n", "data.retention_every_s"),
         ("[data]\nledger_bytes_max = 1000\n", "data.ledger_bytes_max"),

@@ -11,8 +11,10 @@ mod error;
 pub mod events;
 pub mod filters;
 pub mod idempotency;
+pub mod issuer_keys;
 pub mod keys;
 pub mod pages;
+pub mod public_url;
 mod rate;
 pub mod read_only;
 pub mod redrive;
@@ -65,6 +67,7 @@ pub struct Components {
     pub default_quota: Live<Quota>,
     pub delivery: Live<Delivery>,
     pub replays: Live<replays::Settings>,
+    pub server: Live<public_url::Server>,
     pub data_plane: DataPlane,
 }
 
@@ -77,6 +80,7 @@ pub struct ControlPlane {
     pub downloads: downloads::Downloads,
     pub events: events::Events,
     pub filters: filters::Filters,
+    pub issuer_keys: issuer_keys::IssuerKeys,
     pub keys: keys::Keys,
     pub redrives: redrive::Redrives,
     pub replays: replays::Replays,
@@ -97,8 +101,19 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Builds the handles, each with the components that it uses.
     pub fn new(components: Components) -> Self {
-        let Components { ledger, sandbox, master, signer, egress, clock, default_quota, delivery, replays, data_plane } =
-            components;
+        let Components {
+            ledger,
+            sandbox,
+            master,
+            signer,
+            egress,
+            clock,
+            default_quota,
+            delivery,
+            replays,
+            server,
+            data_plane,
+        } = components;
         let Ledger { ref registry, ref history, ref plans, ref blobs, ref usage, .. } = ledger;
         let requests = rate::ReceiverRequests::new(clock.clone());
         let delivery_history = deliveries::DeliveryHistory { registry: registry.clone(), history: history.clone() };
@@ -134,6 +149,7 @@ impl ControlPlane {
                 clock: clock.clone(),
                 default_quota: default_quota.clone(),
             },
+            issuer_keys: issuer_keys::IssuerKeys::new(registry.clone(), master.clone(), clock.clone(), server),
             keys: keys::Keys { registry: registry.clone(), clock: clock.clone(), default_quota: default_quota.clone() },
             redrives: redrive::Redrives {
                 registry: registry.clone(),

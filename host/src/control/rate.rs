@@ -1,17 +1,20 @@
-//! Rate limit for requests that a user can cause Setgate to send to a receiver.
+//! Rate limits: for requests that a user can cause Setgate to send to a receiver, and for keys to generate.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use setgate_base::clock::Clock;
-use setgate_domain::id::SubscriptionId;
+use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
 
 use super::Error;
 
 /// Test events and verifications of one subscription per minute; further ones are answered 429.
 const TESTS_PER_MINUTE_MAX: u32 = 10;
+/// Issuer keys that a tenant may create or import per minute; further requests are answered 429. Generating an RSA key
+/// costs 20 to 60 ms of a core.
+const KEYS_PER_MINUTE_MAX: u32 = 10;
 /// Length of a window in milliseconds.
 const WINDOW_MS: i64 = 60_000;
 /// Number of windows above which expired ones are evicted.
@@ -37,6 +40,28 @@ impl ReceiverRequests {
     pub(super) fn take(&self, id: SubscriptionId) -> Result<(), Error> {
         let max = TESTS_PER_MINUTE_MAX;
         if self.windows.take(id, max, self.clock.now()) { Ok(()) } else { Err(Error::TooOften { max }) }
+    }
+}
+
+/// Limits the issuer keys that each tenant creates or imports.
+#[derive(Clone)]
+pub(super) struct KeyCreations {
+    windows: Arc<PerMinute<TenantId>>,
+    clock: Clock,
+}
+
+impl KeyCreations {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { windows: Arc::default(), clock }
+    }
+
+    /// Counts one more key.
+    ///
+    /// # Errors
+    /// [`Error::TooOften`] if the limit is reached.
+    pub(super) fn take(&self, tenant: &TenantId) -> Result<(), Error> {
+        let max = KEYS_PER_MINUTE_MAX;
+        if self.windows.take(tenant.clone(), max, self.clock.now()) { Ok(()) } else { Err(Error::TooOften { max }) }
     }
 }
 
@@ -95,6 +120,17 @@ mod tests {
         assert!(rate.take("a", 2, at(60_000)));
         assert!(rate.take("a", 2, at(-1)) && rate.take("a", 2, at(0)) && !rate.take("a", 2, at(0)), "set back");
         assert!(!rate.take("c", 0, at(0)));
+    }
+
+    #[test]
+    fn keys_of_a_tenant_are_limited_per_minute() {
+        let creations = KeyCreations::new(Clock::manual(Timestamp::from_millis(1_000_000)));
+        let (acme, globex) = ("acme".parse().unwrap(), "globex".parse().unwrap());
+        for _ in 0..KEYS_PER_MINUTE_MAX {
+            creations.take(&acme).unwrap();
+        }
+        assert!(matches!(creations.take(&acme), Err(Error::TooOften { max: KEYS_PER_MINUTE_MAX })));
+        creations.take(&globex).unwrap();
     }
 
     #[test]

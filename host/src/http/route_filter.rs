@@ -26,7 +26,8 @@ fn of(route: &str, method: &Method) -> &'static [Interface] {
         None => match route {
             "/healthz" | "/readyz" => &[Ingest, Tenant, Operator],
             "/openapi.json" => &[Tenant, Operator],
-            route if route.starts_with("/ingest/") => &[Ingest],
+            // Receivers and transmitters reach the issuers of tenants where senders reach the sources.
+            route if route.starts_with("/ingest/") || route.starts_with("/t/") => &[Ingest],
             _ => &[Operator],
         },
     }
@@ -61,6 +62,8 @@ mod tests {
     fn each_route_has_its_interface() {
         for (method, route, expected) in [
             ("POST", "/ingest/{tenant}/{source}", &[Ingest][..]),
+            ("GET", "/t/{tenant}/jwks.json", &[Ingest]),
+            ("GET", "/t/{tenant}/{issuer}/jwks.json", &[Ingest]),
             ("GET", "/healthz", &[Ingest, Tenant, Operator]),
             ("GET", "/readyz", &[Ingest, Tenant, Operator]),
             ("GET", "/metrics", &[Operator]),
@@ -72,6 +75,7 @@ mod tests {
             ("POST", "/api/v1/tenants/{tenant}/keys", &[Tenant, Operator]),
             ("DELETE", "/api/v1/tenants/{tenant}/keys/{name}", &[Tenant, Operator]),
             ("GET", "/api/v1/tenants/{tenant}/keysmith", &[Tenant]),
+            ("POST", "/api/v1/tenants/{tenant}/issuer-keys", &[Tenant]),
             ("PUT", "/api/v1/tenants/{tenant}/sources/{name}", &[Tenant]),
             ("GET", "/api/v1/something/new", &[Operator]),
         ] {

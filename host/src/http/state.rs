@@ -20,6 +20,7 @@ use crate::control::deliveries::DeliveryHistory;
 use crate::control::downloads::Downloads;
 use crate::control::events::Events;
 use crate::control::filters::Filters;
+use crate::control::issuer_keys::IssuerKeys;
 use crate::control::keys::{Access, Keys};
 use crate::control::redrive::Redrives;
 use crate::control::replays::Replays;
@@ -115,6 +116,7 @@ handles! {
     downloads: Downloads,
     events: Events,
     filters: Filters,
+    issuer_keys: IssuerKeys,
     keys: Keys,
     redrives: Redrives,
     replays: Replays,

@@ -55,6 +55,7 @@ mod endpoint_verification;
 mod endpoints;
 mod fanout;
 mod filter;
+pub mod issuer_keys;
 mod lane;
 mod matching;
 mod metrics;

@@ -12,6 +12,7 @@ use setgate_dialects::Scheme;
 use setgate_domain::id::{
     DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionRef, TableName, TenantId,
 };
+use setgate_domain::issuer_key::{IssuerKeyId, IssuerNumber};
 use setgate_domain::tenant::Scope;
 
 use super::schemas::Schemas;
@@ -42,6 +43,8 @@ in_path!(
     EventId = "event",
     DeliveryId = "delivery",
     KeyId = "key",
+    IssuerKeyId = "kid",
+    IssuerNumber = "issuer",
     ReplayId = "replay",
     Digest = "digest",
 );

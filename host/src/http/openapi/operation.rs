@@ -140,6 +140,16 @@ impl Operation {
         self.answer(status, description, Some(("application/json", Schemas::given::<T>)))
     }
 
+    /// Declares an answer with a `T` as JSON of another media type.
+    pub(in crate::http) fn responds_in<T: JsonSchema>(
+        self,
+        status: u16,
+        media_type: &'static str,
+        description: &'static str,
+    ) -> Self {
+        self.answer(status, description, Some((media_type, Schemas::given::<T>)))
+    }
+
     /// Declares an answer without a body.
     pub(in crate::http) fn responds_empty(self, status: u16, description: &'static str) -> Self {
         self.answer(status, description, None)

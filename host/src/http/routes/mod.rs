@@ -35,6 +35,7 @@
 
 mod health;
 mod ingest;
+mod jwks;
 mod manage;
 pub(super) mod rules;
 
@@ -52,8 +53,8 @@ use super::openapi::{Group, Operation, document, get};
 use super::responses::SelfManaged;
 use super::state::SharedState;
 use manage::{
-    audit, deliveries, events, filters, keys, replays, reproduction, rollouts, sources, statistics, subscriptions,
-    tables, tail, tenants,
+    audit, deliveries, events, filters, issuer_keys, keys, replays, reproduction, rollouts, sources, statistics,
+    subscriptions, tables, tail, tenants,
 };
 
 /// The path prefix of a tenant's resources.
@@ -82,6 +83,7 @@ fn of_tenant() -> Vec<(&'static str, &'static str, Vec<Operation>)> {
         ("statistics", "Statistics of deliveries and attempts.", statistics::operations()),
         ("reproduction", "Repeat the filter chain of a delivery and compare the results.", reproduction::operations()),
         ("keys", "API keys.", keys::operations()),
+        ("issuer-keys", "Issuer keys: they sign the SETs that the tenant issues.", issuer_keys::operations()),
         ("audit", "Audit log of changes.", audit::operations()),
         ("tenants", "Tenants: create, inspect and delete tenants.", tenants::operations()),
     ]
@@ -94,6 +96,11 @@ fn all() -> Vec<Group> {
         about: "Ingest of events. A source authenticates with its own proof; an API key is needed only if the source requires one.",
         operations: ingest::operations(),
     }];
+    groups.push(Group {
+        name: "issuers",
+        about: "Public keys of the tenants' issuers, without a key.",
+        operations: jwks::operations(),
+    });
     groups.extend(of_tenant().into_iter().map(|(name, about, operations)| Group {
         name,
         about,

@@ -5,6 +5,7 @@ pub(super) mod audit;
 pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod filters;
+pub(super) mod issuer_keys;
 pub(super) mod keys;
 pub(super) mod replays;
 pub(super) mod reproduction;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use setgate_domain::id::{Digest, TenantId};
 
 use crate::control::filters::FilterView;
+use crate::control::issuer_keys::IssuerKeyView;
 use crate::control::keys::{KeyOnce, KeyView};
 use crate::control::rollouts::RolloutView;
 use crate::control::sources::SourceView;
@@ -48,6 +50,7 @@ macro_rules! versioned {
 
 versioned! {
     FilterView,
+    IssuerKeyView,
     KeyView,
     RolloutView,
     SourceView,
