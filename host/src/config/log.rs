@@ -31,7 +31,7 @@ impl Log {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// The parts of this program that log: modules of the host, and crates below it. A test holds them against `lib.rs` and
 /// `host/crates`.
-const PARTS: [&str; 15] = [
+const PARTS: [&str; 16] = [
     "setgate::app",
     "setgate::cli",
     "setgate::commands",
