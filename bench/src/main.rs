@@ -2,10 +2,12 @@
 //! it; `bench/README.md` describes how each figure is measured.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to a terminal")]
 
+mod cores;
 mod events;
 mod fairness;
 mod filter;
 mod host;
+mod jose;
 mod ledger;
 mod load;
 mod machine;
@@ -34,7 +36,7 @@ bench [--quick | --full] [--only SECTION]... [--out FILE] [--compare OLD.json]
 Measures the host in turns with baselines of the same run, and prints a table of the results and their targets.
   --quick             a smoke test; takes seconds, and the results mean nothing
   --full              also measure the long rows: 10,000 tenants, which are kept for the next run, 10 million events of history
-  --only SECTION      measure only this section (filter, path, ledger, scale, fairness); may be repeated
+  --only SECTION      measure only this section (filter, path, ledger, scale, fairness, jose); may be repeated
   --out FILE          write the JSON to this file
   --compare OLD.json  also print the differences from that run";
 
@@ -64,7 +66,7 @@ impl Mode {
     }
 }
 
-const SECTIONS: [&str; 5] = ["filter", "path", "ledger", "scale", "fairness"];
+const SECTIONS: [&str; 6] = ["filter", "path", "ledger", "scale", "fairness", "jose"];
 
 struct Asked {
     mode: Mode,
@@ -147,6 +149,7 @@ async fn run(asked: Asked) -> anyhow::Result<()> {
             "ledger" => ledger::measure(&mut sheet, asked.mode).await,
             "scale" => scale::measure(&mut sheet, asked.mode).await,
             "fairness" => fairness::measure(&mut sheet, asked.mode).await,
+            "jose" => jose::measure(&mut sheet, asked.mode),
             other => bail!("{other} is not measured by anything"),
         }
         .with_context(|| format!("section `{section}`"))?;

@@ -22,7 +22,7 @@ pub(crate) struct Report {
 /// One figure: the median of its rounds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// The section of the run: `filter`, `path`, `ledger`, `scale`, `fairness`.
+    /// The section of the run: `filter`, `path`, `ledger`, `scale`, `fairness`, `jose`.
     pub(crate) section: String,
     pub(crate) name: String,
     pub(crate) unit: String,

@@ -16,7 +16,7 @@ and their targets, and writes all results to target/bench.json.
   --full              also measure the long rows: 10,000 tenants, 10 million events of history; takes hours and 30 GB
                       The tenants are created once, which takes half an hour, and stored in target/bench/crowd (4.5 GB)
                       until that directory is removed
-  --only SECTION      measure only this section: filter, path, ledger, scale or fairness; may be repeated
+  --only SECTION      measure only this section: filter, path, ledger, scale, fairness or jose; may be repeated
   --compare OLD.json  also print the differences from an earlier run, given a copy of its target/bench.json
 bench/README.md describes the method of each measurement.";
 

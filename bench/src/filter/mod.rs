@@ -2,7 +2,6 @@
 //! compiled natively, and with the same function on a peer.
 
 mod bare;
-mod cores;
 mod input;
 mod ours;
 mod peers;
@@ -21,10 +20,10 @@ use metrics_util::MetricKindMask;
 use setgate_domain::id::Digest;
 use setgate_sandbox::{BUCKETS, engine_config};
 
+use crate::cores::{Timed, on_all, on_one, repeat_on};
 use crate::report::{Bound, Sheet, median};
 use crate::{Mode, place};
 use bare::Bare;
-use cores::{Timed, on_all, on_one, repeat_on};
 use input::Input;
 use ours::Ours;
 use peers::Peers;

@@ -18,8 +18,8 @@ use setgate_sandbox::{Call, EventView, MemoryTables, Options, ReuseSettings, San
 use tokio::runtime::Runtime;
 
 use super::FUEL;
-use super::cores::Timed;
 use super::input::{Input, TENANT};
+use crate::cores::Timed;
 
 /// Generous, like the fuel: for an interpreter on a busy machine.
 const WALL_MS_MAX: u64 = 60_000;

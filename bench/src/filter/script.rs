@@ -10,11 +10,11 @@ use setgate_domain::id::Digest;
 use setgate_sandbox::engine_config;
 
 use super::bare::{self, Bare};
-use super::cores::{on_all, on_one, repeat};
 use super::input::Input;
 use super::ours::{self, Ours};
 use super::{AT_ONCE, SECTION, Turns, built};
 use crate::Mode;
+use crate::cores::{on_all, on_one, repeat};
 use crate::report::Sheet;
 
 /// The guest, or the reason for which this run does not measure it.

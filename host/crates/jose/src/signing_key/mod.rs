@@ -45,7 +45,8 @@ enum Pair {
 const TEST_MESSAGE: &[u8] = b"setgate";
 
 impl SigningKey {
-    /// Makes a key. An RSA key has 2048 bits and takes 20 to 60 ms of CPU time, so call this on a blocking thread.
+    /// Makes a key. An RSA key has 2048 bits and takes about 60 ms of CPU time, by chance several times as much, so call
+    /// this on a blocking thread.
     ///
     /// # Errors
     /// [`KeyError::Random`].
