@@ -364,6 +364,76 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// Characters of a SHA-256 thumbprint in base64url without padding.
+const THUMBPRINT_CHARS: usize = 43;
+
+/// Id of an issuer key, the `kid` of its JWK: the RFC 7638 thumbprint of its public key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(into = "String", extend("pattern" = "^[A-Za-z0-9_-]{43}$"))]
+pub struct IssuerKeyId(std::sync::Arc<str>);
+
+impl IssuerKeyId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IssuerKeyId {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<Self, Error> {
+        let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if given.len() == THUMBPRINT_CHARS && given.bytes().all(is_base64url) {
+            Ok(Self(given.into()))
+        } else {
+            Err(Error::IssuerKey { given: cut(given) })
+        }
+    }
+}
+
+impl TryFrom<String> for IssuerKeyId {
+    type Error = Error;
+
+    fn try_from(given: String) -> Result<Self, Error> {
+        given.parse()
+    }
+}
+
+impl Serialize for IssuerKeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl fmt::Display for IssuerKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Number of an issuer in a URL, from 2 on: the first tenant of a name has an issuer without a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "u32", extend("minimum" = 2))]
+pub struct IssuerNumber(u32);
+
+impl IssuerNumber {
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for IssuerNumber {
+    type Err = Error;
+
+    fn from_str(given: &str) -> Result<Self, Error> {
+        let number = given.parse().ok().filter(|number: &u32| *number >= 2 && number.to_string() == given);
+        number.map(Self).ok_or_else(|| Error::IssuerNumber { given: cut(given) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,6 +472,19 @@ mod tests {
         assert!(!text.contains('.'));
         for bad in [text.to_lowercase(), format!("{text}_1"), text.replace("_3", "_03"), "dlv_".into()] {
             assert!(bad.parse::<DeliveryId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn issuer_keys_and_numbers_have_one_spelling() {
+        assert_eq!("2".parse::<IssuerNumber>().unwrap().get(), 2);
+        for bad in ["1", "0", "02", "+2", "-2", "", "x", "99999999999"] {
+            assert!(bad.parse::<IssuerNumber>().is_err(), "{bad}");
+        }
+        let kid = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+        assert_eq!(kid.parse::<IssuerKeyId>().unwrap().as_str(), kid);
+        for bad in ["", &kid[1..], &format!("{kid}x"), &kid.replace('_', "/"), &kid.replace('_', "=")] {
+            assert!(bad.parse::<IssuerKeyId>().is_err(), "{bad}");
         }
     }
 }

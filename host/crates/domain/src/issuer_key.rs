@@ -4,14 +4,11 @@
 //! change it: it is `published` until its `signs_from`, `signing` until another key of the same algorithm signs, and
 //! `retired` from then on. Receivers cache a JWKS, so a new key is published for [`KEY_PUBLISHED_S`] before it signs.
 
-use std::fmt;
-use std::str::FromStr;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::Algorithm;
-use super::id::{Error, TenantId};
+use super::id::{IssuerKeyId, TenantId};
 use super::secret::Sealed;
 use super::time::Timestamp;
 
@@ -24,75 +21,6 @@ pub const KEY_PUBLISHED_S: i64 = 2 * JWKS_MAX_AGE_S;
 const ABOUT_TO_SIGN_S: i64 = 10;
 /// Maximum number of issuer keys of a tenant, in any state.
 pub const ISSUER_KEYS_MAX: usize = 16;
-/// Characters of a SHA-256 thumbprint in base64url without padding.
-const THUMBPRINT_CHARS: usize = 43;
-
-/// Id of an issuer key, the `kid` of its JWK: the RFC 7638 thumbprint of its public key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
-#[serde(try_from = "String")]
-#[schemars(into = "String", extend("pattern" = "^[A-Za-z0-9_-]{43}$"))]
-pub struct IssuerKeyId(std::sync::Arc<str>);
-
-impl IssuerKeyId {
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for IssuerKeyId {
-    type Err = Error;
-
-    fn from_str(given: &str) -> Result<Self, Error> {
-        let is_base64url = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if given.len() == THUMBPRINT_CHARS && given.bytes().all(is_base64url) {
-            Ok(Self(given.into()))
-        } else {
-            Err(Error::IssuerKey { given: given.chars().take(80).collect() })
-        }
-    }
-}
-
-impl TryFrom<String> for IssuerKeyId {
-    type Error = Error;
-
-    fn try_from(given: String) -> Result<Self, Error> {
-        given.parse()
-    }
-}
-
-impl Serialize for IssuerKeyId {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl fmt::Display for IssuerKeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Number of an issuer in a URL, from 2 on: the first tenant of a name has an issuer without a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
-#[schemars(with = "u32", extend("minimum" = 2))]
-pub struct IssuerNumber(u32);
-
-impl IssuerNumber {
-    /// The number.
-    pub fn get(self) -> u32 {
-        self.0
-    }
-}
-
-impl FromStr for IssuerNumber {
-    type Err = Error;
-
-    fn from_str(given: &str) -> Result<Self, Error> {
-        let number = given.parse().ok().filter(|number: &u32| *number >= 2 && number.to_string() == given);
-        number.map(Self).ok_or_else(|| Error::IssuerNumber { given: given.chars().take(80).collect() })
-    }
-}
 
 /// An issuer key of a tenant, as stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -319,18 +247,9 @@ mod tests {
     }
 
     #[test]
-    fn names_of_keys_and_issuers() {
+    fn path_and_jwks_of_an_issuer() {
         let tenant: TenantId = "acme".parse().unwrap();
         assert_eq!([1, 2, 17].map(|number| issuer_path(&tenant, number)), ["/t/acme", "/t/acme/2", "/t/acme/17"]);
-        assert_eq!("2".parse::<IssuerNumber>().unwrap().get(), 2);
-        for bad in ["1", "0", "02", "+2", "-2", "", "x", "99999999999"] {
-            assert!(bad.parse::<IssuerNumber>().is_err(), "{bad}");
-        }
-        let kid = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
-        assert_eq!(kid.parse::<IssuerKeyId>().unwrap().as_str(), kid);
-        for bad in ["", &kid[1..], &format!("{kid}x"), &kid.replace('_', "/"), &kid.replace('_', "=")] {
-            assert!(bad.parse::<IssuerKeyId>().is_err(), "{bad}");
-        }
         assert_eq!(jwks([]), "{\"keys\":[]}");
         assert_eq!(jwks(["{\"kid\":\"a\"}", "{}"]), "{\"keys\":[{\"kid\":\"a\"},{}]}");
     }

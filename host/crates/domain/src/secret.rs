@@ -3,8 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::id::{SourceName, SubscriptionId, TenantId};
-use super::issuer_key::IssuerKeyId;
+use super::id::{IssuerKeyId, SourceName, SubscriptionId, TenantId};
 
 /// Replaces the value of a secret in responses and records.
 pub const REDACTED: &str = "***";

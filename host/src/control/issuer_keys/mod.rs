@@ -14,8 +14,8 @@ use setgate_base::clock::Clock;
 use setgate_base::crypto::MasterKey;
 use setgate_base::live::Live;
 use setgate_domain::audit::Actor;
-use setgate_domain::id::TenantId;
-use setgate_domain::issuer_key::{self, ISSUER_KEYS_MAX, IssuerKey, IssuerKeyId, KeyState, issuer_path};
+use setgate_domain::id::{IssuerKeyId, TenantId};
+use setgate_domain::issuer_key::{self, ISSUER_KEYS_MAX, IssuerKey, KeyState, issuer_path};
 use setgate_domain::secret::{Secret, issuer_key_context};
 use setgate_ledger::{Precondition, Registry, TenantView, Versioned};
 

@@ -10,9 +10,9 @@ use schemars::JsonSchema;
 use serde_json::{Value, json};
 use setgate_dialects::Scheme;
 use setgate_domain::id::{
-    DeliveryId, Digest, EventId, FilterName, KeyId, ReplayId, SourceName, SubscriptionRef, TableName, TenantId,
+    DeliveryId, Digest, EventId, FilterName, IssuerKeyId, IssuerNumber, KeyId, ReplayId, SourceName, SubscriptionRef,
+    TableName, TenantId,
 };
-use setgate_domain::issuer_key::{IssuerKeyId, IssuerNumber};
 use setgate_domain::tenant::Scope;
 
 use super::schemas::Schemas;

@@ -6,8 +6,8 @@ use http::header;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use setgate_domain::id::TenantId;
-use setgate_domain::issuer_key::{IssuerNumber, JWKS_MAX_AGE_S};
+use setgate_domain::id::{IssuerNumber, TenantId};
+use setgate_domain::issuer_key::JWKS_MAX_AGE_S;
 
 use crate::control::issuer_keys::IssuerKeys;
 use crate::http::extract::Named;

@@ -8,8 +8,8 @@
 //! 2. An issuer key is removed only if no delivery has a SET that the key signed.
 
 use rusqlite::{Connection, OptionalExtension as _};
-use setgate_domain::id::TenantId;
-use setgate_domain::issuer_key::{ISSUER_KEYS_MAX, IssuerKey, IssuerKeyId, issuer_path};
+use setgate_domain::id::{IssuerKeyId, TenantId};
+use setgate_domain::issuer_key::{ISSUER_KEYS_MAX, IssuerKey, issuer_path};
 use setgate_domain::tenant::Tenant;
 
 use super::write;

@@ -2,7 +2,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use setgate_domain::issuer_key::IssuerKeyId;
+use setgate_domain::id::IssuerKeyId;
 
 use super::{Tagged, made, path_of};
 use crate::control::Page;
