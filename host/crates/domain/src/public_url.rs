@@ -31,7 +31,7 @@ pub enum PublicUrlError {
     /// More than one slash at the end.
     #[error("the path ends with several slashes: leave them out")]
     Slashes,
-    /// Longer than [`CHARS_MAX`].
+    /// Too many characters.
     #[error("the URL is longer than {CHARS_MAX} characters")]
     TooLong,
 }
