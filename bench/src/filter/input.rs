@@ -6,7 +6,7 @@ use setgate_dialects::normalize::{NormalizeInput, normalize};
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId};
 use setgate_domain::json::JsonLimits;
 use setgate_domain::set::SetToken;
-use setgate_domain::source::{Form, Proof, Source};
+use setgate_domain::source::{Compat, Form, Proof, Source};
 use setgate_domain::time::Timestamp;
 use setgate_sandbox::EventView;
 
@@ -39,6 +39,7 @@ impl Input {
             allow_sha1: false,
             allow_plain_event_names: false,
             replace_lone_surrogates: false,
+            compat: Compat::default(),
             created_at: AT,
         };
         let (id, subscription) = (EventId::new(AT, 1), SubscriptionId::new(AT, 2));

@@ -119,7 +119,8 @@ impl ControlPlane {
         let delivery_history = deliveries::DeliveryHistory { registry: registry.clone(), history: history.clone() };
         let documents =
             subscriptions::Documents { registry: registry.clone(), egress: egress.clone(), clock: clock.clone() };
-        let endpoints = subscriptions::Endpoints { master: master.clone(), clock: clock.clone(), egress };
+        let endpoints =
+            subscriptions::Endpoints { master: master.clone(), clock: clock.clone(), egress: egress.clone() };
         let signing_keys = subscriptions::SigningKeys { documents: documents.clone(), signer, clock: clock.clone() };
         let verifications = subscriptions::Verifications {
             documents: documents.clone(),
@@ -186,6 +187,7 @@ impl ControlPlane {
                 registry: registry.clone(),
                 clock: clock.clone(),
                 master: master.clone(),
+                egress,
                 default_quota: default_quota.clone(),
             },
             statistics: statistics::Statistics {

@@ -30,6 +30,7 @@ fn of_source(source: &Source, master: &MasterKey, shut: &mut Vec<String>) {
     let context = source_context(&source.tenant, &source.name);
     let mut secrets = source.proofs.iter().flat_map(|proof| match proof {
         Proof::Hmac { secrets, .. } => secrets.as_slice(),
+        Proof::Jws(proof) => proof.authorization.as_slice(),
         Proof::Bearer { .. } | Proof::Key | Proof::Open => &[],
     });
     if secrets.any(|sealed| master.open(&context, sealed).is_err()) {

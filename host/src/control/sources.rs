@@ -11,17 +11,19 @@ use setgate_base::crypto::MasterKey;
 use setgate_base::live::Live;
 use setgate_domain::audit::Actor;
 use setgate_domain::id::{SourceName, TenantId};
-use setgate_domain::source::{Form, Source, TIMESTAMP_TOLERANCE_S_DEFAULT, TIMESTAMP_TOLERANCE_S_MAX};
+use setgate_domain::source::{Compat, Form, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT, TIMESTAMP_TOLERANCE_S_MAX};
 use setgate_domain::subscription::glob;
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
+use setgate_egress::Egress;
 use setgate_ledger::Registry;
 
 use super::checks::{check_length, check_quota, expect_any, expect_version, find_tenant, quota_of, retried};
 use super::read_only::{ReadOnly, check_name};
+use super::warnings::{self, Warning};
 use super::{Error, Page, PageQuery, TEXT_CHARS_MAX};
 
-pub use proofs::{PROOFS_MAX, ProofInput, ProofView};
+pub use proofs::{AUDIENCES_MAX, PROOFS_MAX, ProofInput, ProofView};
 
 /// Limit for the issuers and for the topics of one source.
 const TEXTS_MAX: usize = 100;
@@ -61,12 +63,21 @@ pub struct SourceInput {
     /// Replace an unpaired surrogate (`\\ud83d` without its other half) with U+FFFD. Otherwise such a body is refused.
     #[serde(default)]
     pub replace_lone_surrogates: bool,
+    /// Accepted deviations from the standards of signed SETs. Only for sources with a `jws` proof.
+    #[serde(default)]
+    pub compat: Compat,
     /// The name in the path. Optional.
     #[serde(default)]
     pub name: Option<SourceName>,
     /// Read-only; ignored.
     #[serde(default)]
     pub ingest_path: ReadOnly,
+    /// Read-only; ignored.
+    #[serde(default)]
+    pub push_path: ReadOnly,
+    /// Read-only; ignored.
+    #[serde(default)]
+    pub warnings: ReadOnly,
     /// Read-only; ignored.
     #[serde(default)]
     pub created_at: ReadOnly,
@@ -93,8 +104,14 @@ pub struct SourceView {
     pub allow_sha1: bool,
     pub allow_plain_event_names: bool,
     pub replace_lone_surrogates: bool,
-    /// The path for events of this source, relative to the host's address.
+    pub compat: Compat,
+    /// The path for events of this source, relative to the host's address. A source with a `jws` proof accepts none there.
     pub ingest_path: String,
+    /// The path for signed SETs of this source (RFC 8935). `null` if it has no `jws` proof.
+    pub push_path: Option<String>,
+    /// Settings that have no effect. Absent if there are none, and in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     pub created_at: Timestamp,
 }
 
@@ -104,6 +121,8 @@ pub struct Sources {
     pub(super) registry: Registry,
     pub(super) clock: Clock,
     pub(super) master: Arc<MasterKey>,
+    /// Checks the URLs of key sets against the address rules.
+    pub(super) egress: Egress,
     pub(super) default_quota: Live<Quota>,
 }
 
@@ -155,7 +174,10 @@ impl Sources {
         let stored = existing.map(|source| source.value.proofs.as_slice()).unwrap_or_default();
         let proofs = match input.proofs {
             None if !stored.is_empty() => stored.to_vec(),
-            given => proofs::take(&self.master, tenant, &name, given.unwrap_or_default(), stored)?,
+            given => {
+                let given = given.unwrap_or_default();
+                proofs::take((&self.master, &self.egress), tenant, &name, given, stored)?
+            }
         };
         let source = Source {
             tenant: tenant.clone(),
@@ -169,12 +191,14 @@ impl Sources {
             allow_sha1: input.allow_sha1,
             allow_plain_event_names: input.allow_plain_event_names,
             replace_lone_surrogates: input.replace_lone_surrogates,
+            compat: input.compat,
             created_at: existing.map_or_else(|| self.clock.now(), |source| source.value.created_at),
         };
+        check_signed(&source)?;
         let action = if existing.is_some() { "source.replace" } else { "source.create" };
         let intent = (expect_version(expected, existing), actor.action(action));
         let version = self.registry.put_source(source.clone(), intent).await?;
-        Ok((show(&source, version), existing.is_none()))
+        Ok((self.view(&source, version), existing.is_none()))
     }
 
     /// A tenant's sources, by name.
@@ -188,7 +212,8 @@ impl Sources {
     /// Returns one source.
     pub fn show(&self, tenant: &TenantId, name: &SourceName) -> Result<SourceView, Error> {
         let view = find_tenant(&self.registry, tenant)?;
-        view.sources.get(name).map(|source| show(&source.value, source.version)).ok_or_else(|| not_found(name))
+        let source = view.sources.get(name).ok_or_else(|| not_found(name))?;
+        Ok(self.view(&source.value, source.version))
     }
 
     /// Removes a source. Its events remain.
@@ -206,6 +231,11 @@ impl Sources {
         Ok(())
     }
 
+    /// A single document, with its warnings.
+    fn view(&self, source: &Source, version: u64) -> SourceView {
+        SourceView { warnings: warnings::of_source(source, &self.egress), ..show(source, version) }
+    }
+
     /// Whether this source expects a WebSub verification of this topic (W3C WebSub section 5.3).
     pub fn expects_topic(&self, tenant: &TenantId, name: &SourceName, topic: &str) -> bool {
         find_tenant(&self.registry, tenant).is_ok_and(|view| {
@@ -216,14 +246,37 @@ impl Sources {
     }
 }
 
+/// Checks the settings of signed SETs together.
+fn check_signed(source: &Source) -> Result<(), Error> {
+    if !source.proofs.iter().any(|proof| matches!(proof, Proof::Jws(_))) {
+        return match source.compat.is_strict() {
+            true => Ok(()),
+            false => Err(Error::invalid("compat", "it is for signed SETs: the source has no `jws` proof")),
+        };
+    }
+    if source.proofs.len() > 1 {
+        let why = "a `jws` proof is the only one of its source: make another source for other senders";
+        return Err(Error::invalid("proofs", why));
+    }
+    if source.form != Form::Set {
+        return Err(Error::invalid("form", "a source with a `jws` proof has the form `set`"));
+    }
+    if !source.issuers_allowed.is_empty() {
+        let why = "the `issuer` of the `jws` proof is the only one that is accepted: leave this out";
+        return Err(Error::invalid("issuers_allowed", why));
+    }
+    Ok(())
+}
+
 fn not_found(name: &SourceName) -> Error {
     Error::NotFound(format!("source `{name}`"))
 }
 
 fn show(source: &Source, version: u64) -> SourceView {
+    let (tenant, name) = (&source.tenant, &source.name);
     SourceView {
         version,
-        name: source.name.clone(),
+        name: name.clone(),
         form: source.form,
         proofs: source.proofs.iter().map(proofs::show).collect(),
         issuer: source.issuer.clone(),
@@ -233,7 +286,10 @@ fn show(source: &Source, version: u64) -> SourceView {
         allow_sha1: source.allow_sha1,
         allow_plain_event_names: source.allow_plain_event_names,
         replace_lone_surrogates: source.replace_lone_surrogates,
-        ingest_path: format!("/ingest/{}/{}", source.tenant, source.name),
+        compat: source.compat,
+        ingest_path: format!("/ingest/{tenant}/{name}"),
+        push_path: source.signed().map(|_| format!("/t/{tenant}/push/{name}")),
+        warnings: Vec::new(),
         created_at: source.created_at,
     }
 }

@@ -9,9 +9,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use setgate_dialects::{catalogue, form_of};
 use setgate_domain::builtin_event::{PING, SUBSCRIPTION_DISABLED};
+use setgate_domain::endpoint::Destination;
 use setgate_domain::filter::FAULT_WINDOW_CALLS;
 use setgate_domain::id::{SourceName, TenantId};
 use setgate_domain::nearest::nearest_in_parts;
+use setgate_domain::source::{JwsProof, KeyOrigin, Source};
 use setgate_domain::subscription::{Pattern, Subscription};
 use setgate_domain::tenant::{FILTER_BYTES_MAX, Quota, TABLE_BYTES_MAX, Tenant};
 use setgate_egress::Egress;
@@ -39,7 +41,7 @@ pub struct Warning {
 pub enum WarningCode {
     /// An event pattern matches no known event type.
     PatternMatchesNothing,
-    /// The endpoint's address is not allowed, so every attempt will fail.
+    /// The address of the endpoint, or of a key set, is not allowed, so every request to it will fail.
     EndpointRefused,
     /// A tenant's limit exceeds the host's limit, which takes precedence.
     AboveHostLimit,
@@ -54,6 +56,18 @@ pub(super) fn of_subscription(subscription: &Subscription, registry: &Registry, 
         pointer: "/endpoint/url".into(),
     }));
     warnings
+}
+
+/// Warnings for a source.
+pub(super) fn of_source(source: &Source, egress: &Egress) -> Vec<Warning> {
+    let Some(JwsProof { keys: KeyOrigin::JwksUrl(url), .. }) = source.signed() else { return Vec::new() };
+    let blocked = Destination::parse(url).ok().and_then(|url| egress.blocked_reason(&url.origin()));
+    let warning = |why| Warning {
+        code: WarningCode::EndpointRefused,
+        detail: format!("the keys cannot be fetched, so every SET will be refused: {why}"),
+        pointer: "/proofs/0/jwks_url".into(),
+    };
+    blocked.map(warning).into_iter().collect()
 }
 
 /// Warnings for the `events` of a document that selects these sources. Empty selects all sources.

@@ -11,7 +11,7 @@ use setgate_domain::json::{JsonError, JsonLimits, Object, check, merge_reference
 use setgate_domain::redact::Redactor;
 use setgate_domain::secret::Secret;
 use setgate_domain::set::{Applied, SEALED_CLAIMS, SetToken, apply};
-use setgate_domain::source::{Form, Proof, Source};
+use setgate_domain::source::{Compat, Form, Proof, Source};
 use setgate_domain::time::Timestamp;
 use setgate_domain::verdict::{Fault, Verdict};
 
@@ -134,6 +134,7 @@ fn source(form: Form, with_issuer: bool) -> Source {
         allow_sha1: false,
         allow_plain_event_names: false,
         replace_lone_surrogates: false,
+        compat: Compat::default(),
         created_at: NOW,
     }
 }

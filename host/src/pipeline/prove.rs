@@ -110,6 +110,9 @@ pub enum Unproven {
     /// The key belongs to the tenant but lacks the `ingest` scope.
     #[error("this key lacks the scope `ingest`: make one with it for senders")]
     KeyScope,
+    /// The source accepts only signed SETs.
+    #[error("this source accepts only signed SETs, at its `push_path`")]
+    PushOnly,
     /// A stored secret could not be decrypted, which is a fault of the host.
     #[error("a secret of this source cannot be opened with the host's master key")]
     SecretUnreadable,
@@ -206,6 +209,7 @@ impl Prover {
                 if key.scopes.contains(&Scope::Ingest) { Ok(()) } else { Err(Unproven::KeyScope) }
             }
             Proof::Hmac { .. } => Err(Unproven::Unsigned),
+            Proof::Jws(_) => Err(Unproven::PushOnly),
         }
     }
 
@@ -226,14 +230,16 @@ impl Prover {
         Err(first_failure.unwrap_or(Unproven::Bearer))
     }
 
-    /// `None` if the proof is not a MAC.
+    /// `None` if the proof does not depend on the body.
     fn check_mac(
         &self,
         source: &Source,
         proof: &Proof,
         (headers, body): (&HeaderMap, &[u8]),
     ) -> Option<Result<Verified, Unproven>> {
-        let Proof::Hmac { header, secrets, encoding } = proof else { return None };
+        let Proof::Hmac { header, secrets, encoding } = proof else {
+            return matches!(proof, Proof::Jws(_)).then_some(Err(Unproven::PushOnly));
+        };
         let context = source_context(&source.tenant, &source.name);
         let open = |sealed| self.master.open(&context, sealed);
         let Ok(secrets) = secrets.iter().map(open).collect::<Result<Vec<_>, _>>() else {

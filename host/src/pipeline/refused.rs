@@ -70,7 +70,7 @@ impl Refused {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unproven(Unproven::UnknownSource { .. }) => "unknown_source",
-            Self::Unproven(Unproven::Mac(_) | Unproven::Unsigned) => "bad_signature",
+            Self::Unproven(Unproven::Mac(_) | Unproven::Unsigned | Unproven::PushOnly) => "bad_signature",
             Self::Unproven(Unproven::Bearer) => "bad_token",
             Self::Unproven(Unproven::Key) => "bad_key",
             Self::Unproven(Unproven::KeyScope) => "forbidden",

@@ -4,12 +4,14 @@
 //! that only filters change bytes. [`check`] validates a text once, on input. [`Object`] then parses one level of it,
 //! and edits preserve every byte that they do not name.
 
+mod canonical;
 mod check;
 mod diff;
 mod merge;
 mod object;
 mod surrogates;
 
+pub use canonical::canonical;
 pub use check::{JsonError, JsonLimits, check, check_object, check_object_and};
 pub use diff::differences;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::algorithm::Algorithm;
 use super::id::{Digest, SourceName, TenantId};
 use super::secret::Sealed;
 use super::time::Timestamp;
@@ -40,6 +41,9 @@ pub struct Source {
     /// Whether unpaired surrogates in a body are replaced with U+FFFD. Otherwise the body is rejected.
     #[serde(default)]
     pub replace_lone_surrogates: bool,
+    /// Accepted deviations from the standards of signed SETs.
+    #[serde(default, skip_serializing_if = "Compat::is_strict")]
+    pub compat: Compat,
     /// Time of creation.
     pub created_at: Timestamp,
 }
@@ -51,6 +55,16 @@ pub const TIMESTAMP_TOLERANCE_S_MAX: u32 = 86_400;
 
 fn timestamp_tolerance_s_default() -> u32 {
     TIMESTAMP_TOLERANCE_S_DEFAULT
+}
+
+impl Source {
+    /// The requirements for signed SETs. `None` if the source does not accept any.
+    pub fn signed(&self) -> Option<&JwsProof> {
+        match (self.form, self.proofs.as_slice()) {
+            (Form::Set, [Proof::Jws(proof)]) => Some(proof),
+            _ => None,
+        }
+    }
 }
 
 impl SourceName {
@@ -102,6 +116,60 @@ pub enum Proof {
     Key,
     /// No authentication. Has to be chosen explicitly.
     Open,
+    /// The SET itself is signed and is pushed according to RFC 8935. Only for the form [`Form::Set`], and the only proof
+    /// of its source.
+    Jws(JwsProof),
+}
+
+/// Requirements for the signed SETs of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JwsProof {
+    /// Required `iss`, compared exactly.
+    pub issuer: String,
+    /// The issuer's public keys.
+    pub keys: KeyOrigin,
+    /// Accepted algorithms. Never empty.
+    pub algorithms: Vec<Algorithm>,
+    /// Accepted audiences, one of which must be in `aud`. Never empty.
+    pub audience: Vec<String>,
+    /// Encrypted value that the `Authorization` header must have. `None` if the header is not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Sealed>,
+}
+
+/// The origin of an issuer's public keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyOrigin {
+    /// URL of a JWKS (RFC 7517), which is fetched.
+    JwksUrl(String),
+    /// A JWKS as JSON text.
+    Jwks(String),
+}
+
+/// Accepted deviations from the standards of signed SETs, each for senders that need it. All are off by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Compat {
+    /// Accept tokens without `typ` in their header, as older RISC senders write them.
+    pub allow_missing_typ: bool,
+    /// Accept the claims `sub` and `exp` (Google and other RISC senders before SSF 1.0) and remove them. `sub` becomes
+    /// a `sub_id` of the format iss_sub if there is no other subject.
+    pub allow_sub_and_exp: bool,
+    /// Accept a subject inside the event (`subject`, as in RISC and CAEP drafts: Google, Okta, Apple) if there is no
+    /// `sub_id`, and identifiers in their old spelling (`subject_type`, `iss-sub`). The stored `sub_id` has the new form.
+    pub allow_subject_in_event: bool,
+    /// Read `issuer` as `iss` in identifiers of the format iss_sub, as caep.dev wrote them.
+    pub allow_issuer_in_iss_sub: bool,
+    /// Accept a number as `txn`, as in drafts of SSF. It becomes text.
+    pub allow_numeric_txn: bool,
+}
+
+impl Compat {
+    /// Whether no deviation is accepted.
+    pub fn is_strict(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How the text of a shared secret encodes the key. A secret with the prefix `whsec_` is always base64.

@@ -24,7 +24,7 @@ use setgate_domain::filter::Grant;
 use setgate_domain::id::{DeliveryId, EventId, SubscriptionId, TableName};
 use setgate_domain::json::{JsonLimits, Object};
 use setgate_domain::secret::Secret;
-use setgate_domain::source::{Form, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT};
+use setgate_domain::source::{Compat, Form, Proof, Source, TIMESTAMP_TOLERANCE_S_DEFAULT};
 use setgate_domain::table::{self, Delimiter};
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
@@ -223,6 +223,7 @@ fn source(form: Form, issuer: Option<String>) -> anyhow::Result<Source> {
         allow_sha1: false,
         allow_plain_event_names: false,
         replace_lone_surrogates: false,
+        compat: Compat::default(),
         created_at: Timestamp::from_millis(0),
     })
 }

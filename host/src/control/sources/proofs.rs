@@ -1,17 +1,24 @@
 //! The proofs of a source: its secrets in requests and responses.
 
+mod jws;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use setgate_base::crypto::{self, MasterKey};
+use setgate_domain::algorithm::Algorithm;
 use setgate_domain::id::{Digest, SourceName, TenantId};
-use setgate_domain::secret::{Secret, source_context};
+use setgate_domain::secret::{Secret, SecretInput, source_context};
 use setgate_domain::source::{KeyEncoding, MacHeader, Proof};
+use setgate_egress::Egress;
 
 use crate::control::read_only::{REDACTED, is_redacted};
-use crate::control::{Error, changed};
+use crate::control::{Error, TEXT_CHARS_MAX, changed};
 
 /// Limit for the proofs of one source, and for the secrets of one proof.
 pub const PROOFS_MAX: usize = 8;
+/// Limit for the audiences of one proof.
+pub const AUDIENCES_MAX: usize = 16;
 /// Minimum length of a shared secret or token in bytes. Shorter ones are refused as guessable.
 const SECRET_BYTES_MIN: usize = 8;
 
@@ -47,6 +54,35 @@ pub enum ProofInput {
     Key {},
     /// See [`Proof::Open`].
     Open {},
+    /// See [`Proof::Jws`]. Signed SETs are pushed to the source's `push_path` (RFC 8935).
+    Jws {
+        /// Required `iss` of each SET, compared in every character.
+        #[schemars(length(min = 1, max = TEXT_CHARS_MAX))]
+        issuer: String,
+        /// URL of the issuer's JWKS (RFC 7517). Give either this or `jwks`.
+        #[serde(default)]
+        #[schemars(length(max = TEXT_CHARS_MAX))]
+        jwks_url: Option<String>,
+        /// The issuer's public keys as a JWKS.
+        #[serde(default)]
+        jwks: Option<Map<String, Value>>,
+        /// Accepted algorithms.
+        #[serde(default = "all_algorithms")]
+        #[schemars(length(min = 1, max = 4))]
+        algorithms: Vec<Algorithm>,
+        /// Accepted audiences. `aud` has to have one of them.
+        #[schemars(length(min = 1, max = AUDIENCES_MAX), inner(length(min = 1, max = TEXT_CHARS_MAX)))]
+        audience: Vec<String>,
+        /// The whole value that the `Authorization` header must have, such as `Bearer ...`. If absent, the stored value is
+        /// retained; `null` removes it. Without a value, the header is not checked.
+        #[serde(default, deserialize_with = "changed")]
+        #[schemars(with = "Option<SecretInput>")]
+        authorization: Option<Option<SecretInput>>,
+    },
+}
+
+fn all_algorithms() -> Vec<Algorithm> {
+    Algorithm::ALL.to_vec()
 }
 
 /// A proof with each secret replaced by `***`.
@@ -54,15 +90,29 @@ pub enum ProofInput {
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in `Proof`")]
 pub enum ProofView {
-    Hmac { header: MacHeader, secrets: Vec<&'static str>, encoding: KeyEncoding },
-    Bearer { tokens: Vec<&'static str> },
+    Hmac {
+        header: MacHeader,
+        secrets: Vec<&'static str>,
+        encoding: KeyEncoding,
+    },
+    Bearer {
+        tokens: Vec<&'static str>,
+    },
     Key,
     Open,
+    Jws {
+        issuer: String,
+        jwks_url: Option<String>,
+        jwks: Option<Map<String, Value>>,
+        algorithms: Vec<Algorithm>,
+        audience: Vec<String>,
+        authorization: Option<&'static str>,
+    },
 }
 
 /// The proofs of a request, merged with the stored ones.
 pub(super) fn take(
-    master: &MasterKey,
+    (master, egress): (&MasterKey, &Egress),
     tenant: &TenantId,
     name: &SourceName,
     given: Vec<ProofInput>,
@@ -78,6 +128,15 @@ pub(super) fn take(
         proofs.push(match proof {
             ProofInput::Key {} => Proof::Key,
             ProofInput::Open {} => Proof::Open,
+            ProofInput::Jws { issuer, jwks_url, jwks, algorithms, audience, authorization } => {
+                let known = stored.next(|proof| match proof {
+                    Proof::Jws(proof) => Some(proof.authorization.as_ref()),
+                    _ => None,
+                });
+                let authorization = jws::take_authorization(master, &context, authorization, known.flatten())?;
+                let keys = jws::take_keys(egress, jwks_url, jwks)?;
+                Proof::Jws(jws::take(issuer, keys, algorithms, audience, authorization)?)
+            }
             ProofInput::Bearer { tokens } => {
                 let known = stored.next(|proof| match proof {
                     Proof::Bearer { tokens } => Some(tokens.as_slice()),
@@ -164,6 +223,7 @@ pub(super) fn show(proof: &Proof) -> ProofView {
         Proof::Bearer { tokens } => ProofView::Bearer { tokens: vec![REDACTED; tokens.len()] },
         Proof::Key => ProofView::Key,
         Proof::Open => ProofView::Open,
+        Proof::Jws(proof) => jws::show(proof),
     }
 }
 

@@ -18,7 +18,10 @@ pub(super) fn check_json(content_type: Option<&str>) -> Result<String, Normalize
     let media_type = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let subtype = media_type.strip_prefix("application/").unwrap_or_default();
     if subtype == "secevent+jwt" || subtype == "jwt" {
-        return Err(refuse("sources of this form do not accept signed SETs, send the claims as JSON"));
+        return Err(refuse(
+            "signed SETs go to the path of RFC 8935, POST /t/{tenant}/push/{source}, of a source with a `jws` proof; send \
+             claims without a signature as JSON",
+        ));
     }
     if subtype == "x-www-form-urlencoded" {
         return Err(refuse("set the sender's content type to JSON"));

@@ -32,9 +32,14 @@ use crate::form::NormalizeRequest;
 pub use error::NormalizeError;
 pub use original::original_body;
 
+pub use crate::set::{IAT_AHEAD_S_MAX, SignedSet, SignedSetError, normalize_signed};
+
 /// Deduplication window in milliseconds for a body that has neither an id of its own nor a delivery id. It covers a
 /// sender's retries (Logto: up to 3) and still allows the same event to occur again for the same user.
 pub const BODY_DIGEST_WINDOW_MS: i64 = 10 * 60 * 1000;
+
+/// Media type of a signed SET (RFC 8417 section 7.2).
+pub const SIGNED_SET: &str = "application/secevent+jwt";
 
 /// Limit for the length of a product's event name, in characters.
 pub const EVENT_NAME_CHARS_MAX: usize = 255;
@@ -96,11 +101,17 @@ pub fn check_media_type(content_type: Option<&str>) -> Result<(), NormalizeError
 /// The deduplication key: SHA-256 over tenant, source and `jti`, each prefixed with its length in bytes as a big-endian
 /// `u64`.
 pub fn dedupe_key(tenant: &TenantId, source: &SourceName, jti: &str) -> [u8; 32] {
-    digest_of([tenant.as_str(), source.as_str(), jti])
+    digest_of(&[tenant.as_str(), source.as_str(), jti])
+}
+
+/// The deduplication key of a signed SET: like [`dedupe_key`], over tenant, source, `iss` and `jti`. The `jti` is unique
+/// for its issuer only (RFC 8417 section 2.2).
+pub(crate) fn signed_dedupe_key(tenant: &TenantId, source: &SourceName, issuer: &str, jti: &str) -> [u8; 32] {
+    digest_of(&[tenant.as_str(), source.as_str(), issuer, jti])
 }
 
 /// The body without a byte order mark. If the source is configured so, each unpaired surrogate is replaced with U+FFFD.
-fn text_of<'b>(source: &Source, body: &'b [u8]) -> Cow<'b, [u8]> {
+pub(crate) fn text_of<'b>(source: &Source, body: &'b [u8]) -> Cow<'b, [u8]> {
     let body = strip_bom(body);
     if !source.replace_lone_surrogates {
         return Cow::Borrowed(body);
@@ -121,7 +132,7 @@ pub(crate) fn iss_sub(issuer: &str, user: &str) -> String {
     write_object(&[("format", "\"iss_sub\""), ("iss", issuer), ("sub", &quote(user))])
 }
 
-fn digest_of(parts: [&str; 3]) -> [u8; 32] {
+fn digest_of(parts: &[&str]) -> [u8; 32] {
     let mut bytes = Vec::with_capacity(parts.iter().map(|part| 8 + part.len()).sum());
     for part in parts {
         bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());

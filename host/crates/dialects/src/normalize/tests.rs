@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use setgate_domain::event::{Event, EventSeq};
 use setgate_domain::json::Object;
 use setgate_domain::set::SetToken;
-use setgate_domain::source::{Form, Proof};
+use setgate_domain::source::{Compat, Form, Proof};
 
 use super::*;
 use crate::catalogue;
@@ -37,6 +37,7 @@ fn source(form: Form) -> Source {
         allow_sha1: false,
         allow_plain_event_names: false,
         replace_lone_surrogates: false,
+        compat: Compat::default(),
         created_at: NOW,
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn derive_jti(request: &NormalizeRequest<'_>) -> (String, Option<i64>
     let short = |digest: &[u8; 32]| hex::encode(&digest[..16]);
     match request.input.delivery_id.map(str::trim).filter(|id| !id.is_empty()) {
         Some(id) => {
-            let digest = digest_of([request.source.tenant.as_str(), request.source.name.as_str(), id]);
+            let digest = digest_of(&[request.source.tenant.as_str(), request.source.name.as_str(), id]);
             (format!("d-{}", short(&digest)), None)
         }
         None => (format!("b-{}", short(request.digest)), Some(BODY_DIGEST_WINDOW_MS)),

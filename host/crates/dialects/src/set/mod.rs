@@ -2,9 +2,11 @@
 
 mod claim_mapping;
 mod events;
+mod identifier;
 mod normalize;
 mod original;
 mod plain_names;
+mod signed;
 pub(crate) mod subject;
 
 use setgate_domain::json::Object;
@@ -16,6 +18,7 @@ use crate::samples::SampleFile;
 
 pub(crate) use normalize::{ProductClaims, first_event, normalize_set};
 pub(crate) use original::original;
+pub use signed::{IAT_AHEAD_S_MAX, SignedSet, SignedSetError, normalize_signed};
 
 pub(crate) const DIALECT: Dialect = Dialect {
     title: "SET (RFC 8417)",

@@ -8,9 +8,12 @@ use super::plain_names;
 /// changed is retained. `made` is the normalized SET, `sent` the source's body.
 pub(crate) fn original(claims: &Object<'_>, made: &Object<'_>, sent: &str) -> Result<String, JsonError> {
     let sent = Object::parse(sent)?;
+    if claims.text() == made.text() {
+        return Ok(sent.text().to_owned());
+    }
     let mut edits = vec![("iat", sent.get("iat").map(str::to_owned))];
-    // Normalization adds these claims if they are absent, and turns a numeric `txn` into a string.
-    for changed in ["txn", "sub_id"] {
+    // Normalization adds or removes these claims, and turns a numeric `txn` into a string.
+    for changed in ["txn", "sub_id", "sub", "exp"] {
         if claims.get(changed) == made.get(changed) {
             edits.push((changed, sent.get(changed).map(str::to_owned)));
         }

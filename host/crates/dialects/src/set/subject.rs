@@ -29,7 +29,7 @@ pub(crate) fn of_event(event: &Object<'_>) -> Option<Subject> {
 const IDENTIFIER_DEPTH_MAX: usize = 2;
 
 /// Members of a complex subject in order of preference (SSF 1.0, complex subjects).
-const COMPLEX: [&str; 7] = ["user", "device", "session", "application", "tenant", "org_unit", "group"];
+pub(super) const COMPLEX: [&str; 7] = ["user", "device", "session", "application", "tenant", "org_unit", "group"];
 
 fn identifier(id: &Object<'_>, depth: usize) -> Option<Subject> {
     if depth > IDENTIFIER_DEPTH_MAX {

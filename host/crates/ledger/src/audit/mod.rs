@@ -219,7 +219,7 @@ mod tests {
     use crate::tests::{NOW, TENANT, block_on, copy, open, open_at, reopen, tenant, with_tenant};
     use setgate_domain::audit::{Actor, AuditAction, AuditObject, AuditOutcome, Originator};
     use setgate_domain::id::KeyId;
-    use setgate_domain::source::{Form, Proof, Source};
+    use setgate_domain::source::{Compat, Form, Proof, Source};
 
     fn source(issuer: &str) -> Source {
         Source {
@@ -234,6 +234,7 @@ mod tests {
             allow_sha1: false,
             allow_plain_event_names: false,
             replace_lone_surrogates: false,
+            compat: Compat::default(),
             created_at: NOW,
         }
     }

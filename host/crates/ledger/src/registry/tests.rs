@@ -3,7 +3,7 @@ use setgate_domain::endpoint::{Destination, Endpoint};
 use setgate_domain::filter::{Binding, empty_object};
 use setgate_domain::id::Digest;
 use setgate_domain::secret::Sealed;
-use setgate_domain::source::{Form, Proof};
+use setgate_domain::source::{Compat, Form, Proof};
 use setgate_domain::subscription::{Format, Pattern, Signing, SigningScheme};
 use setgate_domain::tenant::Quota;
 use setgate_domain::verdict::FaultPolicy;
@@ -26,6 +26,7 @@ fn source(name: &str) -> Source {
         allow_sha1: false,
         allow_plain_event_names: false,
         replace_lone_surrogates: false,
+        compat: Compat::default(),
         created_at: NOW,
     }
 }
