@@ -150,8 +150,19 @@ pub async fn start_with(
         default_quota: settings.default_quota.clone(),
         traces,
     });
-    let Stages { prover, acceptor, readiness, data_plane, due, fanout, dispatcher, resume_held, replayer, canaries } =
-        stages;
+    let Stages {
+        prover,
+        acceptor,
+        pushes,
+        readiness,
+        data_plane,
+        due,
+        fanout,
+        dispatcher,
+        resume_held,
+        replayer,
+        canaries,
+    } = stages;
     let control = ControlPlane::new(control::Components {
         ledger: ledger.clone(),
         sandbox: sandbox.clone(),
@@ -171,6 +182,7 @@ pub async fn start_with(
     let state = Arc::new(AppState {
         prover,
         acceptor,
+        pushes,
         readiness,
         control,
         listen: settings.listen.clone(),

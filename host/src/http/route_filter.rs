@@ -64,6 +64,7 @@ mod tests {
             ("POST", "/ingest/{tenant}/{source}", &[Ingest][..]),
             ("GET", "/t/{tenant}/jwks.json", &[Ingest]),
             ("GET", "/t/{tenant}/{issuer}/jwks.json", &[Ingest]),
+            ("POST", "/t/{tenant}/push/{source}", &[Ingest]),
             ("GET", "/healthz", &[Ingest, Tenant, Operator]),
             ("GET", "/readyz", &[Ingest, Tenant, Operator]),
             ("GET", "/metrics", &[Operator]),

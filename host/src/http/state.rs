@@ -36,6 +36,7 @@ use crate::pipeline::accept::Acceptor;
 use crate::pipeline::prove::Prover;
 use crate::pipeline::readiness::Readiness;
 use crate::pipeline::settings::Ingest;
+use crate::pipeline::sources::PushReceiver;
 
 /// Renders the response of `/metrics`.
 pub type Metrics = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
@@ -48,7 +49,9 @@ pub struct AppState {
     /// Authenticates ingest requests.
     pub prover: Prover,
     /// Accepts events.
-    pub acceptor: Acceptor,
+    pub acceptor: Arc<Acceptor>,
+    /// Receives signed SETs.
+    pub pushes: PushReceiver,
     /// Checks whether the host can accept events.
     pub readiness: Readiness,
     /// The control plane.

@@ -12,6 +12,8 @@ use setgate_dialects::normalize;
 use setgate_domain::event::NewEvent;
 use setgate_domain::id::{EventId, SourceName, TenantId};
 use setgate_domain::json::JsonLimits;
+use setgate_domain::source::Source;
+use setgate_domain::time::Timestamp;
 use setgate_domain::trace::TraceContext;
 use setgate_ledger::{Appended, Usage};
 
@@ -80,7 +82,7 @@ impl Acceptor {
         let (tenant, source) = (inbound.tenant.clone(), inbound.source.clone());
         let result = match self.prover.prove(inbound) {
             Ok(proven) => {
-                let (span, trace) = self.spans.accepting(&proven.inbound);
+                let (span, trace) = self.spans.accepting(&tenant, &source, &proven.inbound.headers);
                 let result = self.accept(proven, trace).await;
                 spans::accepted(span, result.as_ref().ok().map(|receipt| receipt.event), outcome_of(&result));
                 result
@@ -115,31 +117,49 @@ impl Acceptor {
         trace: Option<TraceContext>,
     ) -> Result<Receipt, Refused> {
         let source = &source.value;
-        self.has_room(&source.tenant, inbound.body.len())?;
+        let text = |name: &str| inbound.headers.get(name).and_then(|value| value.to_str().ok());
+        let submitted = self.submit(source, inbound.body.len(), |now, id, limits| {
+            let body = match inbound.coding {
+                Coding::Identity => inbound.body.clone(),
+                Coding::Gzip => gunzip(&inbound.body, limits.bytes_max)?,
+            };
+            let request = normalize::NormalizeInput {
+                body: &body,
+                content_type: text("content-type"),
+                delivery_id: signed_id.as_deref().or_else(|| setgate_dialects::delivery_id(&inbound.headers)),
+            };
+            Ok::<_, Refused>(NewEvent { trace, ..normalize::normalize(source, request, now, id, limits)? })
+        });
+        match submitted.await? {
+            (id, Appended::New(_)) => Ok(Receipt { event: id, duplicate: false }),
+            (_, Appended::Duplicate { id }) => Ok(Receipt { event: id, duplicate: true }),
+            (_, Appended::Conflict { id }) => Err(Refused::Conflict(id)),
+        }
+    }
+
+    /// Checks the limits for an event of `bytes`, lets `make` build the event with its time, id and JSON limits, and
+    /// appends it. Returns the new event's id.
+    pub(super) async fn submit<E: From<Refused>>(
+        &self,
+        source: &Source,
+        bytes: usize,
+        make: impl FnOnce(Timestamp, EventId, JsonLimits) -> Result<NewEvent, E>,
+    ) -> Result<(EventId, Appended), E> {
+        self.has_room(&source.tenant, bytes)?;
         let limit = self.quotas.of(&source.tenant).backlog_deliveries_max;
         let backlog = self.usage.backlog(&source.tenant);
         if backlog >= limit {
-            return Err(Refused::Backlog { tenant: source.tenant.clone(), backlog, limit });
+            return Err(Refused::Backlog { tenant: source.tenant.clone(), backlog, limit }.into());
         }
         let now = self.clock.now();
         let id = EventId::new(now, crypto::random_u128());
-        let text = |name: &str| inbound.headers.get(name).and_then(|value| value.to_str().ok());
-        let limits = self.limits();
-        let body = match inbound.coding {
-            Coding::Identity => inbound.body.clone(),
-            Coding::Gzip => gunzip(&inbound.body, limits.bytes_max)?,
-        };
-        let request = normalize::NormalizeInput {
-            body: &body,
-            content_type: text("content-type"),
-            delivery_id: signed_id.as_deref().or_else(|| setgate_dialects::delivery_id(&inbound.headers)),
-        };
-        let event = NewEvent { trace, ..normalize::normalize(source, request, now, id, limits)? };
-        match self.appender.append(event, now).await? {
-            Appended::New(_) => Ok(Receipt { event: id, duplicate: false }),
-            Appended::Duplicate { id } => Ok(Receipt { event: id, duplicate: true }),
-            Appended::Conflict { id } => Err(Refused::Conflict(id)),
-        }
+        let event = make(now, id, self.limits())?;
+        Ok((id, self.appender.append(event, now).await?))
+    }
+
+    /// For the spans of events that are accepted elsewhere.
+    pub(super) fn spans(&self) -> &Spans {
+        &self.spans
     }
 
     /// Checks the host's and the tenant's storage limits and the tenant's ingest rate before a body is accepted.

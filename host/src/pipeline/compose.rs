@@ -41,6 +41,7 @@ use super::rollout_report::{RolloutReports, RolloutResults};
 use super::seal::Sealer;
 use super::settle::Settler;
 use super::shadow::Shadows;
+use super::sources::{KeySets, PushReceiver};
 use super::spans::Spans;
 use super::suspension::{FaultCounters, Suspender};
 use super::tables::TableCache;
@@ -69,7 +70,9 @@ pub(crate) struct Stages {
     /// For ingest.
     pub(crate) prover: Prover,
     /// For ingest.
-    pub(crate) acceptor: Acceptor,
+    pub(crate) acceptor: Arc<Acceptor>,
+    /// For signed SETs.
+    pub(crate) pushes: PushReceiver,
     /// For health checks.
     pub(crate) readiness: Readiness,
     /// For the control plane.
@@ -121,6 +124,14 @@ pub(crate) fn compose(components: Components) -> Stages {
         Appender::new(registry.clone(), events.clone(), matcher.clone(), pinned.clone(), spans.clone(), &ingest.now());
     let acceptor =
         Acceptor::new(prover.clone(), appender, usage.clone(), quotas.clone(), clock.clone(), ingest, spans.clone());
+    let acceptor = Arc::new(acceptor);
+    let pushes = PushReceiver::new(
+        registry.clone(),
+        master.clone(),
+        clock.clone(),
+        KeySets::new(egress.clone(), clock.clone()),
+        acceptor.clone(),
+    );
     let fanout = Fanout {
         registry: registry.clone(),
         events: events.clone(),
@@ -214,5 +225,5 @@ pub(crate) fn compose(components: Components) -> Stages {
         due: due.clone(),
     };
     let readiness = Readiness::new(usage, upkeep);
-    Stages { prover, acceptor, readiness, data_plane, due, fanout, dispatcher, resume_held, replayer, canaries }
+    Stages { prover, acceptor, pushes, readiness, data_plane, due, fanout, dispatcher, resume_held, replayer, canaries }
 }

@@ -9,6 +9,7 @@
 //!           fanout     finds matching subscriptions (matching), pins chains (plan) -> NewDelivery
 //!           append     ==append_with: event, outbox rows and cursor, one transaction== -> Appended, DueDelivery
 //!           accept     runs all of these; 202 only after the commit             -> Receipt
+//!           sources    signed SETs, pushed: keys, signature and claims, then as above -> Receipt
 //!
 //! loop A    fanout     the same for events appended without their deliveries    -> DueDelivery
 //!                      ==fan_out: outbox rows and cursor, one transaction==
@@ -75,6 +76,7 @@ mod seal;
 pub mod settings;
 mod settle;
 mod shadow;
+pub mod sources;
 mod spans;
 mod suspension;
 mod tables;

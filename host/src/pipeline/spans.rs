@@ -1,6 +1,7 @@
 //! The spans of all stages with their attributes. They are defined in one place, so that it is easy to review which
 //! data leaves the host through tracing. See [`traces`](crate::traces).
 
+use ::http::HeaderMap;
 use setgate_domain::attempt::Outcome;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::filter::PlanStep;
@@ -9,7 +10,6 @@ use setgate_domain::subscription::Subscription;
 use setgate_domain::trace::TraceContext;
 use setgate_domain::verdict::FilterRun;
 
-use super::prove::Inbound;
 use crate::traces::{Kind, Span, Traces, attribute};
 
 /// Creates the spans of the stages. Cheap to clone.
@@ -22,10 +22,15 @@ impl Spans {
     }
 
     /// Only for authenticated requests: other requests create no spans, and their trace context is ignored.
-    pub(super) fn accepting(&self, inbound: &Inbound) -> (Span, Option<TraceContext>) {
-        let (mut span, place) = self.0.enter("accept", TraceContext::from_headers(&inbound.headers));
-        span.say(attribute::TENANT, &inbound.tenant);
-        span.say(attribute::SOURCE, &inbound.source);
+    pub(super) fn accepting(
+        &self,
+        tenant: &TenantId,
+        source: &SourceName,
+        headers: &HeaderMap,
+    ) -> (Span, Option<TraceContext>) {
+        let (mut span, place) = self.0.enter("accept", TraceContext::from_headers(headers));
+        span.say(attribute::TENANT, tenant);
+        span.say(attribute::SOURCE, source);
         (span, place)
     }
 

@@ -33,6 +33,8 @@ const END_TO_END_SECONDS_BOUNDS: &[f64] = &[
 pub mod metric {
     /// Ingest requests, by `tenant`, `source` and `outcome` (`accepted`, `duplicate`, or an error code).
     pub const INGEST: &str = "setgate_ingest_total";
+    /// Fetches of the key sets of sources, by `tenant` and `outcome` (`fetched`, `failed`).
+    pub const JWKS_FETCHES: &str = "setgate_jwks_fetches_total";
     /// Deliveries that reached a final or held state, by `tenant` and `state`.
     pub const DELIVERIES: &str = "setgate_deliveries_total";
     /// Attempts, by `tenant` and `outcome` (`1xx` ... `9xx`, or an error class).

@@ -97,7 +97,8 @@ fn described(operation: &Operation, tag: &str, schemas: &mut Schemas) -> Value {
     if revalidates {
         answers.insert("304".to_owned(), json!({"description": "The version is one of `if-none-match`."}));
     }
-    for status in refuses {
+    // A route may answer a status in a form of its own.
+    for status in refuses.into_iter().filter(|status| operation.answers.iter().all(|answer| answer.status != *status)) {
         answers.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{}", name(status))}));
     }
     let mut described = json!({"operationId": operation.id, "summary": operation.summary, "tags": [tag]});

@@ -107,12 +107,17 @@ impl<'a> OperationDraft<'a> {
 
     /// Adds a path parameter.
     pub(in crate::http) fn in_path<T: InPath>(&mut self) {
+        self.in_secret_path::<T>();
+        self.errors([404]);
+    }
+
+    /// Adds a path parameter of a route that does not reveal whether it names anything.
+    pub(in crate::http) fn in_secret_path<T: InPath>(&mut self) {
         if self.parameters.iter().any(|known| known["name"] == T::PARAM) {
             return;
         }
         let schema = self.schemas.taken::<T>();
         self.parameters.push(json!({"name": T::PARAM, "in": "path", "required": true, "schema": schema}));
-        self.errors([404]);
     }
 
     /// Adds query parameters: the members of a struct.

@@ -7,6 +7,8 @@ use serde::{Serialize, Serializer};
 const NEVER: Option<u32> = None;
 /// `Retry-After` (seconds) if a limit is reached for a short time.
 const SOON: Option<u32> = Some(2);
+/// `Retry-After` (seconds) if something has to be fetched from elsewhere.
+const WHEN_FETCHED: Option<u32> = Some(5);
 /// `Retry-After` (seconds) if the host is short of disk space, which takes longer to resolve.
 const WHEN_SPACE_IS_FREE: Option<u32> = Some(30);
 
@@ -100,6 +102,7 @@ codes! {
     IssuerNameUsed = "issuer_name_used", CONFLICT, NEVER, "An earlier tenant of this name signed events";
     IssuerNotAllowed = "issuer_not_allowed", BAD_REQUEST, NEVER, "The issuer is not allowed";
     JtiConflict = "jti_conflict", CONFLICT, NEVER, "The event id is already in use";
+    KeysUnavailable = "keys_unavailable", SERVICE_UNAVAILABLE, WHEN_FETCHED, "The keys of the issuer are not available";
     LedgerDamaged = "ledger_damaged", INTERNAL_SERVER_ERROR, NEVER, "Stored data is damaged";
     LedgerFull = "ledger_full", SERVICE_UNAVAILABLE, WHEN_SPACE_IS_FREE, "The ledger is full";
     LoneSurrogate = "lone_surrogate", BAD_REQUEST, NEVER, "A string has an unpaired surrogate";

@@ -7,11 +7,11 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use setgate_dialects::normalize::check_media_type;
+use setgate_dialects::normalize::{SIGNED_SET, check_media_type};
 use setgate_domain::id::{EventId, SourceName, TenantId};
 use tracing::info;
 
@@ -80,7 +80,7 @@ struct Accepted {
 /// The source in the path of a request.
 pub(super) struct SourcePath {
     /// The error message if the path cannot name any source.
-    named: Result<(TenantId, SourceName), String>,
+    pub(super) named: Result<(TenantId, SourceName), String>,
 }
 
 impl FromRequestParts<SharedState> for SourcePath {
@@ -113,6 +113,7 @@ pub(super) async fn event(
         app.acceptor.counted(None, "unknown_source");
         Problem::new(Code::UnknownSource, why)
     })?;
+    refuse_signed(request.headers()).inspect_err(|problem| app.acceptor.counted(None, problem.code().as_str()))?;
     let presented = Presented::of(request.headers());
     let coding = coding::of_event(request.headers()).inspect_err(|problem| {
         // The path names no valid source, so the refusal is counted without one.
@@ -154,6 +155,19 @@ pub(super) async fn event(
     let receipt = taken.map_err(|refused| Problem::refused(&refused, presented))?;
     let accepted = Accepted { event: receipt.event, duplicate: receipt.duplicate };
     Ok((StatusCode::ACCEPTED, Json(accepted)).into_response())
+}
+
+/// Refuses signed SETs, for any source: they have a route of their own.
+fn refuse_signed(headers: &HeaderMap) -> Result<(), Problem> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case(SIGNED_SET) {
+        return Ok(());
+    }
+    match check_media_type(Some(media_type)) {
+        Ok(()) => Ok(()),
+        Err(refusal) => Err(Problem::new((&refusal).into(), refusal.to_string())),
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -37,6 +37,7 @@ mod health;
 mod ingest;
 mod jwks;
 mod manage;
+mod push;
 pub(super) mod rules;
 
 use std::sync::LazyLock;
@@ -94,7 +95,7 @@ fn all() -> Vec<Group> {
     let mut groups = vec![Group {
         name: "ingest",
         about: "Ingest of events. A source authenticates with its own proof; an API key is needed only if the source requires one.",
-        operations: ingest::operations(),
+        operations: ingest::operations().into_iter().chain(push::operations()).collect(),
     }];
     groups.push(Group {
         name: "issuers",

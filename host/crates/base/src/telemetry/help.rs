@@ -35,6 +35,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("setgate_filter_suspensions_total", "Filter suspensions because of repeated faults, by `tenant` and `filter`."),
     ("setgate_http_requests_total", "HTTP responses, by `route` and `status`."),
     ("setgate_ingest_total", "Ingest requests, by `tenant`, `source` and `outcome`."),
+    ("setgate_jwks_fetches_total", "Fetches of the key sets of sources, by `tenant` and `outcome` (fetched, failed)."),
     ("setgate_keys_denied_total", "Rejected API keys, by `reason` (missing, unknown, ended)."),
     ("setgate_ledger_batch_size", "Write requests per group commit."),
     ("setgate_ledger_behind_events", "Accepted events that have not been fanned out yet."),
