@@ -42,6 +42,7 @@ mod rollout;
 mod round_trip;
 mod shares;
 mod signatures;
+mod signed_sources;
 mod sources;
 mod storage;
 mod storage_damage;

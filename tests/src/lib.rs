@@ -37,6 +37,7 @@ pub mod signature;
 pub mod source;
 pub mod tail;
 pub mod tenant;
+pub mod transmitter;
 pub mod wait;
 pub mod world;
 
@@ -53,5 +54,6 @@ pub use shim::Shim;
 pub use source::{Accepted, Seed, Source};
 pub use tail::Tail;
 pub use tenant::{Subscription, Tenant};
+pub use transmitter::{KeyServer, SetKey};
 pub use wait::until;
 pub use world::{Ingest, World};
