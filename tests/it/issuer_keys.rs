@@ -7,8 +7,9 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use http::Method;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
+use setgate_jose::{Algorithm, SigningKey};
 use setgate_tests::client::JSON;
-use setgate_tests::{Answer, Client, Host, Tenant};
+use setgate_tests::{Answer, Client, Host, Tenant, judges, wait};
 use sha2::{Digest as _, Sha256};
 
 const URL: &str = "https://edge.example/base";
@@ -251,9 +252,28 @@ async fn private_halves_are_sealed() {
     }
     assert!(contains(&host.data(), ED25519_THUMBPRINT.as_bytes()), "the key is in the ledger");
 
-    // They can be opened after a restart, and the check of the ledger opens them.
+    // The check of the ledger opens them. A private half in the place of another one does not open.
+    assert_eq!(unreadable(&host).await, json!([]));
+    let ledger = rusqlite::Connection::open(host.data().join("ledger/ledger.db")).unwrap();
+    let swap = "UPDATE document SET doc = json_set(doc, '$.private', (
+                    SELECT doc ->> '$.private' FROM document WHERE kind = 'issuer_key' AND id = ?2))
+                WHERE kind = 'issuer_key' AND id = ?1";
+    let (ec, rsa) = (ec.json(), rsa.json());
+    assert_eq!(ledger.execute(swap, [kid(&ec), kid(&rsa)]).unwrap(), 1);
+    drop(ledger);
+    let expected = format!("acme/issuer-keys/{}: its private key does not open", kid(&ec));
+    assert_eq!(unreadable(&host).await, json!([expected]));
     host.start_again().await;
     assert_eq!(kids(&jwks(&host, "/t/acme/jwks.json").await).len(), 3);
+}
+
+/// The secrets that `admin check` cannot decrypt.
+async fn unreadable(host: &Host) -> Value {
+    let ended = Host::command(&host.path("")).args(["admin", "check", "--data", "data"]).output();
+    let ended = tokio::time::timeout(wait::DEADLINE, ended).await.expect("it ends").unwrap();
+    let report: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == "secrets").expect("a check of secrets")["details"].clone()
 }
 
 /// Reasons for which a key is not created.
@@ -376,4 +396,54 @@ async fn name_of_an_issuer_is_not_inherited() {
     let globex = host.tenant("globex").await;
     operator.delete(&globex.path("")).await.expect(204);
     host.tenant("globex").await;
+}
+
+/// Libraries of others read the JWKS and verify what its keys signed, and the host imports keys of theirs.
+#[tokio::test]
+async fn libraries_read_the_jwks_and_provide_keys() {
+    let host = start().await;
+    let acme = host.tenant("acme").await;
+    let (payload, issuer, audience) = (json!({"jti": "1", "iat": 1_795_880_000}), URL, "https://rp.example/");
+    let mut claims = payload.clone();
+    (claims["iss"], claims["aud"]) = (json!(issuer), json!(audience));
+    let mut tokens = Vec::new();
+    for algorithm in Algorithm::ALL {
+        let key = SigningKey::generate(algorithm).unwrap();
+        let body = json!({"algorithm": algorithm.as_str(), "pem": pem(key.to_pkcs8())});
+        assert_eq!(kid(&create(&acme, &body).await.expect(201).json()), key.kid());
+        let token = key.sign("secevent+jwt", &claims.to_string()).unwrap();
+        tokens.push(json!({"alg": algorithm.as_str(), "kid": key.kid(), "token": token}));
+    }
+    let published = host.stranger().get("/t/acme/jwks.json").await.expect(200).json();
+    let given =
+        json!({"issuer": issuer, "audience": audience, "payload": payload, "jwks": published, "tokens": tokens});
+    let mut python = tokio::process::Command::new(judges::python().await.unwrap());
+    let judged =
+        judges::run(python.arg("-c").arg(include_str!("../judges/jose.py")), &given.to_string()).await.unwrap();
+
+    let libraries: Vec<Value> = serde_json::from_str(&judged).unwrap();
+    assert_eq!(libraries.len(), 3);
+    for library in &libraries {
+        let name = library["library"].as_str().unwrap();
+        for (kid, thumbprint) in library["thumbprints"].as_object().unwrap() {
+            // PyJWT computes no thumbprints.
+            assert!(
+                thumbprint == kid.as_str() || name == "PyJWT" && thumbprint.is_null(),
+                "{name}: {kid} {thumbprint}"
+            );
+        }
+        let tenant = host.tenant(&name.to_lowercase()).await;
+        for key in library["keys"].as_array().unwrap() {
+            let imported = create(&tenant, &json!({"jwk": key["private"]})).await.expect(201).json();
+            assert_eq!(imported["algorithm"], key["alg"], "{name}");
+            assert_eq!(kid(&imported), thumbprint(&key["public"]), "{name}");
+            let again = create(&tenant, &json!({"algorithm": key["alg"], "pem": key["pem"]})).await;
+            assert_eq!(again.not_the_problem(409, "conflict"), None, "{name}: the same key in another form");
+            assert!(again.text().contains(kid(&imported)), "{}", again.text());
+        }
+        let published = jwks(&host, &format!("/t/{}/jwks.json", tenant.name)).await;
+        let expected: BTreeSet<_> =
+            library["keys"].as_array().unwrap().iter().map(|key| thumbprint(&key["public"])).collect();
+        assert_eq!(published.iter().map(thumbprint).collect::<BTreeSet<_>>(), expected, "{name}");
+    }
 }
