@@ -17,7 +17,7 @@ use setgate_domain::verdict::{Fault, Verdict};
 
 use super::short;
 
-const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_123);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_123);
 
 /// JSON that is accepted is also valid for other parsers, and a SET's fields match its text.
 pub fn set(bytes: &[u8]) {
@@ -79,7 +79,7 @@ fn tells(set: &SetToken, value: &Value) {
 }
 
 /// A body of any form becomes a valid SET, deterministically, and can be converted back to its bytes.
-pub fn ingest(bytes: &[u8]) {
+pub(super) fn ingest(bytes: &[u8]) {
     let Some((choice, body)) = bytes.split_first() else { return };
     let forms: Vec<Form> = setgate_dialects::forms().map(|form| form.form).collect();
     let form = forms[usize::from(choice & 3) % forms.len()];
@@ -121,7 +121,7 @@ fn refused(refusal: &NormalizeError) {
     assert_eq!(crate::http::problem::Code::from(refusal).as_str(), refusal.code());
 }
 
-fn source(form: Form, with_issuer: bool) -> Source {
+pub(super) fn source(form: Form, with_issuer: bool) -> Source {
     Source {
         tenant: "acme".parse().expect("a name"),
         name: "idp".parse().expect("a name"),
@@ -139,7 +139,7 @@ fn source(form: Form, with_issuer: bool) -> Source {
     }
 }
 
-fn stored(event: NewEvent) -> Event {
+pub(super) fn stored(event: NewEvent) -> Event {
     let NewEvent { id, tenant, source, set, subject, original, content_type, accepted_at, trace, .. } = event;
     Event { seq: EventSeq(1), id, tenant, source, set, subject, original, content_type, accepted_at, trace }
 }

@@ -6,11 +6,20 @@
 
 mod claims;
 mod jose;
+mod signed;
 mod upload;
 
-pub use claims::{ingest, set, verdict};
+pub use claims::{set, verdict};
 pub use jose::jose;
 pub use upload::{look, upload};
+
+/// A body of any form, and the same bytes as the claims of a signed SET.
+pub fn ingest(bytes: &[u8]) {
+    claims::ingest(bytes);
+    if let Some((choice, payload)) = bytes.split_first() {
+        signed::signed(*choice, payload);
+    }
+}
 
 /// Maximum bytes of any error message.
 const WORDS_BYTES_MAX: usize = 4 << 10;

@@ -24,7 +24,7 @@ const HOOKS: &str = "\
 import json
 import schemathesis
 
-@schemathesis.serializer('application/jsonl', 'application/x-ndjson', 'application/ndjson', 'text/csv')
+@schemathesis.serializer('application/jsonl', 'application/x-ndjson', 'application/ndjson', 'application/secevent+jwt', 'text/csv')
 def as_it_is(ctx, value):
     return (value if isinstance(value, str) else json.dumps(value)).encode('utf-8', 'replace')
 ";

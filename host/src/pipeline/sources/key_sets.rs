@@ -5,7 +5,7 @@
 //! which all its SETs wait. If a fetch fails and no usable key set is cached, the sender has to retry: the signature is
 //! neither right nor wrong.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
@@ -87,17 +87,18 @@ impl KeySets {
 
     /// The keys of a source, fetched if none are cached.
     pub(super) async fn current(&self, source: &Source, origin: &KeyOrigin) -> Result<Keys, KeysUnavailable> {
-        let entry = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner).entry(source, origin);
+        let entry = self.0.cache().entry(source, origin);
         let now = self.0.clock.now();
+        if let KeyOrigin::Jwks(text) = origin
+            && entry.state().set.is_none()
+        {
+            // It was checked when it was stored.
+            let set = JwkSet::parse(text.as_bytes()).unwrap_or_default();
+            entry.state().set = Some((Arc::new(set), Timestamp::from_millis(i64::MAX)));
+            self.0.weigh(source, &entry);
+        }
         let seen = {
-            let mut state = entry.state();
-            if let KeyOrigin::Jwks(text) = origin
-                && state.set.is_none()
-            {
-                // It was checked when it was stored.
-                let set = JwkSet::parse(text.as_bytes()).unwrap_or_default();
-                state.set = Some((Arc::new(set), Timestamp::from_millis(i64::MAX)));
-            }
+            let state = entry.state();
             if let Some(set) = state.usable(now) {
                 return Ok(Keys { set, fetches: state.fetches, is_new: false, entry: entry.clone() });
             }
@@ -196,11 +197,22 @@ impl KeySets {
                     Err(problem) => state.failure = Some((problem, now)),
                 }
             }
-            this.0.cache.lock().unwrap_or_else(PoisonError::into_inner).weigh(&source, &entry);
+            this.0.weigh(&source, &entry);
             drop(turn);
             Ok(())
         });
         task.await.unwrap_or(Err(KeysUnavailable::Closed))
+    }
+}
+
+impl Shared {
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accounts for a new key set. The state of the entry must not be locked.
+    fn weigh(&self, source: &Source, entry: &Arc<Entry>) {
+        self.cache().weigh(source, entry);
     }
 }
 

@@ -7,6 +7,7 @@ use setgate_domain::source::Compat;
 
 use super::subject::COMPLEX;
 use crate::normalize::NormalizeError;
+use crate::normalize::error::cut;
 
 /// Formats with the string members that each requires. An identifier of another format is accepted as it is.
 const FORMATS: [(&str, &[&str]); 9] = [
@@ -93,7 +94,7 @@ fn respelled(id: &Object<'_>, compat: Compat, depth: usize) -> Result<Option<Str
     };
     if old_type.is_some() || given.as_ref() != Some(&format) {
         if !compat.allow_subject_in_event {
-            let spelling = given.unwrap_or_default();
+            let (spelling, format) = (cut(&given.unwrap_or_default()), cut(&format));
             return Err(bad(&format!(
                 "the subject identifier `{spelling}` is spelled as in drafts: send `\"format\":\"{format}\"` (RFC 9493 \
                  section 3), or set the source's `compat.allow_subject_in_event`"
