@@ -128,8 +128,8 @@ pub async fn run(options: &Options) -> Report {
     report
 }
 
-/// The run creates far more replays than a user would.
-const SETTINGS: &str = "[history]\nreplays_per_tenant_max = 1000\n";
+/// The run creates far more replays than a user would. Without a public URL there are no issuer keys.
+const SETTINGS: &str = "[history]\nreplays_per_tenant_max = 1000\n[server]\npublic_url = \"https://edge.example\"\n";
 
 /// High quotas, so that creating resources keeps succeeding.
 fn quota() -> Value {

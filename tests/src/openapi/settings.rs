@@ -52,6 +52,8 @@ pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
     dictionary("digests", &digests);
     dictionary("urls", &one(&all.receiver.url()));
     dictionary("keys", &spares.keys);
+    dictionary("issuer-keys", &spares.issuer_keys);
+    dictionary("issuers", &one("2"));
     dictionary("topics", &one(MARK));
     dictionary("modes", &one("subscribe"));
     dictionary("spare-tenants", &spares.named);
@@ -69,6 +71,8 @@ pub(super) async fn write(host: &Host, all: &Everything, folder: &Path) {
         ("path.delivery", "deliveries"),
         ("path.digest", "digests"),
         ("path.key", "keys"),
+        ("path.kid", "issuer-keys"),
+        ("path.issuer", "issuers"),
         ("query.hub.topic", "topics"),
         ("query.hub.mode", "modes"),
         ("body.digest", "digests"),
@@ -100,6 +104,7 @@ fn binding(parameter: &str, dictionary: &str) -> String {
 /// Resources that may be removed.
 struct Spares {
     keys: Vec<String>,
+    issuer_keys: Vec<String>,
     /// Names of sources, filters, tables, and of tenants.
     named: Vec<String>,
     subscriptions: Vec<String>,
@@ -108,7 +113,12 @@ struct Spares {
 async fn spares(host: &Host, all: &Everything, folder: &Path) -> Spares {
     let acme = &all.tenant;
     let id = |made: &Value| made["id"].as_str().expect("an id").to_owned();
-    let mut spares = Spares { keys: Vec::new(), named: Vec::new(), subscriptions: Vec::new() };
+    let mut spares = Spares { keys: Vec::new(), issuer_keys: Vec::new(), named: Vec::new(), subscriptions: Vec::new() };
+    // Their number and rate are limited, so a later run uses those of earlier ones as well.
+    acme.client.post(&acme.path("/issuer-keys"), &json!({"algorithm": "EdDSA"})).await;
+    let keys = acme.get("/issuer-keys").await;
+    let kid = |key: &Value| key["kid"].as_str().expect("a kid").to_owned();
+    spares.issuer_keys.extend(keys["items"].as_array().expect("keys").iter().map(kid));
     // Unique per run.
     let run = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let run: String = run.chars().filter(char::is_ascii_alphanumeric).collect();
