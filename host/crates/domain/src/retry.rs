@@ -58,6 +58,12 @@ impl RetrySchedule {
         #[expect(clippy::cast_possible_truncation, reason = "at most 1.2 weeks in milliseconds")]
         Some(now.plus_millis(wait_ms.max(asked_ms) as i64))
     }
+
+    /// Seconds from the first attempt to the one with number `attempt`, starting at 1, without jitter.
+    pub fn elapsed_s(&self, attempt: u32) -> u64 {
+        let waits = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+        self.0.iter().take(waits).map(|wait| u64::from(*wait)).sum()
+    }
 }
 
 /// Start of the reason of a delivery that has used up its schedule.

@@ -9,6 +9,7 @@
 //! there. Other code that constructs one (the ledger, a reproduction) restores stored fields of an existing one.
 
 mod apply;
+mod reissue;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use serde_json::Value;
 use super::json::{JsonError, JsonLimits, Object, check_object_and, is_space, quote, write_object};
 
 pub use apply::{Applied, SEALED_CLAIMS, apply};
+pub use reissue::{Reissue, reissue};
 
 /// Maximum length of a `jti` in characters. RFC 7519 specifies no limit, but `jti` is a key in the ledger.
 pub const JTI_CHARS_MAX: usize = 255;
