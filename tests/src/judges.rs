@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
@@ -56,6 +57,18 @@ pub async fn node() -> Result<PathBuf, String> {
     run(&mut npm, "").await.map_err(|why| format!("tests/judges/package.json cannot be installed: {why}"))?;
     std::fs::write(stamp, wanted).map_err(|error| error.to_string())?;
     Ok(folder)
+}
+
+/// The claims of a SET, after PyJWT has verified it with a JWKS.
+///
+/// # Errors
+/// Why it is refused.
+pub async fn claims_of_set(jwks: &str, token: &str, audience: &str, issuer: &str) -> Result<Value, String> {
+    let jwks: Value = serde_json::from_str(jwks).map_err(|error| format!("the JWKS is not JSON: {error}"))?;
+    let given = json!({"jwks": jwks, "token": token, "audience": audience, "issuer": issuer});
+    let mut judge = Command::new(python().await?);
+    let claims = run(judge.args(["-c", include_str!("../judges/set.py")]), &given.to_string()).await?;
+    serde_json::from_str(&claims).map_err(|error| error.to_string())
 }
 
 /// Runs a program with this standard input. Returns its standard output.
