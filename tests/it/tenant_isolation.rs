@@ -221,6 +221,10 @@ async fn calls(all: &Everything) -> Vec<Call> {
             .at("subscription", &spare.staged[0])
             .elsewhere("subscription", all.subscription("delivered")),
         call("cancelKey").at("subscription", &spare.staged[1]).elsewhere("subscription", all.subscription("delivered")),
+        call("rotatePollToken")
+            .at("subscription", &spare.polled)
+            .json(&json!({}))
+            .elsewhere("subscription", all.subscription("delivered")),
         subscription("verifyEndpoint"),
         subscription("testSubscription"),
         subscription("showSubscriptionStatistics").numbers(),
@@ -261,6 +265,8 @@ struct Spare {
     subscription: String,
     /// Two more, with a staged signing key.
     staged: [String; 2],
+    /// One whose receiver polls.
+    polled: String,
     /// A replay that has ended, and one that is running.
     replay: String,
     running: String,
@@ -311,7 +317,22 @@ async fn spare(acme: &Tenant, endpoint: &Value, replay: &Value) -> Spare {
         let rotate = acme.path(&format!("/subscriptions/{staged}/rotate-key"));
         acme.client.post(&rotate, &json!({})).await.expect(200);
     }
-    Spare { key, rotated, issuer_key, published, subscription, staged, replay, running, filter_version, table_version }
+    let signed = json!({"audience": [MARK], "algorithm": "ES256"});
+    let polled = json!({"poll": {}, "format": "signed_set", "signed_set": signed});
+    let polled = id(acme.client.post(&acme.path("/subscriptions"), &polled).await);
+    Spare {
+        key,
+        rotated,
+        issuer_key,
+        published,
+        subscription,
+        staged,
+        polled,
+        replay,
+        running,
+        filter_version,
+        table_version,
+    }
 }
 
 /// Suspends a filter, for its owner to resume.

@@ -208,6 +208,7 @@ impl Inner {
             latency_us: 300,
             outcome,
             signed_with: vec![],
+            set: None,
             sent: Some(sent),
             connection: Some(Connection { http: HttpVersion::Http1, peer, proxied: false }),
         };

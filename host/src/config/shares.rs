@@ -15,7 +15,7 @@ const POOLS: [&str; 8] = [
     "FairSemaphore::new(",
     "TenantSemaphores::new(",
     "Room::new(",
-    "Tails::new(",
+    "Slots::new(",
     ".max_capacity(options",
     ".max_capacity(bytes_max",
     "mpsc::channel(",

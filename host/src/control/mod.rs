@@ -82,6 +82,7 @@ pub struct ControlPlane {
     pub filters: filters::Filters,
     pub issuer_keys: issuer_keys::IssuerKeys,
     pub keys: keys::Keys,
+    pub poll_tokens: subscriptions::PollTokens,
     pub redrives: redrive::Redrives,
     pub replays: replays::Replays,
     pub reproductions: reproduction::Reproductions,
@@ -152,6 +153,7 @@ impl ControlPlane {
             },
             issuer_keys: issuer_keys::IssuerKeys::new(registry.clone(), master.clone(), clock.clone(), server),
             keys: keys::Keys { registry: registry.clone(), clock: clock.clone(), default_quota: default_quota.clone() },
+            poll_tokens: subscriptions::PollTokens { documents: documents.clone() },
             redrives: redrive::Redrives {
                 registry: registry.clone(),
                 history: history.clone(),

@@ -48,7 +48,7 @@ fn of_subscription(subscription: &Subscription, master: &MasterKey, signer: &Sig
     let (tenant, id) = (&subscription.tenant, &subscription.id);
     let mut tell = |what: String| shut.push(format!("{tenant}/subscriptions/{id}: {what} does not open"));
     let context = signing_context(tenant, id);
-    for key in &subscription.signing.keys {
+    for key in subscription.signing.iter().flat_map(|signing| &signing.keys) {
         if signer.open_key(&context, key.id, &key.secret).is_err() {
             tell(format!("its signing key {}", key.id));
         }
@@ -56,7 +56,8 @@ fn of_subscription(subscription: &Subscription, master: &MasterKey, signer: &Sig
             tell(format!("the `v1` secret of its signing key {}", key.id));
         }
     }
-    if master.open_destination(tenant, id, &subscription.endpoint).is_err() {
+    let endpoint = subscription.endpoint.as_ref();
+    if endpoint.is_some_and(|endpoint| master.open_destination(tenant, id, endpoint).is_err()) {
         tell("the URL of its endpoint".to_owned());
     }
     let context = endpoint_context(tenant, id);
@@ -65,7 +66,7 @@ fn of_subscription(subscription: &Subscription, master: &MasterKey, signer: &Sig
             tell(format!("its header `{name}`"));
         }
     }
-    if let Some(client) = &subscription.endpoint.tls().client
+    if let Some(client) = endpoint.and_then(|endpoint| endpoint.tls().client.as_ref())
         && master.open(&context, &client.key).is_err()
     {
         tell("the key of its client certificate".to_owned());

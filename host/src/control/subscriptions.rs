@@ -4,7 +4,9 @@ mod chain;
 mod documents;
 mod endpoint;
 mod named;
+mod polling;
 mod shapes;
+mod signed_set;
 mod signing;
 mod test_event;
 mod verification;
@@ -32,9 +34,11 @@ pub(super) use chain::Chains;
 pub(super) use documents::Documents;
 pub(super) use endpoint::Endpoints;
 pub use endpoint::{HEADER_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_MAX};
+pub use polling::{POLL_TOKENS_MAX, PollTokens};
 pub use shapes::{
-    BindingInput, BindingView, EndpointInput, EndpointView, Ignored, RotateInput, SigningInput, SigningKeyView,
-    SigningView, SubscriptionInput, SubscriptionOnce, SubscriptionView, TlsInput, TlsView,
+    BindingInput, BindingView, EndpointInput, EndpointView, Ignored, PollInput, PollTokenView, PollView, RotateInput,
+    RotatePollTokenInput, SigningInput, SigningKeyView, SigningView, SubscriptionInput, SubscriptionOnce,
+    SubscriptionView, TlsInput, TlsView,
 };
 pub use signing::{KEYS_MAX, SigningKeys};
 pub use test_event::{TestEvents, TestSent};
@@ -91,9 +95,9 @@ impl Subscriptions {
         check_length("description", &input.description)?;
         let now = self.clock.now();
         let id = SubscriptionId::new(now, crypto::random_u128());
-        let (key, made) = self.signing_keys.make(tenant, id, &input.signing.wanted()?)?;
-        let signing = Signing { scheme: input.signing.scheme, keys: vec![key] };
-        let subscription = self.take(&view, (id, input), signing, None, now)?;
+        let (signing, mut made) = self.signing_keys.create(tenant, id, signing::of(&input).as_deref())?;
+        let (subscription, poll_token) = self.take(&view, (id, input), signing, None, now)?;
+        made.poll_token = poll_token;
         self.documents.create(subscription, made, actor.action("subscription.create")).await
     }
 
@@ -111,8 +115,14 @@ impl Subscriptions {
             .change(tenant, id, expected, |view, subscription, now| {
                 named::check_id(input.id, id)?;
                 check_length("description", &input.description)?;
-                let (signing, made) = self.signing_keys.replace(tenant, id, &input.signing, &subscription.signing)?;
-                *subscription = self.take(view, (id, input.clone()), signing, Some(&*subscription), now)?;
+                let (signing, mut made) = self.signing_keys.replace(
+                    tenant,
+                    id,
+                    signing::of(&input).as_deref(),
+                    subscription.signing.as_ref(),
+                )?;
+                let (taken, poll_token) = self.take(view, (id, input.clone()), signing, Some(&*subscription), now)?;
+                (*subscription, made.poll_token) = (taken, poll_token);
                 Ok((actor.action("subscription.replace"), made))
             })
             .await
@@ -154,17 +164,25 @@ impl Subscriptions {
         Err(Error::Conflict("this is being changed by others all the time: send it again".into()))
     }
 
-    /// The subscription of a request. `before` is the stored one that it replaces.
+    /// The subscription of a request, and the token that was generated for its receiver. `before` is the stored one that
+    /// it replaces.
     fn take(
         &self,
         view: &TenantView,
         (id, input): (SubscriptionId, SubscriptionInput),
-        signing: Signing,
+        signing: Option<Signing>,
         before: Option<&Subscription>,
         now: Timestamp,
-    ) -> Result<Subscription, Error> {
+    ) -> Result<(Subscription, Option<String>), Error> {
         let tenant = &view.tenant.value.id;
-        let (endpoint, headers) = self.endpoints.take(tenant, id, input.endpoint, before)?;
+        let (poll, poll_token) = polling::take(&input, before, now)?;
+        let (endpoint, headers) = match input.endpoint {
+            Some(given) => {
+                let (endpoint, headers) = self.endpoints.take(tenant, id, given, before)?;
+                (Some(endpoint), headers)
+            }
+            None => (None, BTreeMap::new()),
+        };
         let chain_before = before.map(|before| before.chain.as_slice()).unwrap_or_default();
         let mut subscription = Subscription {
             id,
@@ -172,11 +190,13 @@ impl Subscriptions {
             name: named::name_of(input.name, before),
             chain: self.chains.take(tenant, id, input.chain, chain_before, view)?,
             endpoint,
+            poll,
             headers,
             events: take_patterns(input.events)?,
             sources: take_sources(input.sources, view)?,
             description: input.description,
             format: input.format,
+            signed_set: signed_set::take(input.format, input.signed_set, view, now)?,
             signing,
             retry: input.retry,
             pacing: take_pacing(input.pacing)?,
@@ -187,7 +207,7 @@ impl Subscriptions {
             updated_at: now,
         };
         self.verifications.pause_unverified(view, &mut subscription, before, now);
-        Ok(subscription)
+        Ok((subscription, poll_token))
     }
 
     /// Pauses a subscription with a reason, or resumes it if `pause` is `None`. Deliveries remain queued while it is

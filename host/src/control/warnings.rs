@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use setgate_dialects::{catalogue, form_of};
 use setgate_domain::builtin_event::{PING, SUBSCRIPTION_DISABLED};
-use setgate_domain::endpoint::Destination;
+use setgate_domain::endpoint::{Destination, Endpoint};
 use setgate_domain::filter::FAULT_WINDOW_CALLS;
 use setgate_domain::id::{SourceName, TenantId};
 use setgate_domain::nearest::nearest_in_parts;
@@ -50,7 +50,8 @@ pub enum WarningCode {
 /// Warnings for a subscription.
 pub(super) fn of_subscription(subscription: &Subscription, registry: &Registry, egress: &Egress) -> Vec<Warning> {
     let mut warnings = of_events(&subscription.events, &subscription.tenant, &subscription.sources, registry);
-    warnings.extend(egress.blocked_reason(&subscription.endpoint.origin()).map(|why| Warning {
+    let origin = subscription.endpoint.as_ref().map(Endpoint::origin);
+    warnings.extend(origin.and_then(|origin| egress.blocked_reason(&origin)).map(|why| Warning {
         code: WarningCode::EndpointRefused,
         detail: format!("every delivery will be refused: {why}"),
         pointer: "/endpoint/url".into(),

@@ -31,11 +31,11 @@ mod responses;
 mod route_filter;
 mod router;
 mod routes;
+mod slots;
 mod state;
-mod tails;
 
 pub use in_progress::InProgress;
 pub use read_limiter::ReadLimiter;
 pub use router::router;
+pub use slots::Slots;
 pub use state::{AppState, Metrics, SharedState};
-pub use tails::Tails;

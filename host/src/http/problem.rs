@@ -72,7 +72,7 @@ impl Problem {
 
     /// Details of storage errors go to the operator's log and not to tenants. They are logged here unless the ledger
     /// has logged them.
-    fn ledger(error: &setgate_ledger::Error) -> Self {
+    pub(super) fn ledger(error: &setgate_ledger::Error) -> Self {
         if error.is_damage() {
             tracing::error!(%error, "ledger is damaged: stored data cannot be read");
             let detail = "the requested data is damaged on the host's disk: the error is in the operator's log; restore a backup";

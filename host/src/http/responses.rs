@@ -69,6 +69,10 @@ pub(super) enum SelfManaged {
     SharedBytes,
 }
 
+/// Response extension of a request that has no grant: the tenant to which its memory is charged.
+#[derive(Debug, Clone)]
+pub(super) struct ChargedTo(pub(super) TenantId);
+
 /// Charges a response and binds it to its grant.
 pub(super) async fn charge_response(
     app: &SharedState,
@@ -93,6 +97,8 @@ pub(super) async fn charge_response(
         return response;
     }
     let (head, body) = response.into_parts();
+    let tenant = tenant.or(head.extensions.get::<ChargedTo>().map(|charged| &charged.0)).cloned();
+    let tenant = tenant.as_ref();
     let whole = match body.collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) => {

@@ -13,7 +13,7 @@ use super::body_budget::BodyBudget;
 use super::in_progress::InProgress;
 use super::listener::settings::Listen;
 use super::read_limiter::ReadLimiter;
-use super::tails::Tails;
+use super::slots::Slots;
 use crate::control::ControlPlane;
 use crate::control::audit::AuditLog;
 use crate::control::deliveries::DeliveryHistory;
@@ -28,10 +28,11 @@ use crate::control::reproduction::Reproductions;
 use crate::control::rollouts::Rollouts;
 use crate::control::sources::Sources;
 use crate::control::statistics::Statistics;
-use crate::control::subscriptions::{SigningKeys, Subscriptions, TestEvents, Verifications};
+use crate::control::subscriptions::{PollTokens, SigningKeys, Subscriptions, TestEvents, Verifications};
 use crate::control::tables::Tables;
 use crate::control::tail::Settlements;
 use crate::control::tenants::Tenants;
+use crate::pipeline::Poller;
 use crate::pipeline::accept::Acceptor;
 use crate::pipeline::prove::Prover;
 use crate::pipeline::readiness::Readiness;
@@ -52,6 +53,8 @@ pub struct AppState {
     pub acceptor: Arc<Acceptor>,
     /// Receives signed SETs.
     pub pushes: PushReceiver,
+    /// Answers receivers that poll.
+    pub(crate) poller: Poller,
     /// Checks whether the host can accept events.
     pub readiness: Readiness,
     /// The control plane.
@@ -69,7 +72,9 @@ pub struct AppState {
     /// Limits concurrent read requests.
     pub reads: ReadLimiter,
     /// Open live tails.
-    pub tails: Tails,
+    pub tails: Slots,
+    /// Polls that are held or at work.
+    pub polls: Slots,
     /// Whether `/metrics` is served on a loopback address.
     pub metrics_on_loopback: bool,
     /// Renders `/metrics`.
@@ -121,6 +126,7 @@ handles! {
     filters: Filters,
     issuer_keys: IssuerKeys,
     keys: Keys,
+    poll_tokens: PollTokens,
     redrives: Redrives,
     replays: Replays,
     reproductions: Reproductions,

@@ -21,15 +21,17 @@ use super::canary::Canaries;
 use super::chain::ChainRunner;
 use super::data_plane::{DataPlane, Requeues, TestEventSender};
 use super::deliver::Sender;
-use super::dispatcher::Dispatcher;
+use super::dispatcher::{Dispatcher, Polled};
 use super::due_queue::DueQueue;
 use super::endpoint_verification::EndpointVerifier;
 use super::endpoints::EndpointCache;
 use super::fanout::Fanout;
 use super::filter::FilterStage;
+use super::issuer_keys::IssuerKeys;
 use super::matching::Matcher;
 use super::operational_event::OperationalEvents;
 use super::plan::{PinnedPlans, Planner};
+use super::poll::{Poller, Streams};
 use super::prove::Prover;
 use super::quotas::Quotas;
 use super::readiness::Readiness;
@@ -41,6 +43,7 @@ use super::rollout_report::{RolloutReports, RolloutResults};
 use super::seal::Sealer;
 use super::settle::Settler;
 use super::shadow::Shadows;
+use super::sign::SetSigner;
 use super::sources::{KeySets, PushReceiver};
 use super::spans::Spans;
 use super::suspension::{FaultCounters, Suspender};
@@ -81,6 +84,8 @@ pub(crate) struct Stages {
     pub(crate) due: DueQueue,
     /// Loop A.
     pub(crate) fanout: Fanout,
+    /// For receivers that poll.
+    pub(crate) poller: Poller,
     /// Loop B.
     pub(crate) dispatcher: Dispatcher,
     /// Loop C.
@@ -176,21 +181,32 @@ pub(crate) fn compose(components: Components) -> Stages {
         clock: clock.clone(),
     };
     let endpoints = EndpointCache::new(master.clone(), signer.clone());
+    let issuer_keys = Arc::new(IssuerKeys::new(registry.clone(), master.clone(), clock.clone()));
     let attempter = Attempter::new(
         registry.clone(),
         filter,
+        SetSigner::new(deliveries.clone(), issuer_keys, clock.clone()),
         Sealer::new(signer.clone(), clock.clone(), spans.clone()),
         Sender::new(egress.clone(), endpoints, clock.clone(), spans.clone()),
         settler,
+    );
+    let (attempter, streams) = (Arc::new(attempter), Streams::default());
+    let poller = Poller::new(
+        registry.clone(),
+        deliveries.clone(),
+        attempter.clone(),
+        due.clone(),
+        clock.clone(),
+        streams.clone(),
     );
     let dispatcher = Dispatcher::new(
         registry.clone(),
         deliveries,
         usage.clone(),
-        Arc::new(attempter),
+        attempter,
         clock.clone(),
         delivery,
-        new_due,
+        (new_due, Polled::new(registry.clone(), streams)),
     );
 
     // Loops C and D.
@@ -225,5 +241,18 @@ pub(crate) fn compose(components: Components) -> Stages {
         due: due.clone(),
     };
     let readiness = Readiness::new(usage, upkeep);
-    Stages { prover, acceptor, pushes, readiness, data_plane, due, fanout, dispatcher, resume_held, replayer, canaries }
+    Stages {
+        prover,
+        acceptor,
+        pushes,
+        readiness,
+        data_plane,
+        due,
+        fanout,
+        poller,
+        dispatcher,
+        resume_held,
+        replayer,
+        canaries,
+    }
 }

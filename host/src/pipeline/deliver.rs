@@ -9,9 +9,9 @@ use setgate_base::clock::Clock;
 use setgate_base::crypto;
 use setgate_base::telemetry::{LogThrottle, metric};
 use setgate_domain::attempt::{Attempt, ErrorClass, Outcome};
-use setgate_domain::attempt_effects::{AttemptEffects, AttemptResult, RetryState, interpret};
+use setgate_domain::attempt_effects::{AttemptEffects, AttemptResult, Protocol, RetryState, interpret};
 use setgate_domain::delivery::DueDelivery;
-use setgate_domain::subscription::Subscription;
+use setgate_domain::subscription::{Format, Subscription};
 use setgate_domain::time::Timestamp;
 use setgate_domain::trace::TraceContext;
 use setgate_domain::verdict::FilterRun;
@@ -19,7 +19,7 @@ use setgate_egress::{Egress, Exchange, PostRequest};
 use setgate_ledger::Versioned;
 use tracing::warn;
 
-use super::endpoints::{EndpointCache, OpenEndpoint};
+use super::endpoints::{EndpointCache, OpenEndpoint, Unopened};
 use super::metrics::AttemptCounter;
 use super::next::Attempted;
 use super::seal::Sealed;
@@ -45,14 +45,14 @@ impl Sender {
     /// Makes one attempt. If this host lacked a resource for it, that does not count as an attempt, and the delivery
     /// stays due.
     pub(super) async fn deliver(&self, sealed: Sealed, passed: Vec<FilterRun>) -> Attempted {
-        let Sealed { delivery, subscription, accepted_at, body, mut headers, keys, trace } = sealed;
+        let Sealed { delivery, subscription, accepted_at, body, content_type, mut headers, keys, set, trace } = sealed;
         let at = self.clock.now();
         let span = self.spans.attempting(trace.as_ref(), &subscription.value, &delivery);
         // The receiver continues the trace below the attempt's span, or below the incoming context if the span is not
         // recorded.
         headers.extend(span.place().or(trace.as_ref()).into_iter().flat_map(TraceContext::headers));
         let exchange = match self.endpoints.get(&subscription) {
-            Ok(endpoint) => post(&self.egress, &subscription.value, &endpoint, &headers, body).await,
+            Ok(endpoint) => post(&self.egress, &subscription.value, &endpoint, &headers, (content_type, body)).await,
             Err(error) => unopened(&error),
         };
         spans::attempted(span, &exchange.outcome);
@@ -74,6 +74,7 @@ impl Sender {
             latency_us: exchange.latency_us,
             outcome: exchange.outcome,
             signed_with: keys,
+            set,
             sent: exchange.sent,
             connection: exchange.connection,
         };
@@ -96,6 +97,7 @@ impl Sender {
             latency_us: 0,
             outcome: Outcome::Failed { class: ErrorClass::Unsendable, detail },
             signed_with: Vec::new(),
+            set: None,
             sent: None,
             connection: None,
         };
@@ -110,7 +112,11 @@ impl Sender {
         attempt: &Attempt,
         host_shortage: bool,
     ) -> AttemptEffects {
-        let answer = AttemptResult { outcome: &attempt.outcome, host_shortage };
+        let protocol = match subscription.format {
+            Format::SignedSet => Protocol::SetPush,
+            Format::Set | Format::Original => Protocol::Webhook,
+        };
+        let answer = AttemptResult { outcome: &attempt.outcome, host_shortage, protocol };
         let retries = RetryState {
             schedule: &subscription.retry,
             failed_before: delivery.attempts.saturating_sub(delivery.attempts_before),
@@ -126,7 +132,7 @@ pub(super) async fn post(
     subscription: &Subscription,
     endpoint: &OpenEndpoint,
     headers: &[(&'static str, String)],
-    body: Bytes,
+    (content_type, body): (&str, Bytes),
 ) -> Exchange {
     let post = PostRequest {
         tenant: &subscription.tenant,
@@ -134,14 +140,14 @@ pub(super) async fn post(
         identity: &endpoint.identity,
         headers,
         redactor: &endpoint.secrets,
-        content_type: "application/json",
+        content_type,
         body,
         timeout: subscription.pacing.response_ms_max.map(|ms| Duration::from_millis(ms.get().into())),
     };
     egress.post(post).await
 }
 
-/// The result of an attempt that could not start because a secret of the endpoint cannot be decrypted.
-pub(super) fn unopened(error: &crypto::Error) -> Exchange {
-    Exchange::unsendable(format!("a secret of the endpoint: {error}"))
+/// The result of an attempt that could not start because there is no endpoint.
+pub(super) fn unopened(why: &Unopened) -> Exchange {
+    Exchange::unsendable(why.to_string())
 }

@@ -3,6 +3,8 @@
 //! A lease is an entry in `Lanes`. It exists only in memory, so a crash releases it. Only the loop accesses the lanes;
 //! other stages notify it through the `DueQueue`.
 
+mod polled;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,8 @@ use tracing::{error, info, warn};
 use super::attempt::Attempter;
 use super::lane::{Bounds, EndpointKey, Lanes, Route};
 use super::next::Next;
+
+pub(super) use polled::Polled;
 
 /// Pending deliveries of one subscription held in memory; the rest stays on disk.
 const WINDOW_MAX: usize = 512;
@@ -53,6 +57,7 @@ pub(crate) struct Dispatcher {
     settings: Live<Delivery>,
     new_due: mpsc::Receiver<Vec<DueDelivery>>,
     lanes: Lanes,
+    polled: Polled,
 }
 
 /// The work in progress: deliveries, each with its next step, and queries of the ledger.
@@ -78,10 +83,10 @@ impl Dispatcher {
         attempter: Arc<Attempter>,
         clock: Clock,
         settings: Live<Delivery>,
-        new_due: mpsc::Receiver<Vec<DueDelivery>>,
+        (new_due, polled): (mpsc::Receiver<Vec<DueDelivery>>, Polled),
     ) -> Self {
         let lanes = Lanes::new(bounds(&settings.now()));
-        Self { registry, deliveries, usage, attempter, clock, settings, new_due, lanes }
+        Self { registry, deliveries, usage, attempter, clock, settings, new_due, lanes, polled }
     }
 
     /// Runs until `stop` is cancelled. Then deliveries in flight may finish for `drain_ms_max`, and the rest is
@@ -130,7 +135,7 @@ impl Dispatcher {
         match self.deliveries.due_summary().await {
             Ok(lanes) => {
                 for lane in lanes {
-                    self.lanes.on_disk(&lane.tenant, lane.subscription);
+                    self.left_on_disk(&lane.tenant, lane.subscription);
                 }
             }
             // Each lane then queries its own rows, so that readable ones proceed.
@@ -138,7 +143,7 @@ impl Dispatcher {
                 error!(%error, "outbox cannot be read as a whole; each subscription's deliveries are read separately");
                 for (tenant, view) in &self.registry.snapshot().tenants {
                     for subscription in view.subscriptions.keys() {
-                        self.lanes.on_disk(tenant, *subscription);
+                        self.left_on_disk(tenant, *subscription);
                     }
                 }
             }
@@ -148,9 +153,19 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// Marks a lane as having deliveries on disk, unless its receiver polls.
+    fn left_on_disk(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
+        if !self.polled.take(tenant, subscription) {
+            self.lanes.on_disk(tenant, subscription);
+        }
+    }
+
     /// Updates the lanes to match the current subscriptions.
     fn open_lanes(&mut self) {
         let snapshot = self.registry.snapshot();
+        for (tenant, subscription) in self.polled.ended() {
+            self.lanes.on_disk(&tenant, subscription);
+        }
         self.lanes.keep(|tenant, subscription| snapshot.subscription(tenant, *subscription).is_some());
         for (tenant, subscription) in self.lanes.all() {
             self.open_lane(&tenant, subscription);
@@ -166,12 +181,13 @@ impl Dispatcher {
     }
 
     fn open_lane(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
-        let route = match self.registry.snapshot().subscription(tenant, subscription) {
-            Some(subscription) if subscription.value.paused.is_some() => None,
-            Some(subscription) => Some(Route {
-                origin: subscription.value.endpoint.origin(),
-                per_second: subscription.value.pacing.per_second,
-                in_flight_max: subscription.value.pacing.in_flight_max,
+        let stored = self.registry.snapshot().subscription(tenant, subscription).cloned();
+        let route = match stored.as_deref().map(|stored| &stored.value) {
+            Some(subscription) if subscription.paused.is_some() => None,
+            Some(subscription) => subscription.endpoint.as_ref().map(|endpoint| Route {
+                origin: endpoint.origin(),
+                per_second: subscription.pacing.per_second,
+                in_flight_max: subscription.pacing.in_flight_max,
             }),
             // The subscription was removed. Its deliveries become dead letters, which needs no endpoint.
             None => Some(Route::to(Origin { https: true, host: String::new(), port: 0 })),
@@ -182,16 +198,20 @@ impl Dispatcher {
     fn take_in(&mut self, deliveries: Vec<DueDelivery>) {
         for delivery in deliveries {
             let (tenant, subscription) = (delivery.tenant.clone(), delivery.id.subscription);
-            self.lanes.add_when_free(delivery);
-            self.open_lane(&tenant, subscription);
+            if !self.polled.take(&tenant, subscription) {
+                self.lanes.add_when_free(delivery);
+                self.open_lane(&tenant, subscription);
+            }
         }
     }
 
     fn take_new(&mut self) {
         let NewDue { due, on_disk } = self.deliveries.take_new();
         for (tenant, subscription) in on_disk {
-            self.lanes.on_disk(&tenant, subscription);
-            self.open_lane(&tenant, subscription);
+            if !self.polled.take(&tenant, subscription) {
+                self.lanes.on_disk(&tenant, subscription);
+                self.open_lane(&tenant, subscription);
+            }
         }
         self.take_in(due);
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use setgate_base::clock::Clock;
 use setgate_base::crypto::{self, MasterKey};
-use setgate_dialects::Signer;
+use setgate_dialects::{SignedHeaders, Signer};
 use setgate_domain::attempt::Outcome;
 use setgate_domain::secret::signing_context;
 use setgate_domain::subscription::Subscription;
@@ -47,12 +47,15 @@ impl EndpointVerifier {
         let body = bytes::Bytes::from(body.to_string());
         let context = signing_context(&subscription.tenant, &subscription.id);
         let id = format!("vrf_{:032x}", crypto::random_u128());
-        let signed = match self.signer.sign(&subscription.signing, &context, &id, self.clock.system_time(), &body) {
-            Ok(signed) => signed,
-            Err(error) => return Err(format!("the challenge could not be signed: {error}")),
+        let signed = match &subscription.signing {
+            Some(signing) => self.signer.sign(signing, &context, &id, self.clock.system_time(), &body),
+            None => Ok(SignedHeaders { headers: Vec::new(), keys: Vec::new() }),
         };
+        let signed = signed.map_err(|error| format!("the challenge could not be signed: {error}"))?;
         let exchange = match OpenEndpoint::open(subscription, &self.master, &self.signer) {
-            Ok(endpoint) => post(&self.egress, subscription, &endpoint, &signed.headers, body).await,
+            Ok(endpoint) => {
+                post(&self.egress, subscription, &endpoint, &signed.headers, ("application/json", body)).await
+            }
             Err(error) => unopened(&error),
         };
         match (&exchange.outcome, exchange.host_shortage) {
@@ -73,6 +76,7 @@ fn read(outcome: &Outcome, challenge: &str) -> Result<(), String> {
             Err(format!("the endpoint answered {status} without the challenge in the body"))
         }
         Outcome::Answered { status, .. } => Err(format!("the endpoint answered {status}")),
+        Outcome::Acknowledged | Outcome::Rejected { .. } => Err("the receiver polls, so nothing was sent".to_owned()),
         Outcome::Failed { class, detail } => Err(format!("there was no answer ({}): {detail}", class.as_str())),
     }
 }

@@ -26,6 +26,17 @@ pub(super) struct OpenEndpoint {
     pub(super) secrets: Redactor,
 }
 
+/// Why there is no endpoint to send to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unopened {
+    /// The receiver polls.
+    #[error("the subscription has no endpoint: its receiver polls")]
+    None,
+    /// A secret cannot be decrypted.
+    #[error("a secret of the endpoint: {0}")]
+    Secret(#[from] crypto::Error),
+}
+
 /// Cache of decrypted endpoints, so that an attempt does not have to decrypt them again.
 pub(super) struct EndpointCache {
     master: Arc<MasterKey>,
@@ -46,7 +57,7 @@ impl EndpointCache {
         Self { master, signer, held: Mutex::default() }
     }
 
-    pub(super) fn get(&self, subscription: &Versioned<Subscription>) -> Result<Arc<OpenEndpoint>, crypto::Error> {
+    pub(super) fn get(&self, subscription: &Versioned<Subscription>) -> Result<Arc<OpenEndpoint>, Unopened> {
         let id = subscription.value.id;
         let known = self.lock().endpoints.get(&id).cloned();
         if let Some((_, endpoint)) = known.filter(|(version, _)| *version == subscription.version) {
@@ -81,12 +92,9 @@ impl EndpointCache {
 
 impl OpenEndpoint {
     /// Decrypts all secrets of an endpoint.
-    pub(super) fn open(
-        subscription: &Subscription,
-        master: &MasterKey,
-        signer: &Signer,
-    ) -> Result<Self, crypto::Error> {
-        let (tenant, id, endpoint) = (&subscription.tenant, &subscription.id, &subscription.endpoint);
+    pub(super) fn open(subscription: &Subscription, master: &MasterKey, signer: &Signer) -> Result<Self, Unopened> {
+        let (tenant, id) = (&subscription.tenant, &subscription.id);
+        let endpoint = subscription.endpoint.as_ref().ok_or(Unopened::None)?;
         let destination = master.open_destination(tenant, id, endpoint)?;
         let mut secrets = ExchangeSecrets::default();
         secrets.url(destination.url());
@@ -98,7 +106,8 @@ impl OpenEndpoint {
             headers.push((name.clone(), value.expose().to_owned()));
         }
         let context = signing_context(tenant, id);
-        for secret in signer.symmetric_secrets(&context, &subscription.signing) {
+        let signing = subscription.signing.as_ref();
+        for secret in signing.into_iter().flat_map(|signing| signer.symmetric_secrets(&context, signing)) {
             secrets.signing(secret.expose());
         }
         let tls = endpoint.tls();
@@ -138,13 +147,15 @@ mod tests {
             id,
             name: None,
             description: None,
-            endpoint: endpoint.with_tls(EndpointTls::default()).unwrap(),
+            endpoint: Some(endpoint.with_tls(EndpointTls::default()).unwrap()),
+            poll: None,
             headers: headers.iter().map(|(name, value)| ((*name).to_owned(), seal(value))).collect(),
             events: Vec::new(),
             sources: Vec::new(),
             chain: Vec::new(),
             format: Format::Set,
-            signing: Signing { scheme: SigningScheme::Standard, keys: Vec::new() },
+            signed_set: None,
+            signing: Some(Signing { scheme: SigningScheme::Standard, keys: Vec::new() }),
             retry: Default::default(),
             pacing: Default::default(),
             paused: None,

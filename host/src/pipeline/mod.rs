@@ -18,9 +18,12 @@
 //!           attempt    runs the following stages of one delivery (next)
 //!           filter     runs the chain in the sandbox, once per delivery         -> Filtered
 //!                      ==settle: changed bytes are stored before the first send==
+//!           sign       signed SETs only: issues and signs the SET, once; ==store_signed_set==
 //!           seal       builds the body and signs it for each attempt            -> Sealed
 //!           deliver    one HTTP request, and the effects of its answer          -> Attempted
 //!           settle     commits the next state; ==settle==                       -> delivered | due again | dead
+//!
+//! receivers poll       offers signed SETs to receivers that fetch them, and settles their answers
 //!
 //! loop C    resume_held resumes deliveries held by a filter's faults, after the tenant has decided
 //!           requeue    ==requeue_with_plan: due again, with a newly pinned chain== -> DueDelivery
@@ -63,6 +66,7 @@ mod metrics;
 mod next;
 mod operational_event;
 mod plan;
+pub mod poll;
 pub mod prove;
 mod quotas;
 pub mod readiness;
@@ -76,6 +80,7 @@ mod seal;
 pub mod settings;
 mod settle;
 mod shadow;
+mod sign;
 pub mod sources;
 mod spans;
 mod suspension;
@@ -91,4 +96,5 @@ pub use data_plane::DataPlane;
 pub(crate) use data_plane::{Requeues, TestEventSender, run_to_completion};
 pub(crate) use due_queue::DueQueue;
 pub(crate) use endpoint_verification::EndpointVerifier;
+pub(crate) use poll::Poller;
 pub(crate) use rollout_report::RolloutResults;

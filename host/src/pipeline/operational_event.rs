@@ -44,7 +44,7 @@ impl OperationalEvent<'_> {
                 "subscription": subscription.id,
                 "description": subscription.description,
                 // Without path and query, which may contain secrets of the receiver.
-                "endpoint": subscription.endpoint.origin().to_string(),
+                "endpoint": subscription.endpoint.as_ref().map(|endpoint| endpoint.origin().to_string()),
                 "cause": cause,
                 "reason": reason,
                 "since": since,

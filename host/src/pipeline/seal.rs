@@ -1,17 +1,18 @@
-//! Builds the request body in the subscription's format and signs it. This runs for each attempt, because the signature
-//! contains the time.
+//! Builds the request in the subscription's format and signs it in headers. This runs for each attempt, because the
+//! signature contains the time.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use setgate_base::clock::Clock;
-use setgate_dialects::{Signer, normalize};
+use setgate_dialects::{SignedHeaders, Signer, normalize};
+use setgate_domain::attempt::SentSet;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::id::SigningKeyId;
 use setgate_domain::secret::signing_context;
 use setgate_domain::subscription::{Format, Subscription};
 use setgate_domain::trace::TraceContext;
-use setgate_ledger::Versioned;
+use setgate_ledger::{SignedSet, Versioned};
 
 use super::next::Filtered;
 use super::spans::Spans;
@@ -22,8 +23,11 @@ pub(super) struct Sealed {
     pub(super) subscription: Arc<Versioned<Subscription>>,
     pub(super) accepted_at: setgate_domain::time::Timestamp,
     pub(super) body: Bytes,
+    pub(super) content_type: &'static str,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) keys: Vec<SigningKeyId>,
+    /// The signed SET in the body.
+    pub(super) set: Option<SentSet>,
     /// Trace context of the event.
     pub(super) trace: Option<TraceContext>,
 }
@@ -39,6 +43,13 @@ pub(super) enum Error {
     Original(String),
 }
 
+/// Headers of a pushed SET in addition to its content type (RFC 8935 section 2.1).
+const SET_PUSH_HEADERS: [(&str, &str); 2] = [("accept", "application/json"), ("accept-language", "en")];
+
+fn content_type(set: Option<&SentSet>) -> &'static str {
+    if set.is_some() { "application/secevent+jwt" } else { "application/json" }
+}
+
 /// Builds and signs request bodies.
 pub(super) struct Sealer {
     signer: Arc<Signer>,
@@ -51,29 +62,45 @@ impl Sealer {
         Self { signer, clock, spans }
     }
 
-    pub(super) fn seal(&self, filtered: Filtered, subscription: Arc<Versioned<Subscription>>) -> Result<Sealed, Error> {
+    /// `signed` is the signed SET of the delivery, exactly if the subscription has that format.
+    pub(super) fn seal(
+        &self,
+        filtered: Filtered,
+        signed: Option<SignedSet>,
+        subscription: Arc<Versioned<Subscription>>,
+    ) -> Result<Sealed, Error> {
         let Filtered { delivery, event, claims, passed: _ } = filtered;
-        let claims = claims.unwrap_or_else(|| event.set.text.clone());
-        let body = match subscription.value.format {
-            Format::Set => claims,
-            Format::Original => {
-                normalize::original_body(&event, &claims).map_err(|error| Error::Original(error.to_string()))?
+        let claims = || claims.unwrap_or_else(|| event.set.text.clone());
+        let (body, set) = match (subscription.value.format, signed) {
+            (_, Some(SignedSet { kid, jti, token })) => (token, Some(SentSet { kid, jti })),
+            (Format::Set | Format::SignedSet, None) => (claims(), None),
+            (Format::Original, None) => {
+                let body = normalize::original_body(&event, &claims());
+                (body.map_err(|error| Error::Original(error.to_string()))?, None)
             }
         };
-        let body = Bytes::from(body);
+        let (content_type, body) = (content_type(set.as_ref()), Bytes::from(body));
         let context = signing_context(&subscription.value.tenant, &subscription.value.id);
         let id = delivery.id.to_string();
         let mut span = self.spans.signing(event.trace.as_ref(), &subscription.value, &delivery);
-        let signed = self.signer.sign(&subscription.value.signing, &context, &id, self.clock.system_time(), &body);
-        let signed = signed.inspect_err(|_| span.failed("unsendable"))?;
+        let signed = match &subscription.value.signing {
+            Some(signing) => self.signer.sign(signing, &context, &id, self.clock.system_time(), &body),
+            None => Ok(SignedHeaders { headers: Vec::new(), keys: Vec::new() }),
+        };
+        let mut signed = signed.inspect_err(|_| span.failed("unsendable"))?;
         drop(span);
+        if set.is_some() {
+            signed.headers.extend(SET_PUSH_HEADERS.map(|(name, value)| (name, value.to_owned())));
+        }
         Ok(Sealed {
             delivery,
             subscription,
             accepted_at: event.accepted_at,
             body,
+            content_type,
             headers: signed.headers,
             keys: signed.keys,
+            set,
             trace: event.trace.clone(),
         })
     }

@@ -4,6 +4,7 @@
 use ::http::HeaderMap;
 use setgate_domain::attempt::Outcome;
 use setgate_domain::delivery::DueDelivery;
+use setgate_domain::endpoint::Endpoint;
 use setgate_domain::filter::PlanStep;
 use setgate_domain::id::{DeliveryId, EventId, SourceName, TenantId};
 use setgate_domain::subscription::Subscription;
@@ -79,7 +80,9 @@ impl Spans {
         let mut span = self.0.begin("sign", Kind::Internal, under);
         of_delivery(&mut span, &delivery.tenant, delivery.id);
         span.count(attribute::ATTEMPT, u64::from(delivery.attempts) + 1);
-        span.say(attribute::SCHEME, subscription.signing.scheme.as_str());
+        if let Some(signing) = &subscription.signing {
+            span.say(attribute::SCHEME, signing.scheme.as_str());
+        }
         span
     }
 
@@ -94,9 +97,10 @@ impl Spans {
         if span.is_recorded() {
             of_delivery(&mut span, &delivery.tenant, delivery.id);
             span.count(attribute::ATTEMPT, u64::from(delivery.attempts) + 1);
-            let origin = subscription.endpoint.origin();
-            span.say(attribute::SERVER_ADDRESS, &origin.host);
-            span.count(attribute::SERVER_PORT, origin.port.into());
+            if let Some(origin) = subscription.endpoint.as_ref().map(Endpoint::origin) {
+                span.say(attribute::SERVER_ADDRESS, &origin.host);
+                span.count(attribute::SERVER_PORT, origin.port.into());
+            }
         }
         span
     }
@@ -139,6 +143,8 @@ pub(super) fn attempted(mut span: Span, outcome: &Outcome) {
                 span.failed(status);
             }
         }
+        Outcome::Acknowledged => {}
+        Outcome::Rejected { .. } => span.failed(outcome.class()),
         Outcome::Failed { class, .. } => span.failed(class.as_str()),
     }
 }

@@ -23,6 +23,9 @@ pub struct Attempt {
     /// IDs of the keys that signed it.
     #[serde(default)]
     pub signed_with: Vec<SigningKeyId>,
+    /// The signed SET in its body, for the format `signed_set`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<SentSet>,
     /// The request that was sent, or would have been sent if the connection failed. Absent if no request could be
     /// built, and in records of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,6 +33,15 @@ pub struct Attempt {
     /// The connection that was used. Absent if none was established.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<Connection>,
+}
+
+/// The signed SET in the body of an attempt. It is the same in all attempts of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SentSet {
+    /// `kid` of the issuer key that signed it.
+    pub kid: String,
+    /// Its `jti`.
+    pub jti: String,
 }
 
 /// The recorded part of a request. The body itself can be rebuilt from the delivery.
@@ -96,6 +108,15 @@ pub enum Outcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         body_incomplete: Option<String>,
     },
+    /// The receiver fetched the SET and acknowledged it (RFC 8936 section 2.4).
+    Acknowledged,
+    /// The receiver fetched the SET and reported an error (RFC 8936 section 2.6).
+    Rejected {
+        /// The error code.
+        err: String,
+        /// The receiver's description, limited in length.
+        description: String,
+    },
     /// There was no response.
     Failed {
         /// Kind of the error.
@@ -120,7 +141,7 @@ impl Outcome {
 
     /// Whether the receiver accepted the delivery.
     pub fn is_success(&self) -> bool {
-        matches!(self, Self::Answered { status: 200..=299, .. })
+        matches!(self, Self::Answered { status: 200..=299, .. } | Self::Acknowledged)
     }
 
     /// One-line summary for the reason of a failed delivery: status and start of the response, or the error.
@@ -135,11 +156,14 @@ impl Outcome {
                     whole => format!("was answered {status}: {whole}"),
                 }
             }
+            Self::Acknowledged => "was acknowledged".to_owned(),
+            Self::Rejected { err, description } => format!("was rejected: {err}: {description}"),
             Self::Failed { class, detail } => format!("failed ({}): {detail}", class.as_str()),
         }
     }
 
-    /// Label for metrics: the class of the status (RFC 9110 section 15; `2xx`), or the error class.
+    /// Label for metrics: the class of the status (RFC 9110 section 15; `2xx`), the answer of a polling receiver, or the
+    /// error class.
     pub fn class(&self) -> &'static str {
         match self {
             Self::Answered { status, .. } => match status / 100 {
@@ -154,6 +178,8 @@ impl Outcome {
                 // 999 is the highest: a status has three digits (RFC 9110 section 15.1).
                 _ => "9xx",
             },
+            Self::Acknowledged => "acknowledged",
+            Self::Rejected { .. } => "rejected",
             Self::Failed { class, .. } => class.as_str(),
         }
     }

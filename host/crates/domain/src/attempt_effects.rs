@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod reference_tests;
+mod set_push;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,17 @@ pub struct AttemptResult<'a> {
     pub outcome: &'a Outcome,
     /// Whether this host lacked a resource for the attempt, such as file descriptors.
     pub host_shortage: bool,
+    /// The protocol of the receiver.
+    pub protocol: Protocol,
+}
+
+/// The protocol of a receiver, which defines further meanings of its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// A webhook.
+    Webhook,
+    /// Push delivery of SETs (RFC 8935), with error codes in the body of an answer 400.
+    SetPush,
 }
 
 /// The position of an attempt in its delivery's retry schedule.
@@ -90,13 +102,18 @@ pub fn interpret(result: AttemptResult<'_>, retries: RetryState<'_>, now: Timest
     }
     let outcome = result.outcome;
     AttemptEffects {
-        delivery: for_delivery(outcome, retries, now),
+        delivery: for_delivery(outcome, result.protocol, retries, now),
         endpoint: for_endpoint(outcome),
-        subscription: for_subscription(outcome),
+        subscription: for_subscription(outcome, result.protocol, retries),
     }
 }
 
-fn for_delivery(outcome: &Outcome, retries: RetryState<'_>, now: Timestamp) -> NextState {
+fn for_delivery(outcome: &Outcome, protocol: Protocol, retries: RetryState<'_>, now: Timestamp) -> NextState {
+    if protocol == Protocol::SetPush
+        && let Some(state) = set_push::final_state(outcome, retries)
+    {
+        return state;
+    }
     let retry_after_s = match outcome {
         outcome if outcome.is_success() => return NextState::Delivered,
         // Standard Webhooks, "Responses": the endpoint does not want this or any further delivery.
@@ -107,7 +124,11 @@ fn for_delivery(outcome: &Outcome, retries: RetryState<'_>, now: Timestamp) -> N
             return NextState::Dead { reason: "the receiver answered `webhook-delivery: abort`".into() };
         }
         Outcome::Answered { retry_after_s, .. } => *retry_after_s,
-        Outcome::Failed { .. } => None,
+        Outcome::Rejected { err, description } => {
+            let reason = format!("the receiver rejected the SET: {err}: {description}");
+            return NextState::Dead { reason };
+        }
+        Outcome::Acknowledged | Outcome::Failed { .. } => None,
     };
     let failed = retries.failed_before + 1;
     match retries.schedule.next(failed, now, retry_after_s, retries.jitter) {
@@ -130,19 +151,22 @@ fn for_endpoint(outcome: &Outcome) -> Option<Signal> {
         }
         Outcome::Answered { status: 408 | 500..=599, .. } => Some(Signal::Failing),
         Outcome::Answered { .. } => Some(Signal::Alive),
+        // A receiver that polls has no endpoint.
+        Outcome::Acknowledged | Outcome::Rejected { .. } => None,
         // The request did not leave this host.
         Outcome::Failed { class: ErrorClass::Forbidden | ErrorClass::Unsendable, .. } => None,
         Outcome::Failed { .. } => Some(Signal::Failing),
     }
 }
 
-fn for_subscription(outcome: &Outcome) -> Option<PauseReason> {
+fn for_subscription(outcome: &Outcome, protocol: Protocol, retries: RetryState<'_>) -> Option<PauseReason> {
     let (cause, text) = match outcome {
         // Standard Webhooks, "Responses": 410 disables the endpoint.
         Outcome::Answered { status: 410, .. } => (PauseCause::Gone, "the receiver answered 410 Gone"),
         Outcome::Answered { directive: Some(DeliveryDirective::Disable), .. } => {
             (PauseCause::Receiver, "the receiver answered `webhook-delivery: disable`")
         }
+        _ if protocol == Protocol::SetPush => return set_push::pause(outcome, retries),
         _ => return None,
     };
     Some(PauseReason { cause, since: None, text: text.to_owned() })

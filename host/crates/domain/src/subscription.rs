@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::algorithm::Algorithm;
 use super::endpoint::Endpoint;
 use super::filter::Binding;
-use super::id::{SigningKeyId, SourceName, SubscriptionId, SubscriptionName, TenantId};
+use super::id::{Digest, SigningKeyId, SourceName, SubscriptionId, SubscriptionName, TenantId};
 use super::pacing::Pacing;
 use super::retry::RetrySchedule;
 use super::secret::Sealed;
@@ -28,8 +29,12 @@ pub struct Subscription {
     /// Description for people.
     #[serde(default)]
     pub description: Option<String>,
-    /// Destination of the deliveries.
-    pub endpoint: Endpoint,
+    /// Destination of the deliveries. `None` exactly if the receiver polls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
+    /// Credentials of the receiver if it polls (RFC 8936).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll: Option<Poll>,
     /// Additional request headers for the receiver, encrypted, by lower-case name.
     #[serde(default)]
     pub headers: BTreeMap<String, Sealed>,
@@ -44,8 +49,12 @@ pub struct Subscription {
     /// Format of the body.
     #[serde(default)]
     pub format: Format,
-    /// Signature of deliveries.
-    pub signing: Signing,
+    /// Settings of the format [`Format::SignedSet`], which requires them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_set: Option<SignedSet>,
+    /// Signature of deliveries in headers. `None` only for the format [`Format::SignedSet`], whose body is signed.
+    #[serde(default)]
+    pub signing: Option<Signing>,
     /// Retry schedule.
     #[serde(default)]
     pub retry: RetrySchedule,
@@ -102,6 +111,8 @@ pub enum PauseCause {
     Failing,
     /// The receiver requested it (`webhook-delivery: disable`).
     Receiver,
+    /// The receiver refused the credential of a signed SET repeatedly.
+    Credential,
     /// The endpoint has to be verified first.
     Unverified,
 }
@@ -114,6 +125,7 @@ impl PauseCause {
             Self::Gone => "gone",
             Self::Failing => "failing",
             Self::Receiver => "receiver",
+            Self::Credential => "credential",
             Self::Unverified => "unverified",
         }
     }
@@ -130,6 +142,79 @@ pub enum Format {
     /// The product's original format, after the filters: the value of the event's member, or for WSO2 the SET with
     /// `iat` in milliseconds.
     Original,
+    /// A signed SET (RFC 8417) of the tenant, pushed as specified in RFC 8935.
+    SignedSet,
+}
+
+/// Settings of signed SETs. They have the issuer of the tenant and are signed with its issuer keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignedSet {
+    /// `aud`: the identifiers by which the receiver recognises that a SET is intended for it.
+    #[schemars(length(min = 1, max = AUDIENCE_MAX), inner(length(min = 1, max = AUDIENCE_CHARS_MAX)))]
+    pub audience: Vec<String>,
+    /// The signature algorithm. Every receiver accepts `RS256`, the default.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+}
+
+/// Limit for the values of `aud` in a SET.
+pub const AUDIENCE_MAX: usize = 8;
+/// Limit for one of them, in characters.
+pub const AUDIENCE_CHARS_MAX: usize = 500;
+
+impl SignedSet {
+    /// Checks the audience.
+    ///
+    /// # Errors
+    /// The violated rule.
+    pub fn check(&self) -> Result<(), String> {
+        if !(1..=AUDIENCE_MAX).contains(&self.audience.len()) {
+            return Err(format!("give 1 to {AUDIENCE_MAX} values"));
+        }
+        for (index, value) in self.audience.iter().enumerate() {
+            let chars = value.chars().count();
+            if !(1..=AUDIENCE_CHARS_MAX).contains(&chars) || value.chars().any(char::is_control) {
+                return Err(format!(
+                    "value {} has {chars} characters: each has 1 to {AUDIENCE_CHARS_MAX}, without control characters",
+                    index + 1
+                ));
+            }
+            if self.audience[..index].contains(value) {
+                return Err(format!("value {} is given twice", index + 1));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Poll delivery (RFC 8936): the receiver fetches its SETs. Its format is [`Format::SignedSet`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poll {
+    /// Accepted bearer tokens, newest first.
+    pub tokens: Vec<PollToken>,
+}
+
+/// A bearer token of a polling receiver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollToken {
+    /// SHA-256 of the token.
+    pub digest: Digest,
+    /// Time of creation.
+    pub created_at: Timestamp,
+    /// End of the overlap with its successor. `None` for the newest token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl PollToken {
+    /// Prefix of the tokens that Setgate generates.
+    pub const PREFIX: &str = "sgp_";
+
+    /// Whether it is accepted at `now`.
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|at| now < at)
+    }
 }
 
 /// Signature settings of a subscription.

@@ -44,7 +44,7 @@ impl<'a> EchoRedactor<'a> {
                 let detail = self.line(detail.as_bytes(), usize::MAX);
                 Outcome::Failed { class, detail }
             }
-            answered @ Outcome::Answered { .. } => answered,
+            answered @ (Outcome::Answered { .. } | Outcome::Acknowledged | Outcome::Rejected { .. }) => answered,
         }
     }
 

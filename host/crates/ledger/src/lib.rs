@@ -118,6 +118,7 @@ pub use deliveries::outbox::{DUE_LIMIT_MAX, DueSummary};
 pub use deliveries::redrive::REDRIVE_CHUNK_ROWS;
 pub use deliveries::replan::PlanChange;
 pub use deliveries::settle::{Decision, ExpireOutcome, RedriveOutcome, SettleOutcome};
+pub use deliveries::signed_sets::SignedSet;
 pub use error::Error;
 pub use events::fan_out::{FAN_OUT_DELIVERIES_MAX, FanOut};
 pub use events::journal::{AppendOutcome, Appended, JOURNAL_BYTES_MAX, JOURNAL_LIMIT_MAX};

@@ -149,6 +149,7 @@ pub(crate) fn attempt(number: u32, status: u16) -> Attempt {
         latency_us: 1_500,
         outcome,
         signed_with: vec![],
+        set: None,
         sent: Some(sent),
         connection: Some(connection),
     }

@@ -70,6 +70,7 @@ impl Documents {
             warnings: warnings::of_subscription(subscription, &self.registry, &self.egress),
             signing_secret: made.secret,
             signing_public_key: made.public,
+            poll_token: made.poll_token,
         }
     }
 }

@@ -48,11 +48,12 @@ impl Endpoints {
             let why = "this host sends to https:// only; the operator can open http:// with `egress.allow_http`";
             return Err(Error::invalid("endpoint/url", why));
         }
-        let elsewhere = before.is_some_and(|before| before.endpoint.origin() != endpoint.origin());
+        let known = before.and_then(|before| before.endpoint.as_ref());
+        let elsewhere = known.is_some_and(|known| known.origin() != endpoint.origin());
         let context = endpoint_context(tenant, &id);
         let stored = before.map(|before| &before.headers);
         let headers = self.take_headers(&context, given.headers, stored, elsewhere)?;
-        let (host, stored) = (endpoint.origin().host, before.map(|before| before.endpoint.tls()));
+        let (host, stored) = (endpoint.origin().host, known.map(Endpoint::tls));
         let tls = self.take_tls(&context, given.tls, &host, stored, elsewhere)?;
         let endpoint = endpoint.with_tls(tls).map_err(|why| Error::invalid("endpoint/tls", why))?;
         Ok((endpoint, headers))
@@ -60,14 +61,17 @@ impl Endpoints {
 
     /// Whether a verification of one subscription's endpoint is valid for the other's.
     pub(super) fn has_same_origin_and_path(&self, one: &Subscription, other: &Subscription) -> bool {
-        if one.endpoint.origin() != other.endpoint.origin() {
+        let (Some(a), Some(b)) = (&one.endpoint, &other.endpoint) else {
+            return one.endpoint.is_none() && other.endpoint.is_none();
+        };
+        if a.origin() != b.origin() {
             return false;
         }
-        if one.endpoint.target() == other.endpoint.target() {
+        if a.target() == b.target() {
             return true;
         }
-        let open = |of: &Subscription| self.master.open_destination(&of.tenant, &of.id, &of.endpoint);
-        matches!((open(one), open(other)), (Ok(one), Ok(other)) if one.has_same_origin_and_path(&other))
+        let open = |of: &Subscription, endpoint| self.master.open_destination(&of.tenant, &of.id, endpoint);
+        matches!((open(one, a), open(other, b)), (Ok(one), Ok(other)) if one.has_same_origin_and_path(&other))
     }
 
     /// The endpoint without TLS settings.
@@ -79,7 +83,7 @@ impl Endpoints {
         before: Option<&Subscription>,
     ) -> Result<Endpoint, Error> {
         let invalid = |why: &str| Err(Error::invalid("endpoint/url", why));
-        let stored = before.map(|before| before.endpoint.without_tls());
+        let stored = before.and_then(|before| before.endpoint.as_ref()).map(Endpoint::without_tls);
         let url = match (given, &stored) {
             (None, Some(stored)) => return Ok(stored.clone()),
             (Some(Some(url)), Some(stored)) if url == stored.redacted_url() => return Ok(stored.clone()),

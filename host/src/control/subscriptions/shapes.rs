@@ -12,10 +12,13 @@ use setgate_domain::id::{Digest, FilterName, SigningKeyId, SourceName, Subscript
 use setgate_domain::pacing::Pacing;
 use setgate_domain::retry::RetrySchedule;
 use setgate_domain::secret::{REDACTED, Sealed, Secret, SecretInput};
-use setgate_domain::subscription::{Format, Pattern, Pause, Signing, SigningKey, SigningScheme, Subscription};
+use setgate_domain::subscription::{
+    Format, Pattern, Pause, SignedSet, Signing, SigningKey, SigningScheme, Subscription,
+};
 use setgate_domain::time::Timestamp;
 use setgate_egress::Certificates;
 
+use super::polling;
 use super::{CHAIN_MAX, HEADERS_MAX, OVERLAP_HOURS_MAX, PATTERNS_MAX, SECRETS_MAX};
 use crate::control::warnings::Warning;
 use crate::control::{TEXT_CHARS_MAX, changed};
@@ -37,8 +40,13 @@ pub struct SubscriptionInput {
     #[serde(default)]
     #[schemars(length(max = TEXT_CHARS_MAX))]
     pub description: Option<String>,
-    /// The endpoint that receives the deliveries.
-    pub endpoint: EndpointInput,
+    /// The endpoint that receives the deliveries. Required, unless `poll` is given.
+    #[serde(default)]
+    pub endpoint: Option<EndpointInput>,
+    /// Instead of an endpoint, for the format `signed_set`: the receiver polls (RFC 8936). A bearer token for it is
+    /// generated and returned once. On replacement, the tokens are retained.
+    #[serde(default)]
+    pub poll: Option<PollInput>,
     /// Patterns of event types.
     #[serde(default = "everything")]
     #[schemars(length(min = 1, max = PATTERNS_MAX))]
@@ -53,9 +61,13 @@ pub struct SubscriptionInput {
     /// The format of the request body.
     #[serde(default)]
     pub format: Format,
-    /// The signature. On replacement, the keys are retained unless the scheme changes.
+    /// Settings of the format `signed_set`. Required for it, and not allowed for another one.
     #[serde(default)]
-    pub signing: SigningInput,
+    pub signed_set: Option<SignedSet>,
+    /// The signature in headers. `standard` if absent; none if absent or `null` with the format `signed_set`. On
+    /// replacement, the keys are retained unless the scheme changes.
+    #[serde(default)]
+    pub signing: Option<SigningInput>,
     /// The retry schedule: delays in seconds after each failed attempt.
     #[serde(default)]
     pub retry: RetrySchedule,
@@ -105,6 +117,45 @@ impl JsonSchema for Ignored {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"readOnly": true})
     }
+}
+
+/// Poll delivery in a request. It has no settings yet.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PollInput {
+    /// Read-only; ignored.
+    #[serde(default)]
+    pub path: Ignored,
+    /// Read-only; ignored.
+    #[serde(default)]
+    pub tokens: Ignored,
+}
+
+/// Poll delivery without the tokens.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PollView {
+    /// The path at which the receiver polls, below the host's public URL.
+    pub path: String,
+    /// The accepted tokens, newest first.
+    pub tokens: Vec<PollTokenView>,
+}
+
+/// A bearer token of a polling receiver, without its text.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct PollTokenView {
+    pub created_at: Timestamp,
+    /// End of the overlap with its successor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A request to replace the bearer token of a polling receiver.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RotatePollTokenInput {
+    /// Hours for which the existing tokens are accepted as well. 24 if absent. With 0 they expire immediately.
+    #[schemars(range(max = OVERLAP_HOURS_MAX))]
+    pub overlap_hours: Option<u32>,
 }
 
 /// An endpoint in a request. On replacement, the URL and the secrets keep their stored value if they are absent or
@@ -282,12 +333,18 @@ pub struct SubscriptionView {
     pub id: SubscriptionId,
     pub name: Option<SubscriptionName>,
     pub description: Option<String>,
-    pub endpoint: EndpointView,
+    /// `null` if the receiver polls.
+    pub endpoint: Option<EndpointView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll: Option<PollView>,
     pub events: Vec<Pattern>,
     pub sources: Vec<SourceName>,
     pub chain: Vec<BindingView>,
     pub format: Format,
-    pub signing: SigningView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_set: Option<SignedSet>,
+    /// `null` if only the body is signed.
+    pub signing: Option<SigningView>,
     pub retry: RetrySchedule,
     pub pacing: Pacing,
     pub paused: Option<Pause>,
@@ -365,6 +422,9 @@ pub struct SubscriptionOnce {
     /// The public half of the new ed25519 key. The private half is never returned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_public_key: Option<String>,
+    /// The new bearer token of a polling receiver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_token: Option<String>,
 }
 
 /// The parts of a new key that are returned once. The private half of an ed25519 key is never returned.
@@ -374,6 +434,8 @@ pub(super) struct RevealedKey {
     pub(super) secret: Option<String>,
     /// `whpk_...`, if this is an ed25519 key.
     pub(super) public: Option<String>,
+    /// The new bearer token of a polling receiver.
+    pub(super) poll_token: Option<String>,
 }
 
 /// The view of a subscription, without its secrets.
@@ -390,16 +452,18 @@ pub(super) fn show(subscription: &Subscription, now: Timestamp) -> SubscriptionV
         id: subscription.id,
         name: subscription.name.clone(),
         description: subscription.description.clone(),
-        endpoint: EndpointView {
-            url: subscription.endpoint.redacted_url().to_owned(),
+        endpoint: subscription.endpoint.as_ref().map(|endpoint| EndpointView {
+            url: endpoint.redacted_url().to_owned(),
             headers: redacted(&subscription.headers),
-            tls: show_tls(subscription.endpoint.tls()),
-        },
+            tls: show_tls(endpoint.tls()),
+        }),
+        poll: subscription.poll.as_ref().map(|poll| polling::show(subscription, poll)),
         events: subscription.events.clone(),
         sources: subscription.sources.clone(),
         chain: subscription.chain.iter().map(binding).collect(),
         format: subscription.format,
-        signing: show_signing(&subscription.signing, now),
+        signed_set: subscription.signed_set.clone(),
+        signing: subscription.signing.as_ref().map(|signing| show_signing(signing, now)),
         retry: subscription.retry.clone(),
         pacing: subscription.pacing.clone(),
         paused: subscription.paused.clone(),

@@ -4,6 +4,7 @@
 //! during the overlap. If the header carries a single signature, the new key is staged instead: it is created and
 //! returned, and the current key keeps signing until the new one is activated or the overlap ends.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use setgate_base::clock::Clock;
@@ -12,12 +13,12 @@ use setgate_dialects::{Signer, active_keys, staged_key};
 use setgate_domain::audit::{Actor, AuditAction};
 use setgate_domain::id::{SigningKeyId, SubscriptionId, TenantId};
 use setgate_domain::secret::{Secret, SecretInput, signing_context};
-use setgate_domain::subscription::{Signing, SigningKey, SigningScheme};
+use setgate_domain::subscription::{Format, Signing, SigningKey, SigningScheme};
 use setgate_domain::time::Timestamp;
 
 use super::documents::Documents;
 use super::shapes::RevealedKey;
-use super::{OVERLAP_HOURS_MAX, RotateInput, SigningInput, SubscriptionOnce};
+use super::{OVERLAP_HOURS_MAX, RotateInput, SigningInput, SubscriptionInput, SubscriptionOnce};
 use crate::control::Error;
 
 /// Limit for the keys of one subscription.
@@ -57,7 +58,7 @@ impl SigningKeys {
                 if hours > OVERLAP_HOURS_MAX {
                     return Err(Error::invalid("overlap_hours", format!("at most {OVERLAP_HOURS_MAX}")));
                 }
-                let signing = &mut subscription.signing;
+                let signing = subscription.signing.as_mut().ok_or_else(no_keys)?;
                 if let Some(staged) = staged_key(signing, now) {
                     let why = "POST .../activate-key or .../cancel-key first";
                     return Err(Error::Conflict(format!(
@@ -112,7 +113,8 @@ impl SigningKeys {
     ) -> Result<SubscriptionOnce, Error> {
         self.documents
             .change(tenant, id, expected, |_, subscription, now| {
-                let key = end(&mut subscription.signing, now).ok_or_else(|| {
+                let signing = subscription.signing.as_mut().ok_or_else(no_keys)?;
+                let key = end(signing, now).ok_or_else(|| {
                     Error::Conflict(
                         "no key is staged: `rotate-key` stages one, if the scheme carries a single signature".into(),
                     )
@@ -122,9 +124,37 @@ impl SigningKeys {
             .await
     }
 
+    /// The keys of a new subscription, if it signs in headers.
+    pub(super) fn create(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        given: Option<&SigningInput>,
+    ) -> Result<(Option<Signing>, RevealedKey), Error> {
+        let Some(given) = given else { return Ok((None, RevealedKey::default())) };
+        let (key, made) = self.make(tenant, id, &given.wanted()?)?;
+        Ok((Some(Signing { scheme: given.scheme, keys: vec![key] }), made))
+    }
+
     /// The keys of a subscription after its replacement. They are retained unless another scheme or secret is given,
     /// which replaces all keys at once.
     pub(super) fn replace(
+        &self,
+        tenant: &TenantId,
+        id: SubscriptionId,
+        given: Option<&SigningInput>,
+        before: Option<&Signing>,
+    ) -> Result<(Option<Signing>, RevealedKey), Error> {
+        match (given, before) {
+            (Some(given), Some(before)) => {
+                let (signing, made) = self.replace_keys(tenant, id, given, before)?;
+                Ok((Some(signing), made))
+            }
+            (given, _) => self.create(tenant, id, given),
+        }
+    }
+
+    fn replace_keys(
         &self,
         tenant: &TenantId,
         id: SubscriptionId,
@@ -196,7 +226,7 @@ impl SigningKeys {
         };
         let now = self.clock.now();
         let key_id = SigningKeyId::new(now, crypto::random_u128());
-        let mut made = RevealedKey { secret: None, public: new.public.clone() };
+        let mut made = RevealedKey { public: new.public.clone(), ..RevealedKey::default() };
         let mut v1 = None;
         if new.public.is_some() {
             // Published verifiers support only `v1`.
@@ -255,6 +285,21 @@ impl SigningInput {
         let (scheme, secret) = (self.scheme, self.new_secret());
         Ok(Wanted { scheme, secret, ed25519: self.ed25519.unwrap_or(false), with_v1: self.with_v1 })
     }
+}
+
+/// The settings of the signature in headers. A signed SET needs none.
+pub(super) fn of(input: &SubscriptionInput) -> Option<Cow<'_, SigningInput>> {
+    match (&input.signing, input.format) {
+        (Some(given), _) => Some(Cow::Borrowed(given)),
+        (None, Format::SignedSet) => None,
+        (None, Format::Set | Format::Original) => Some(Cow::Owned(SigningInput::default())),
+    }
+}
+
+fn no_keys() -> Error {
+    let why = "this subscription has no signing keys: its SETs are signed with the issuer keys of the tenant, see \
+               .../issuer-keys";
+    Error::Conflict(why.into())
 }
 
 fn only_ed25519() -> Error {

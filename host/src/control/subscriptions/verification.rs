@@ -46,6 +46,10 @@ impl Verifications {
     ) -> Result<SubscriptionOnce, Error> {
         let view = find_tenant(&self.documents.registry, tenant)?;
         let asked = view.subscriptions.get(&id).ok_or_else(|| not_found(id))?.value.clone();
+        if asked.endpoint.is_none() {
+            let why = "this subscription has no endpoint to verify: its receiver polls";
+            return Err(Error::Conflict(why.to_owned()));
+        }
         self.requests.take(id)?;
         if let Err(why) = self.verifier.verify(&asked).await {
             self.note_failure(actor, tenant, id, &why).await?;
@@ -90,7 +94,8 @@ impl Verifications {
     ) {
         let before = before.filter(|before| self.endpoints.has_same_origin_and_path(before, subscription));
         subscription.verified_at = before.and_then(|before| before.verified_at);
-        if before.is_none() && subscription.paused.is_none() && self.requires_verified(view) {
+        let sends = subscription.endpoint.is_some();
+        if before.is_none() && sends && subscription.paused.is_none() && self.requires_verified(view) {
             subscription.paused =
                 Some(Pause { cause: PauseCause::Unverified, reason: NOT_VERIFIED.to_owned(), since: now });
         }
@@ -98,7 +103,7 @@ impl Verifications {
 
     /// Checks that a user may resume the subscription.
     pub(super) fn check_verified(&self, view: &TenantView, subscription: &Subscription) -> Result<(), Error> {
-        if subscription.verified_at.is_none() && self.requires_verified(view) {
+        if subscription.endpoint.is_some() && subscription.verified_at.is_none() && self.requires_verified(view) {
             let why = "its endpoint is not verified, which this host asks for: `POST .../verify` resumes it";
             return Err(Error::Conflict(why.to_owned()));
         }

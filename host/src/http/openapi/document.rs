@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::draft::{OperationDraft, proofs};
+use super::draft::{OperationDraft, POLL_TOKEN, proofs};
 use super::operation::{Answer, Operation};
 use super::schemas::Schemas;
 use crate::http::problem;
@@ -163,6 +163,8 @@ fn security_schemes() -> Value {
             "description": "An API key of this host. Its scopes define the permitted requests. A tenant's key is valid for that tenant only.",
         },
     });
+    let (name, description) = POLL_TOKEN;
+    schemes[name] = json!({"type": "http", "scheme": "bearer", "description": description});
     for (name, header, description) in proofs() {
         schemes[name] = json!({"type": "apiKey", "in": "header", "name": header, "description": description});
     }

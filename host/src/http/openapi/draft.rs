@@ -192,11 +192,21 @@ impl<'a> OperationDraft<'a> {
         self.errors([401]);
     }
 
+    /// Requires the bearer token of the addressed subscription's receiver.
+    pub(in crate::http) fn needs_poll_token(&mut self) {
+        self.security = vec![json!({POLL_TOKEN.0: []})];
+        self.errors([401]);
+    }
+
     /// Adds problem statuses.
     pub(in crate::http) fn errors(&mut self, statuses: impl IntoIterator<Item = u16>) {
         self.refuses.extend(statuses);
     }
 }
+
+/// The token of a polling receiver: name of the security scheme, description.
+pub(in crate::http) const POLL_TOKEN: (&str, &str) =
+    ("pollToken", "The token of a receiver that polls, as `Authorization: Bearer sgp_...`.");
 
 /// The proofs of sources: name of the security scheme, header, description.
 pub(in crate::http) fn proofs() -> impl Iterator<Item = (String, &'static str, &'static str)> {

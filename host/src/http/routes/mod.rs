@@ -37,6 +37,7 @@ mod health;
 mod ingest;
 mod jwks;
 mod manage;
+mod poll;
 mod push;
 pub(super) mod rules;
 
@@ -97,6 +98,11 @@ fn all() -> Vec<Group> {
         about: "Ingest of events. A source authenticates with its own proof; an API key is needed only if the source requires one.",
         operations: ingest::operations().into_iter().chain(push::operations()).collect(),
     }];
+    groups.push(Group {
+        name: "receivers",
+        about: "Signed SETs for receivers that poll.",
+        operations: poll::operations(),
+    });
     groups.push(Group {
         name: "issuers",
         about: "Public keys of the tenants' issuers, without a key.",

@@ -57,7 +57,11 @@ impl Case {
             Self::Error(class) => Outcome::Failed { class, detail: String::new() },
             Self::HostShortage => Outcome::Failed { class: ErrorClass::Connect, detail: String::new() },
         };
-        let answer = AttemptResult { outcome: &outcome, host_shortage: matches!(self, Self::HostShortage) };
+        let answer = AttemptResult {
+            outcome: &outcome,
+            host_shortage: matches!(self, Self::HostShortage),
+            protocol: Protocol::Webhook,
+        };
         let retries = RetryState { schedule: &RetrySchedule::default(), failed_before: 0, jitter: 0.5 };
         interpret(answer, retries, NOW)
     }

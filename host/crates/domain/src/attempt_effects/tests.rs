@@ -22,7 +22,11 @@ fn meaning(outcome: &Outcome) -> AttemptEffects {
 }
 
 fn after(schedule: &RetrySchedule, failed_before: u32, outcome: &Outcome, jitter: f64) -> AttemptEffects {
-    interpret(AttemptResult { outcome, host_shortage: false }, RetryState { schedule, failed_before, jitter }, NOW)
+    interpret(
+        AttemptResult { outcome, host_shortage: false, protocol: Protocol::Webhook },
+        RetryState { schedule, failed_before, jitter },
+        NOW,
+    )
 }
 
 #[test]
@@ -90,7 +94,11 @@ fn only_endpoint_failures_count_towards_breaker() {
 #[test]
 fn host_shortage_is_no_attempt() {
     let retries = RetryState { schedule: &RetrySchedule::default(), failed_before: 0, jitter: 0.5 };
-    let short = interpret(AttemptResult { outcome: &failed(ErrorClass::Connect), host_shortage: true }, retries, NOW);
+    let short = interpret(
+        AttemptResult { outcome: &failed(ErrorClass::Connect), host_shortage: true, protocol: Protocol::Webhook },
+        retries,
+        NOW,
+    );
     let due_at = NOW.plus_millis(SHORTAGE_WAIT_MS);
     let expected = AttemptEffects { delivery: NextState::NotAttempted { due_at }, endpoint: None, subscription: None };
     assert_eq!(short, expected);
@@ -103,4 +111,66 @@ fn subscription_failing_too_long_is_paused() {
     assert_eq!(failing_too_long(since, 11, NOW), None);
     let paused = failing_too_long(since, 10, NOW).unwrap();
     assert_eq!((paused.cause, paused.since), (PauseCause::Failing, Some(since)));
+}
+
+/// An answer to a pushed SET with this body, after some failed attempts.
+fn pushed(status: u16, body: &str, failed_before: u32) -> AttemptEffects {
+    let mut outcome = answered(status, None, None);
+    if let Outcome::Answered { body_head, .. } = &mut outcome {
+        body.clone_into(body_head);
+    }
+    let retries = RetryState { schedule: &RetrySchedule::default(), failed_before, jitter: 0.5 };
+    interpret(AttemptResult { outcome: &outcome, host_shortage: false, protocol: Protocol::SetPush }, retries, NOW)
+}
+
+fn refused(err: &str, failed_before: u32) -> AttemptEffects {
+    pushed(400, &format!(r#"{{"err":"{err}","description":"no"}}"#), failed_before)
+}
+
+#[test]
+fn codes_about_the_set_end_the_delivery_at_once() {
+    for err in ["invalid_request", "invalid_audience", "invalid_issuer", "access_denied", "invalid_state"] {
+        let effects = refused(err, 0);
+        let reason = format!("the receiver refused the SET: {err}: no");
+        assert_eq!(effects.delivery, NextState::Dead { reason });
+        assert_eq!((effects.endpoint, effects.subscription), (Some(Signal::Alive), None), "{err}");
+    }
+    // For a webhook, the body of an answer has no meaning.
+    assert!(matches!(meaning(&answered(400, None, None)).delivery, NextState::Retry { .. }));
+}
+
+#[test]
+fn unknown_key_is_retried_for_a_day() {
+    assert!(matches!(refused("invalid_key", 6).delivery, NextState::Retry { .. }), "17.6 hours");
+    let NextState::Dead { reason } = refused("invalid_key", 7).delivery else { panic!("31.6 hours") };
+    assert!(reason.contains("does not accept the key: invalid_key: no"), "{reason}");
+}
+
+#[test]
+fn refused_credential_is_retried_and_then_pauses_the_subscription() {
+    for effects in [|n| refused("authentication_failed", n), |n| pushed(401, "", n), |n| pushed(403, "<html>", n)] {
+        for failed_before in [0, 1] {
+            let first = effects(failed_before);
+            assert!(matches!(first.delivery, NextState::Retry { .. }) && first.subscription.is_none());
+        }
+        let third = effects(2);
+        assert!(matches!(third.delivery, NextState::Retry { .. }), "the delivery stays due");
+        assert_eq!(third.subscription.unwrap().cause, PauseCause::Credential);
+    }
+}
+
+#[test]
+fn refusal_without_code_is_retried_twice() {
+    for body in ["", "Bad Request", "{}", r#"{"err":1}"#] {
+        assert!(matches!(pushed(400, body, 1).delivery, NextState::Retry { .. }), "{body}");
+        let NextState::Dead { reason } = pushed(400, body, 2).delivery else { panic!("{body}") };
+        assert!(reason.contains("not an answer of RFC 8935"), "{reason}");
+    }
+    for status in [404, 408, 425, 429, 500, 503] {
+        assert!(matches!(pushed(status, "", 5).delivery, NextState::Retry { .. }), "{status}");
+    }
+    assert!(
+        matches!(refused("jwtParse", 5).delivery, NextState::Retry { .. }),
+        "codes of drafts: the schedule decides"
+    );
 }

@@ -10,7 +10,7 @@ use super::*;
 pub(super) fn incomplete(outcome: &Outcome) -> (u16, Option<&str>) {
     match outcome {
         Outcome::Answered { status, body_incomplete, .. } => (*status, body_incomplete.as_deref()),
-        failed @ Outcome::Failed { .. } => panic!("{failed:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

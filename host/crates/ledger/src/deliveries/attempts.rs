@@ -9,7 +9,7 @@
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
-use setgate_domain::attempt::{Attempt, Connection as Over, Outcome, SentRequest};
+use setgate_domain::attempt::{Attempt, Connection as Over, Outcome, SentRequest, SentSet};
 use setgate_domain::delivery::{DeliverySeq, Settlement};
 use setgate_domain::id::SigningKeyId;
 use setgate_domain::time::Timestamp;
@@ -44,6 +44,8 @@ const DICTIONARY: &str = concat!(
 struct NewAttemptDoc<'a> {
     outcome: &'a Outcome,
     signed_with: &'a [SigningKeyId],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set: Option<&'a SentSet>,
     sent: Option<&'a SentRequest>,
     connection: Option<&'a Over>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -63,6 +65,8 @@ impl NewAttemptDoc<'_> {
 struct AttemptDoc {
     outcome: Outcome,
     signed_with: Vec<SigningKeyId>,
+    #[serde(default)]
+    set: Option<SentSet>,
     sent: Option<SentRequest>,
     connection: Option<Over>,
     #[serde(default)]
@@ -90,6 +94,7 @@ impl AttemptRow {
         let doc = NewAttemptDoc {
             outcome: &attempt.outcome,
             signed_with: &attempt.signed_with,
+            set: attempt.set.as_ref(),
             sent: attempt.sent.as_ref(),
             connection: attempt.connection.as_ref(),
             runs,
@@ -130,10 +135,11 @@ pub(crate) fn attempts(conn: &Connection, delivery: DeliverySeq, number: Option<
     let mut rows = statement.query([key(delivery, first)?, key(delivery, last)?])?;
     let mut attempts = Vec::new();
     while let Some(row) = rows.next()? {
-        let AttemptDoc { outcome, signed_with, sent, connection, runs: _ } = parse_row(row)?;
+        let AttemptDoc { outcome, signed_with, set, sent, connection, runs: _ } = parse_row(row)?;
         let (at, latency_us): (Timestamp, i64) = (row.column(2)?, row.get(3)?);
         let latency_us = latency_us.cast_unsigned();
-        attempts.push(Attempt { number: number_of(row)?, at, latency_us, outcome, signed_with, sent, connection });
+        let number = number_of(row)?;
+        attempts.push(Attempt { number, at, latency_us, outcome, signed_with, set, sent, connection });
     }
     Ok(attempts)
 }

@@ -6,6 +6,7 @@ pub(crate) mod outbox;
 pub(crate) mod redrive;
 pub(crate) mod replan;
 pub(crate) mod settle;
+pub(crate) mod signed_sets;
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use crate::Error;
 use crate::commit::queue::Batch;
 use crate::deliveries::Deliveries;
 use crate::deliveries::outbox::due_by_seq;
-use crate::deliveries::settle;
+use crate::deliveries::{settle, signed_sets};
 use crate::registry::plans::plan_row;
 use crate::schema::sql_types::{ReadColumn, params};
 use crate::state::settlements::StateChange;
@@ -113,7 +113,8 @@ fn requeue(
     due_by_seq(conn, seq)
 }
 
-/// Points a delivery's row to another plan and moves the reference. `before` is the row id of its current plan.
+/// Points a delivery's row to another plan and moves the reference. `before` is the row id of its current plan. A SET
+/// that was signed after the chain of that plan is not sent any more.
 ///
 /// [`Error::UnknownPlan`], without any change, if the new plan must be interned again.
 fn set_plan(
@@ -130,7 +131,7 @@ fn set_plan(
         .execute(params![delivery, plan, at])?;
     batch.effects.add_plan_ref(before, -1);
     batch.effects.add_plan_ref(plan, 1);
-    Ok(())
+    signed_sets::delete(batch, delivery)
 }
 
 #[cfg(test)]

@@ -100,7 +100,9 @@ UNION ALL
 SELECT 'attempt ' || (a.id & 1048575) || ' of delivery ' || (a.id >> 20) || ': its delivery is missing' FROM attempt a
 WHERE a.id >> 20 NOT IN (SELECT seq FROM delivery)
 UNION ALL
-SELECT 'filter output ' || f.delivery || ': its delivery is missing' FROM filter_output f WHERE f.delivery NOT IN (SELECT seq FROM delivery)";
+SELECT 'filter output ' || f.delivery || ': its delivery is missing' FROM filter_output f WHERE f.delivery NOT IN (SELECT seq FROM delivery)
+UNION ALL
+SELECT 'signed SET ' || s.delivery || ': its delivery is missing' FROM signed_set s WHERE s.delivery NOT IN (SELECT seq FROM delivery)";
 
 /// A cursor that is missing or beyond the end of the journal.
 const CURSOR: &str = "

@@ -99,7 +99,8 @@ async fn violations(ledger: &Ledger) -> Result<Vec<String>, Error> {
         (
             "an attempt or bytes without a delivery",
             "SELECT (SELECT count(*) FROM attempt WHERE id >> 20 NOT IN (SELECT seq FROM delivery))
-                 + (SELECT count(*) FROM filter_output WHERE delivery NOT IN (SELECT seq FROM delivery))",
+                 + (SELECT count(*) FROM filter_output WHERE delivery NOT IN (SELECT seq FROM delivery))
+                 + (SELECT count(*) FROM signed_set WHERE delivery NOT IN (SELECT seq FROM delivery))",
         ),
         ("the file is damaged", "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
     ];

@@ -19,7 +19,7 @@ use crate::state::snapshot::{Change, Doc, Name};
 
 /// Verbs exempt from quotas: they stop or repair something, so they must always work, and none adds more than a bounded
 /// text or key.
-const QUOTA_EXEMPT_VERBS: [&str; 12] = [
+const QUOTA_EXEMPT_VERBS: [&str; 13] = [
     "activate",
     "end",
     "label",
@@ -30,6 +30,7 @@ const QUOTA_EXEMPT_VERBS: [&str; 12] = [
     "resume",
     "rollback",
     "rotate_key",
+    "rotate_poll_token",
     "suspend",
     "verify",
 ];

@@ -295,7 +295,9 @@ impl Doc {
                 s.events.shrink_to_fit();
                 s.sources.shrink_to_fit();
                 s.chain.shrink_to_fit();
-                s.signing.keys.shrink_to_fit();
+                if let Some(signing) = &mut s.signing {
+                    signing.keys.shrink_to_fit();
+                }
             }
         }
     }

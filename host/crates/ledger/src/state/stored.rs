@@ -1,4 +1,4 @@
-//! Bytes stored by each tenant: events, deliveries, attempts, filter output, plans, blobs and unfinished uploads. Tenants
+//! Bytes stored by each tenant: events, deliveries, attempts, filter output, signed SETs, plans, blobs and unfinished uploads. Tenants
 //! share a disk, and row counts say little about its use.
 //!
 //! The table `tenant_usage` has one row per tenant. Each write or delete of a row reports the change
@@ -33,6 +33,12 @@ macro_rules! filtered_bytes {
     };
 }
 
+macro_rules! signed_set_bytes {
+    () => {
+        "100 + octet_length(kid) + octet_length(jti) + octet_length(token)"
+    };
+}
+
 /// Bytes of a delivery's row without its reason. Must match [`RECOUNT`].
 pub(crate) const DELIVERY_BYTES: i64 = 300;
 /// Bytes of an attempt's row without its document. Must match [`RECOUNT`].
@@ -48,6 +54,9 @@ pub(crate) const RECOUNT: &str = concat!(
         UNION ALL SELECT d.tenant, ",
     filtered_bytes!(),
     " FROM filter_output f JOIN delivery d ON d.seq = f.delivery
+        UNION ALL SELECT d.tenant, ",
+    signed_set_bytes!(),
+    " FROM signed_set s JOIN delivery d ON d.seq = s.delivery
         UNION ALL SELECT d.tenant, 32 + octet_length(a.doc) FROM attempt a JOIN delivery d ON d.seq = a.id >> 20
         UNION ALL SELECT doc ->> '$.tenant', octet_length(doc) FROM plan WHERE json_valid(doc) AND doc ->> '$.tenant' IS NOT NULL
         UNION ALL SELECT tenant, bytes FROM blob
@@ -69,7 +78,14 @@ pub(crate) fn of_filtered(conn: &Connection, delivery: DeliverySeq) -> Result<i6
     Ok(bytes.unwrap_or(0))
 }
 
-/// Bytes of a delivery with its attempts and filter output.
+/// Bytes of a delivery's signed SET.
+pub(crate) fn of_signed_set(conn: &Connection, delivery: DeliverySeq) -> Result<i64, Error> {
+    let sql = concat!("SELECT ", signed_set_bytes!(), " FROM signed_set WHERE delivery = ?1");
+    let bytes = conn.prepare_cached(sql)?.query_row(params![delivery], |row| row.get(0)).optional()?;
+    Ok(bytes.unwrap_or(0))
+}
+
+/// Bytes of a delivery with its attempts, filter output and signed SET.
 pub(crate) fn of_delivery(conn: &Connection, delivery: DeliverySeq) -> Result<i64, Error> {
     let row: Option<i64> = conn
         .prepare_cached("SELECT 300 + coalesce(octet_length(reason), 0) FROM delivery WHERE seq = ?1")?
@@ -80,7 +96,7 @@ pub(crate) fn of_delivery(conn: &Connection, delivery: DeliverySeq) -> Result<i6
             "SELECT coalesce(sum(32 + octet_length(doc)), 0) FROM attempt WHERE id >= ?1 << 20 AND id < (?1 + 1) << 20",
         )?
         .query_row(params![delivery], |row| row.get(0))?;
-    Ok(row.unwrap_or(0) + attempts + of_filtered(conn, delivery)?)
+    Ok(row.unwrap_or(0) + attempts + of_filtered(conn, delivery)? + of_signed_set(conn, delivery)?)
 }
 
 /// A length as a signed number, for differences.

@@ -14,7 +14,7 @@ use setgate_domain::time::Timestamp;
 
 use crate::audit::idempotency;
 use crate::commit::queue::Batch;
-use crate::deliveries::attempts;
+use crate::deliveries::{attempts, signed_sets};
 use crate::history::History;
 use crate::registry::plans;
 use crate::schema::sql_types::{ReadColumn, params};
@@ -253,6 +253,7 @@ pub(crate) fn delete_event(batch: &mut Batch<'_>, event: EventSeq, rows_max: usi
     let has_more = deliveries.len() > rows_max;
     deliveries.truncate(rows_max);
     for (seq, tenant, subscription, state, plan) in &deliveries {
+        signed_sets::delete(batch, *seq)?;
         batch.effects.add_stored_bytes(tenant, -stored::of_delivery(conn, *seq)?);
         attempts::delete(conn, *seq)?;
         conn.prepare_cached("DELETE FROM filter_output WHERE delivery = ?1")?.execute(params![seq])?;

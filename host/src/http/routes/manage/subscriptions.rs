@@ -8,8 +8,8 @@ use setgate_domain::id::SubscriptionRef;
 
 use super::{Tagged, located, made, path_of};
 use crate::control::subscriptions::{
-    RotateInput, SigningKeys, SubscriptionInput, SubscriptionOnce, SubscriptionView, Subscriptions, TestEvents,
-    TestSent, Verifications,
+    PollTokens, RotateInput, RotatePollTokenInput, SigningKeys, SubscriptionInput, SubscriptionOnce, SubscriptionView,
+    Subscriptions, TestEvents, TestSent, Verifications,
 };
 use crate::control::{Page, TEXT_CHARS_MAX};
 use crate::http::auth::{RequestActor, Tenant};
@@ -66,6 +66,11 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
             .responds::<SubscriptionOnce>(200, "The staged key is removed.")
             .tagged()
             .errors([409, 412]),
+        post("/subscriptions/{subscription}/rotate-poll-token", "rotatePollToken", "Creates a new token for a receiver that polls.", rotate_poll_token)
+            .description("It is shown only once. The existing tokens are accepted until the end of the overlap.")
+            .responds::<SubscriptionOnce>(200, "The new token is created.")
+            .tagged()
+            .errors([409, 412, 422]),
         post("/subscriptions/{subscription}/test", "testSubscription", "Sends a test event to this subscription only.", test)
             .description("The event runs through the chain and is signed like any other. It appears as a delivery in the history.")
             .responds::<TestSent>(202, "The test event is queued.")
@@ -167,6 +172,17 @@ pub(in crate::http) async fn rotate(
     JsonBody(input): JsonBody<RotateInput>,
 ) -> Result<Tagged<SubscriptionOnce>, Problem> {
     Ok(Tagged(signing_keys.rotate(&actor, &tenant, id, input, expected).await?))
+}
+
+pub(in crate::http) async fn rotate_poll_token(
+    Tenant(tenant): Tenant,
+    OfSubscription(id): OfSubscription,
+    RequestActor(actor): RequestActor,
+    State(poll_tokens): State<PollTokens>,
+    IfMatch(expected): IfMatch,
+    JsonBody(input): JsonBody<RotatePollTokenInput>,
+) -> Result<Tagged<SubscriptionOnce>, Problem> {
+    Ok(Tagged(poll_tokens.rotate(&actor, &tenant, id, input, expected).await?))
 }
 
 pub(in crate::http) async fn activate(

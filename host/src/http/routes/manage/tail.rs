@@ -20,8 +20,8 @@ use crate::http::listener::UntilClientEnds;
 use crate::http::openapi::{Operation, get};
 use crate::http::problem::Problem;
 use crate::http::responses::SelfManaged;
+use crate::http::slots::OpenSlot;
 use crate::http::state::SharedState;
-use crate::http::tails::OpenTail;
 
 /// Interval of the comments sent on a quiet stream, so that intermediaries do not consider the connection dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -86,7 +86,7 @@ struct Stream {
     sent: String,
     heartbeat: Instant,
     ended: bool,
-    _open: OpenTail,
+    _open: OpenSlot,
 }
 
 impl Stream {

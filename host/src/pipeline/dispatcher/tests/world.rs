@@ -119,17 +119,19 @@ impl World {
             tenant: self.tenant.clone(),
             name: None,
             description: None,
-            endpoint: self.master.seal_destination(
+            endpoint: Some(self.master.seal_destination(
                 &self.tenant,
                 &id,
                 &Destination::parse(&self.receivers[number].url).unwrap(),
-            ),
+            )),
+            poll: None,
             headers: BTreeMap::new(),
             events: vec![Pattern::try_from("*".to_owned()).unwrap()],
             sources: if number == NOTICES { vec![SourceName::setgate()] } else { vec![] },
             chain: vec![],
             format: Format::Set,
-            signing: Signing { scheme: SigningScheme::Standard, keys: vec![key] },
+            signed_set: None,
+            signing: Some(Signing { scheme: SigningScheme::Standard, keys: vec![key] }),
             retry: RetrySchedule::default(),
             pacing,
             paused: None,
@@ -287,11 +289,12 @@ impl World {
         }
         self.keys[number].push(KeyTime { secret, from: now, until: None });
         self.change(number, |subscription| {
-            for old in &mut subscription.signing.keys {
+            let signing = subscription.signing.as_mut().unwrap();
+            for old in &mut signing.keys {
                 old.expires_at = Some(old.expires_at.map_or(ends, |at| at.min(ends)));
             }
-            subscription.signing.keys.insert(0, key);
-            subscription.signing.keys.retain(|key| key.expires_at.is_none_or(|at| at > now));
+            signing.keys.insert(0, key);
+            signing.keys.retain(|key| key.expires_at.is_none_or(|at| at > now));
         })
         .await;
     }
