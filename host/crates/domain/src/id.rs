@@ -242,7 +242,7 @@ ulid!(
 
 /// A subscription in a URL path: its ID, or the name that its tenant gave it. A name can never be an ID.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
-#[schemars(into = "String", extend("pattern" = "^(sub_[0-7][0-9A-HJKMNP-TV-Z]{25}|[a-z0-9][a-z0-9-]{0,62})$"))]
+#[schemars(try_from = "String", into = "String", extend("pattern" = "^(sub_[0-7][0-9A-HJKMNP-TV-Z]{25}|[a-z0-9][a-z0-9-]{0,62})$"))]
 pub enum SubscriptionRef {
     /// By ID.
     Id(SubscriptionId),
