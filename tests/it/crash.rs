@@ -96,7 +96,7 @@ async fn key_of_an_interrupted_first_start_is_used() {
 /// The record of a run judges it: this test shows it every fault that it must detect.
 #[test]
 fn record_detects_violations() {
-    let (event, all) = ("evt_E", ["P", "R", "S", "X", "F", "N"]);
+    let (event, all) = ("evt_E", ["P", "R", "S", "X", "F", "N", "H", "L"]);
     // An event of the first source: one plain delivery, one redacted.
     let sent = (0..).map(|number| Sent::new(1, number)).find(|sent| sent.source == 0).unwrap();
     let (plain, redacted) = ("dlv_E_P_0", "dlv_E_R_0");
@@ -140,4 +140,26 @@ fn record_detects_violations() {
     assert_eq!(three.totals().faults, 1, "it was not to be dropped");
     assert_eq!(three.compare(&Copy::default(), 2).lost, 2, "the event was removed before its deliveries ended");
     assert_eq!(three.lost(), 2);
+
+    let four = record();
+    four.acknowledged(&[plain.to_owned()]);
+    copy.at_rest.clear();
+    four.compare(&copy, 1);
+    assert_eq!(four.totals().faults, 0, "an acknowledged delivery is not due");
+    copy.due.insert(plain.to_owned(), due);
+    four.compare(&copy, 2);
+    assert_eq!(four.totals().faults, 1, "{:?}", four.totals().said);
+
+    let five = Record::default();
+    five.subscribed(&all.map(|id| format!("sub_{id}")));
+    five.accepted_unnamed(&sent);
+    assert_eq!(five.open(), 1);
+    copy.events_by_jti.insert(format!("crash-{}", sent.number), event.to_owned());
+    assert_eq!((five.compare(&copy, 1).lost, five.totals().accepted), (0, 1), "the copy names the event");
+    five.accepted_unnamed(&sent);
+    assert_eq!(
+        five.compare(&Copy::default(), 2).lost,
+        1 + 2,
+        "one that the ledger does not have, and the two deliveries"
+    );
 }

@@ -19,6 +19,8 @@ pub struct Copy {
     pub damage: Vec<String>,
     /// Ids of its events.
     pub events: HashSet<String>,
+    /// The same by `jti`.
+    pub events_by_jti: HashMap<String, String>,
     /// Events that are not fanned out yet.
     pub behind_cursor: i64,
     /// Due deliveries by id.
@@ -74,10 +76,11 @@ fn look(conn: &Connection, retention_ms: i64) -> rusqlite::Result<Copy> {
     if orphans > 0 {
         copy.damage.push(format!("{orphans} deliveries have no event"));
     }
-    copy.events = conn
-        .prepare("SELECT id FROM event")?
-        .query_map([], |row| Ok(format!("evt_{}", text_of(row.get(0)?))))?
+    copy.events_by_jti = conn
+        .prepare("SELECT jti, id FROM event")?
+        .query_map([], |row| Ok((row.get(0)?, format!("evt_{}", text_of(row.get(1)?)))))?
         .collect::<Result<_, _>>()?;
+    copy.events = copy.events_by_jti.values().cloned().collect();
     copy.behind_cursor = conn.query_row(
         "SELECT count(*) FROM event WHERE seq > (SELECT value FROM mark WHERE name = 'cursor')",
         [],

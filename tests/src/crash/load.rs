@@ -16,6 +16,13 @@ pub const DROPPED_TYPE: usize = 1;
 /// Tenant and name of the sources.
 pub const SOURCES: [(&str, &str); 4] = [("acme", "idp"), ("acme", "bulk"), ("globex", "idp"), ("globex", "rare")];
 
+/// The source whose events are signed SETs, as an index in [`SOURCES`].
+pub const SIGNED_SOURCE: usize = 3;
+/// `iss` of all events.
+pub const ISSUER: &str = "https://idp.example.com/";
+/// `aud` of all events, and of the SETs that the host signs.
+pub const AUDIENCE: &str = "https://sp.example.com/caep";
+
 /// Behaviour of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
@@ -40,6 +47,17 @@ pub enum End {
     Dead,
 }
 
+/// The way of a subscription's deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// A webhook with a signature in its headers.
+    Webhook,
+    /// A signed SET, pushed.
+    Push,
+    /// A signed SET, fetched by the receiver.
+    Poll,
+}
+
 /// A subscription of the run.
 #[derive(Debug)]
 pub struct Target {
@@ -49,7 +67,9 @@ pub struct Target {
     pub tenant: &'static str,
     /// Its sources, as indices in [`SOURCES`].
     pub sources: &'static [usize],
-    /// Behaviour of its receiver.
+    /// The way of its deliveries.
+    pub way: Way,
+    /// Behaviour of its receiver. One that polls accepts everything.
     pub behaviour: Behaviour,
     /// Its filter.
     pub filter: Option<&'static str>,
@@ -61,11 +81,12 @@ pub struct Target {
 const PATIENT: &[u32] = &[1; 25];
 
 /// All subscriptions.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "plain",
         tenant: "acme",
         sources: &[0, 1],
+        way: Way::Webhook,
         behaviour: Behaviour::Prompt,
         filter: None,
         retry: PATIENT,
@@ -74,15 +95,25 @@ pub const TARGETS: [Target; 6] = [
         name: "redacted",
         tenant: "acme",
         sources: &[0],
+        way: Way::Webhook,
         behaviour: Behaviour::Prompt,
         filter: Some("redact-claims"),
         retry: PATIENT,
     },
-    Target { name: "slow", tenant: "acme", sources: &[1], behaviour: Behaviour::Slow, filter: None, retry: PATIENT },
+    Target {
+        name: "slow",
+        tenant: "acme",
+        sources: &[1],
+        way: Way::Webhook,
+        behaviour: Behaviour::Slow,
+        filter: None,
+        retry: PATIENT,
+    },
     Target {
         name: "selected",
         tenant: "globex",
         sources: &[2, 3],
+        way: Way::Webhook,
         behaviour: Behaviour::Prompt,
         filter: Some("drop-by-type"),
         retry: PATIENT,
@@ -91,6 +122,7 @@ pub const TARGETS: [Target; 6] = [
         name: "flaky",
         tenant: "globex",
         sources: &[2, 3],
+        way: Way::Webhook,
         behaviour: Behaviour::Flaky,
         filter: None,
         retry: PATIENT,
@@ -99,9 +131,28 @@ pub const TARGETS: [Target; 6] = [
         name: "refusing",
         tenant: "globex",
         sources: &[3],
+        way: Way::Webhook,
         behaviour: Behaviour::Refusing,
         filter: None,
         retry: &[1],
+    },
+    Target {
+        name: "pushed",
+        tenant: "acme",
+        sources: &[1],
+        way: Way::Push,
+        behaviour: Behaviour::Flaky,
+        filter: Some("redact-claims"),
+        retry: PATIENT,
+    },
+    Target {
+        name: "polled",
+        tenant: "globex",
+        sources: &[2, 3],
+        way: Way::Poll,
+        behaviour: Behaviour::Prompt,
+        filter: Some("drop-by-type"),
+        retry: PATIENT,
     },
 ];
 
@@ -160,9 +211,9 @@ impl Sent {
         Self { number, source, kind, padding }
     }
 
-    /// The number in a `jti`.
-    pub fn number_of(jti: &str) -> Option<u64> {
-        jti.strip_prefix("crash-")?.parse().ok()
+    /// The number in a `jti` or `txn`.
+    pub fn number_of(id: &str) -> Option<u64> {
+        id.strip_prefix("crash-")?.parse().ok()
     }
 
     fn email(&self) -> String {
@@ -173,10 +224,11 @@ impl Sent {
     pub fn claims(&self) -> Value {
         let words = "lorem ".repeat(self.padding / 6);
         json!({
-            "iss": "https://idp.example.com/",
+            "iss": ISSUER,
             "jti": format!("crash-{}", self.number),
+            "txn": format!("crash-{}", self.number),
             "iat": 1_615_305_159,
-            "aud": "https://sp.example.com/caep",
+            "aud": AUDIENCE,
             "sub_id": {"format": "email", "email": self.email()},
             "events": {uri(self.kind): {"event_timestamp": 1_615_304_991, "reason_admin": {"en": words}}},
         })

@@ -11,22 +11,25 @@ pub mod receivers;
 pub mod record;
 pub mod report;
 pub mod senders;
+pub mod signed;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use setgate_jose::JwkSet;
 
 use copy::Copy;
 use kill::Plan;
-use load::{SOURCES, TARGETS};
+use load::{AUDIENCE, SIGNED_SOURCE, SOURCES, TARGETS, Way};
 use powercut::PowerCut;
 use random::Random;
 use receivers::Receivers;
 use record::Record;
 use report::{PHASES, Summary};
 use senders::Senders;
+use signed::{PUBLIC_URL, Polling, SignedSource};
 
 use crate::host::Host;
 use crate::source::Seed;
@@ -82,12 +85,13 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
         .config(&format!(
             "[data]\nretention_s = {RETENTION_S}\nretention_every_s = 1\ninline_fanout_max = {INLINE_FANOUT_MAX}\n\
              dedupe_run_events = {DEDUPE_RUN_EVENTS}\n\
+             [server]\npublic_url = \"{PUBLIC_URL}\"\n\
              [delivery]\nbreaker_open_ms_max = 100\n\
              [log]\nlevel = \"info,setgate::app=debug\""
         ))
         .start()
         .await;
-    let sources = set_up(&host, &receivers, &record).await;
+    let (sources, polling) = set_up(&host, &receivers, &record, options.seed).await;
     let stopped = host.terminate().await;
     if !stopped.success() {
         return Err(format!("after SIGTERM the host ended with {stopped}:\n{}", host.log()));
@@ -104,6 +108,7 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
         receivers,
         host,
         options,
+        _polling: polling,
     };
     while run.summary.kills < run.options.kills {
         run.live_and_die(&senders).await?;
@@ -119,39 +124,76 @@ pub async fn run(options: Options, mut tell: impl FnMut(String)) -> Result<Summa
         }
     }
     run.drain(senders).await?;
+    if !run.record.has_acknowledged() {
+        run.record.fault("the receiver that polls acknowledged nothing".to_owned());
+    }
     run.summary.totals = run.record.totals();
     Ok(run.summary)
 }
 
-async fn set_up(host: &Host, receivers: &Receivers, record: &Record) -> Vec<crate::source::Source> {
+async fn set_up(
+    host: &Host,
+    receivers: &Receivers,
+    record: &Arc<Record>,
+    seed: u64,
+) -> ((Vec<crate::source::Source>, SignedSource), Vec<Polling>) {
     let mut tenants = std::collections::BTreeMap::new();
     for (name, _) in SOURCES {
         if !tenants.contains_key(name) {
             // On a busy machine, a call may need more computing time than the default allows.
             let quota = json!({"wall_ms_max": 30_000, "filter_faults_max": 0});
-            tenants.insert(name, host.tenant_with(name, json!({"quota": quota})).await);
+            let tenant = host.tenant_with(name, json!({"quota": quota})).await;
+            tenant.client.post(&tenant.path("/issuer-keys"), &json!({"algorithm": "EdDSA"})).await.expect(201);
+            tenants.insert(name, tenant);
         }
     }
     let mut sources = Vec::new();
-    for (tenant, source) in SOURCES {
-        sources.push(tenants[tenant].source(source, Seed::Open).await);
+    let signed = SignedSource::new(host.operator());
+    for (number, (tenant, source)) in SOURCES.into_iter().enumerate() {
+        let tenant = &tenants[tenant];
+        let path = tenant.path(&format!("/sources/{source}"));
+        if number == SIGNED_SOURCE {
+            tenant.client.put(&path, &signed.settings()).await.expect(201);
+            sources.push(tenant.known_source(source, Seed::Open));
+        } else {
+            sources.push(tenant.source(source, Seed::Open).await);
+        }
     }
-    let mut ids = Vec::new();
+    let (mut ids, mut polling) = (Vec::new(), Vec::new());
     for (place, target) in TARGETS.iter().enumerate() {
         let tenant = &tenants[target.tenant];
         if let Some(filter) = target.filter {
             tenant.filter(filter).await;
         }
         let names: Vec<_> = target.sources.iter().map(|source| SOURCES[*source].1).collect();
-        let asked = tenant.subscribe_url(&receivers.urls[place]).chain(target.chain()).retry(target.retry);
-        // One subscription signs with a key pair.
-        let asked = asked.with("sources", names.into()).signing("standard", target.name == "plain");
-        let subscription = asked.create().await;
-        receivers.trust(place, subscription.trust);
-        ids.push(subscription.id);
+        if target.way == Way::Webhook {
+            let asked = tenant.subscribe_url(&receivers.urls[place]).chain(target.chain()).retry(target.retry);
+            // One subscription signs with a key pair.
+            let asked = asked.with("sources", names.into()).signing("standard", target.name == "plain");
+            let subscription = asked.create().await;
+            receivers.trust(place, subscription.trust);
+            ids.push(subscription.id);
+            continue;
+        }
+        let mut asked = json!({"sources": names, "chain": target.chain(), "retry": target.retry, "format": "signed_set",
+            "signed_set": {"audience": [AUDIENCE], "algorithm": "EdDSA"}});
+        match target.way {
+            Way::Poll => asked["poll"] = json!({}),
+            _ => asked["endpoint"] = json!({"url": receivers.urls[place]}),
+        }
+        let made = tenant.client.post(&tenant.path("/subscriptions"), &asked).await.expect(201).json();
+        let jwks = host.stranger().get(&format!("/t/{}/jwks.json", target.tenant)).await.expect(200);
+        let keys = || JwkSet::parse(&jwks.body).expect("a JWKS");
+        receivers.trust_keys(place, keys());
+        if let Some(token) = made["poll_token"].as_str() {
+            let path = made["poll"]["path"].as_str().expect("a path").to_owned();
+            let to = (host.stranger(), path, token.to_owned());
+            polling.push(Polling::start(&TARGETS[place], to, keys(), seed, record));
+        }
+        ids.push(made["id"].as_str().expect("an id").to_owned());
     }
     record.subscribed(&ids);
-    sources
+    ((sources, signed), polling)
 }
 
 struct Run {
@@ -162,6 +204,8 @@ struct Run {
     record: Arc<Record>,
     cut: Option<PowerCut>,
     summary: Summary,
+    /// Receivers that poll for as long as the run lasts.
+    _polling: Vec<Polling>,
 }
 
 impl Run {

@@ -18,10 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::load::{Behaviour, End, Sent, TARGETS};
+use super::load::{Behaviour, End, Sent, TARGETS, Way};
 use super::random::Random;
 use super::record::Record;
+use super::signed;
 use crate::signature::Trust;
+use setgate_jose::JwkSet;
 
 /// Maximum delay (ms) of a slow receiver.
 const SLOW_MS: u64 = 400;
@@ -40,6 +42,8 @@ struct Place {
     seed: u64,
     record: Arc<Record>,
     trust: OnceLock<Trust>,
+    /// Keys of signed SETs.
+    keys: OnceLock<JwkSet>,
 }
 
 impl Receivers {
@@ -50,7 +54,8 @@ impl Receivers {
         for target in 0..TARGETS.len() {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port to listen on");
             urls.push(format!("http://{}/in", listener.local_addr().expect("a bound address")));
-            let place = Arc::new(Place { target, seed, record: record.clone(), trust: OnceLock::new() });
+            let place =
+                Arc::new(Place { target, seed, record: record.clone(), trust: OnceLock::new(), keys: OnceLock::new() });
             let app = Router::new().fallback(take).with_state(place.clone());
             let listener = Counted { listener, connections: connections.clone() };
             places.push(place);
@@ -63,6 +68,11 @@ impl Receivers {
     /// Sets the key with which a receiver verifies signatures.
     pub fn trust(&self, target: usize, trust: Trust) {
         assert!(self.places[target].trust.set(trust).is_ok(), "a subscription is made once");
+    }
+
+    /// Sets the keys with which a receiver verifies signed SETs.
+    pub fn trust_keys(&self, target: usize, keys: JwkSet) {
+        assert!(self.places[target].keys.set(keys).is_ok(), "a subscription is made once");
     }
 
     /// Waits until all connections are closed, which must happen soon after the host was killed. Returns false if some
@@ -103,13 +113,28 @@ async fn take(State(place): State<Arc<Place>>, request: Request) -> Response {
     let Ok(body) = body.collect().await else { return StatusCode::BAD_REQUEST.into_response() };
     let body = body.to_bytes();
     let target = &TARGETS[place.target];
-    let Some(id) = head.headers.get("webhook-id").and_then(|id| id.to_str().ok()).map(str::to_owned) else {
-        place.record.fault(format!("a request to `{}` has no webhook-id", target.name));
-        return StatusCode::BAD_REQUEST.into_response();
+    let id = match target.way {
+        Way::Webhook => {
+            let id = head.headers.get("webhook-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+            id.ok_or_else(|| "a request has no webhook-id".to_owned())
+        }
+        Way::Push | Way::Poll => {
+            let keys = place.keys.get().ok_or_else(|| "no delivery was expected yet".to_owned());
+            keys.and_then(|keys| signed::check(target, keys, place.seed, &body))
+        }
+    };
+    let id = match id {
+        Ok(id) => id,
+        Err(why) => {
+            place.record.fault(format!("at `{}`: {why}", target.name));
+            return StatusCode::BAD_REQUEST.into_response();
+        }
     };
     let refused = place.record.arrived(&id, &body);
     let mut work = Work { place: place.clone(), id: id.clone(), status: None };
-    if let Err(why) = check(&place, &head.headers, &body) {
+    if target.way == Way::Webhook
+        && let Err(why) = check(&place, &head.headers, &body)
+    {
         place.record.fault(format!("{id} at `{}`: {why}", target.name));
     }
     let mut random =

@@ -53,6 +53,10 @@ struct Book {
     /// The ids of the subscriptions without their prefix, in the order of [`TARGETS`].
     subscriptions: Vec<String>,
     accepted: BTreeSet<String>,
+    /// Signed events that were answered 202, which has no event id, since the last copy.
+    unnamed: Vec<Sent>,
+    /// Deliveries whose acknowledgement by a polling receiver was answered.
+    acknowledged: BTreeSet<String>,
     /// Accepted events with deliveries that have not reached their expected state.
     open: BTreeMap<String, Vec<String>>,
     promises: HashMap<String, Promise>,
@@ -111,21 +115,22 @@ impl Record {
 
     /// Records that an event was answered 202.
     pub fn accepted(&self, event: &str, sent: &Sent) {
-        let mut book = self.book();
-        if !book.accepted.insert(event.to_owned()) {
-            return;
-        }
-        let matching = TARGETS.iter().enumerate().filter(|(_, target)| target.sources.contains(&sent.source));
-        let promised: Vec<_> = matching
-            .map(|(place, target)| {
-                (format!("dlv_{}_{}_0", body_of(event), book.subscriptions[place]), target.end_of(sent))
-            })
-            .collect();
-        for (id, end) in &promised {
-            let kept = *end == End::Delivered && book.arrivals.get(id).is_some_and(|arrivals| arrivals.taken > 0);
-            book.promises.insert(id.clone(), Promise { end: *end, kept, lost: false });
-        }
-        book.open.insert(event.to_owned(), promised.into_iter().map(|(id, _)| id).collect());
+        self.book().accept(event, sent);
+    }
+
+    /// Records that a signed event was answered 202. The next copy shows its id.
+    pub fn accepted_unnamed(&self, sent: &Sent) {
+        self.book().unnamed.push(*sent);
+    }
+
+    /// Records that acknowledgements were answered.
+    pub fn acknowledged(&self, ids: &[String]) {
+        self.book().acknowledged.extend(ids.iter().cloned());
+    }
+
+    /// Whether a polling receiver acknowledged anything.
+    pub fn has_acknowledged(&self) -> bool {
+        !self.book().acknowledged.is_empty()
     }
 
     /// Records a complete request. Returns the number of earlier requests with the same id that were refused.
@@ -196,16 +201,29 @@ impl Record {
     /// Number of accepted events with deliveries that have not reached their expected state. Forgets all others.
     pub fn open(&self) -> usize {
         let mut book = self.book();
-        let Book { open, promises, .. } = &mut *book;
+        let Book { open, promises, unnamed, .. } = &mut *book;
         open.retain(|_, ids| ids.iter().any(|id| !promises[id].kept));
-        open.len()
+        open.len() + unnamed.len()
     }
 
     /// Compares the record with a copy made after a kill or at the end. `number` identifies the kill in messages.
     pub fn compare(&self, copy: &Copy, number: usize) -> Shown {
         let mut shown = Shown::default();
         let mut book = self.book();
+        for sent in std::mem::take(&mut book.unnamed) {
+            let jti = format!("crash-{}", sent.number);
+            match copy.events_by_jti.get(&jti) {
+                Some(event) => book.accept(event, &sent),
+                None => {
+                    book.promises.insert(jti, Promise { end: End::Delivered, kept: false, lost: true });
+                    shown.lost += 1;
+                }
+            }
+        }
         for (id, due) in &copy.due {
+            if book.acknowledged.contains(id) {
+                book.fault(format!("{id} is due, although its acknowledgement was answered"));
+            }
             let filters = book.subscriptions.iter().position(|subscription| id.contains(subscription.as_str()));
             let filters = filters.is_some_and(|place| TARGETS[place].filter.is_some());
             shown.unfiltered += usize::from(filters && !due.filtered);
@@ -269,6 +287,23 @@ impl Record {
 }
 
 impl Book {
+    fn accept(&mut self, event: &str, sent: &Sent) {
+        if !self.accepted.insert(event.to_owned()) {
+            return;
+        }
+        let matching = TARGETS.iter().enumerate().filter(|(_, target)| target.sources.contains(&sent.source));
+        let promised: Vec<_> = matching
+            .map(|(place, target)| {
+                (format!("dlv_{}_{}_0", body_of(event), self.subscriptions[place]), target.end_of(sent))
+            })
+            .collect();
+        for (id, end) in &promised {
+            let kept = *end == End::Delivered && self.arrivals.get(id).is_some_and(|arrivals| arrivals.taken > 0);
+            self.promises.insert(id.clone(), Promise { end: *end, kept, lost: false });
+        }
+        self.open.insert(event.to_owned(), promised.into_iter().map(|(id, _)| id).collect());
+    }
+
     fn fault(&mut self, what: String) {
         self.faults += 1;
         if self.said.len() < FAULTS_KEPT {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::load::Sent;
+use super::load::{SIGNED_SOURCE, Sent};
 use super::random::Random;
 use super::record::Record;
+use super::signed::SignedSource;
 use crate::source::Source;
 
 /// Number of accepted events that have not reached their expected state at which senders pause, so that a slow machine
@@ -26,6 +27,7 @@ pub struct Senders {
 struct Shared {
     seed: u64,
     sources: Vec<Source>,
+    signed: SignedSource,
     record: Arc<Record>,
     next: AtomicU64,
     stop: AtomicBool,
@@ -34,10 +36,17 @@ struct Shared {
 
 impl Senders {
     /// Starts `count` senders, each with a random pause of up to `pause_ms` between two events.
-    pub fn start(count: u64, pause_ms: u64, seed: u64, sources: Vec<Source>, record: &Arc<Record>) -> Self {
+    pub fn start(
+        count: u64,
+        pause_ms: u64,
+        seed: u64,
+        (sources, signed): (Vec<Source>, SignedSource),
+        record: &Arc<Record>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             seed,
             sources,
+            signed,
             record: record.clone(),
             next: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -76,7 +85,34 @@ impl Shared {
         }
     }
 
+    async fn see_through_signed(&self, sent: &Sent) {
+        let token = self.signed.sign(&sent.claims().to_string());
+        loop {
+            self.unanswered.fetch_add(1, Ordering::SeqCst);
+            let answer = self.signed.try_send(&token).await;
+            self.unanswered.fetch_sub(1, Ordering::SeqCst);
+            match answer {
+                Ok((202, text)) => {
+                    if !text.is_empty() {
+                        self.record.fault(format!("a 202 with a body: {text}"));
+                    }
+                    self.record.accepted_unnamed(sent);
+                    return;
+                }
+                Ok((429 | 503, _)) | Err(_) => {}
+                Ok((status, text)) => {
+                    self.record.fault(format!("the signed event {} was answered {status}: {text}", sent.number));
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(AGAIN_MS)).await;
+        }
+    }
+
     async fn see_through(&self, sent: &Sent) {
+        if sent.source == SIGNED_SOURCE {
+            return self.see_through_signed(sent).await;
+        }
         let body = sent.claims().to_string();
         loop {
             self.unanswered.fetch_add(1, Ordering::SeqCst);
