@@ -187,8 +187,14 @@ mod tests {
             let in_path: BTreeSet<_> = path.split(['{', '}']).skip(1).step_by(2).collect();
             for (method, operation) in operations.as_object().unwrap() {
                 let parameters = operation["parameters"].as_array().into_iter().flatten();
-                let told = parameters.filter(|one| one["in"] == "path").map(|one| one["name"].as_str().unwrap());
-                assert_eq!(told.collect::<BTreeSet<_>>(), in_path, "{method} {path}");
+                let told: Vec<_> = parameters.filter(|one| one["in"] == "path").collect();
+                let names = told.iter().map(|one| one["name"].as_str().unwrap());
+                assert_eq!(names.collect::<BTreeSet<_>>(), in_path, "{method} {path}");
+                for parameter in told {
+                    let schema = parameter["schema"]["$ref"].as_str().map(|name| name.trim_start_matches('#')).unwrap();
+                    let is = &document.pointer(schema).unwrap()["type"];
+                    assert!(is == "string" || is == "integer", "{method} {path}: {parameter} is a {is}");
+                }
             }
         }
     }
