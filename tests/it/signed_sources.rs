@@ -1,6 +1,7 @@
 //! Sources of signed SETs: keys, signatures and claims. The names of the tests begin with the cases of the conformance
 //! list that they show.
 
+mod between_hosts;
 mod configuration;
 mod keys;
 mod push_mechanics;
