@@ -40,8 +40,9 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("prost", &["traces/"]),
     ("axum", &["http/", "demo/receiver.rs"]),
     ("hmac", &["demo/receiver.rs"]),
-    ("sha2", &["demo/receiver.rs"]),
-    ("ed25519_dalek", &["demo/receiver.rs"]),
+    ("sha2", &["demo/receiver.rs", "demo/signed.rs"]),
+    ("ed25519_dalek", &["demo/receiver.rs", "demo/signed.rs"]),
+    ("rsa", &["demo/signed.rs"]),
 ];
 
 /// The crates that are pure, and what each may name of [`NOT_PURE`].

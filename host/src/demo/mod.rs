@@ -6,6 +6,7 @@ mod provider;
 mod receiver;
 mod report;
 mod reproduce;
+mod signed;
 mod stage;
 mod tables;
 
@@ -56,6 +57,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     // The demo's receiver is on this machine.
     config.egress.allow = vec!["127.0.0.0/8".parse().context("a literal network")?];
     config.egress.allow_http = true;
+    let public_url = stage::PUBLIC_URL.to_owned().try_into();
+    config.server.public_url = Some(public_url.map_err(anyhow::Error::msg)?);
     config.log.format = LogFormat::Text;
     config.log.level = "warn".into();
     telemetry::init(config.log.format, &config.log.level).map_err(anyhow::Error::msg)?;

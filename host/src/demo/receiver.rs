@@ -18,6 +18,8 @@ use http::{HeaderMap, StatusCode};
 use sha2::Sha256;
 use tokio_util::sync::CancellationToken;
 
+use super::signed::SetTrust;
+
 /// How to verify the deliveries of one subscription, which is identified by the request path.
 #[derive(Debug, Clone)]
 pub(super) enum Trust {
@@ -27,6 +29,8 @@ pub(super) enum Trust {
     StandardEd25519(String),
     /// A header with a prefix and the hex HMAC-SHA256 of the body, under this secret.
     HexMac { header: &'static str, prefix: &'static str, secret: String },
+    /// A signed SET in the body.
+    Set(SetTrust),
 }
 
 /// One received delivery.
@@ -51,6 +55,14 @@ struct Known {
     refused: u64,
 }
 
+impl Known {
+    fn arrived(&mut self, id: String, at: Instant, verified: bool) {
+        let arrival = self.arrivals.entry(id).or_insert(Arrival { at, verified, copies: 0 });
+        arrival.copies += 1;
+        arrival.verified &= verified;
+    }
+}
+
 impl Receiver {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -68,6 +80,27 @@ impl Receiver {
 
     pub(super) fn trust(&self, who: &str, trust: Trust) {
         self.lock().trust.insert(who.to_owned(), trust);
+    }
+
+    /// Records a signed SET that arrived by push or poll. False if it is not verified.
+    pub(super) fn take_set(&self, who: &str, token: &[u8]) -> bool {
+        let at = Instant::now();
+        let mut known = self.lock();
+        let read = match known.trust.get(who) {
+            Some(Trust::Set(trust)) => trust.read(token),
+            _ => None,
+        };
+        let Some((id, verified)) = read else {
+            known.refused += 1;
+            return false;
+        };
+        known.arrived(id, at, verified);
+        verified
+    }
+
+    /// Ends with the receiver.
+    pub(super) fn stopped(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     pub(super) fn arrival(&self, delivery: &str) -> Option<Arrival> {
@@ -95,6 +128,10 @@ async fn take(
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
+    if headers.get("content-type").is_some_and(|given| given == "application/secevent+jwt") {
+        let verified = receiver.take_set(&who, &body);
+        return if verified { StatusCode::ACCEPTED } else { StatusCode::BAD_REQUEST };
+    }
     let at = Instant::now();
     let mut known = receiver.lock();
     let id = headers.get("webhook-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
@@ -103,9 +140,7 @@ async fn take(
         return StatusCode::BAD_REQUEST;
     };
     let verified = verify(trust, &headers, &body).is_some();
-    let arrival = known.arrivals.entry(id).or_insert(Arrival { at, verified, copies: 0 });
-    arrival.copies += 1;
-    arrival.verified &= verified;
+    known.arrived(id, at, verified);
     if verified { StatusCode::NO_CONTENT } else { StatusCode::UNAUTHORIZED }
 }
 
@@ -113,6 +148,8 @@ async fn take(
 fn verify(trust: &Trust, headers: &HeaderMap, body: &[u8]) -> Option<()> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
     match trust {
+        // A SET is not sent as a webhook.
+        Trust::Set(_) => None,
         Trust::HexMac { header, prefix, secret } => {
             let given = hex::decode(text(header)?.strip_prefix(prefix)?).ok()?;
             let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()?;

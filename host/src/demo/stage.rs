@@ -11,6 +11,7 @@ use setgate_base::crypto;
 use setgate_domain::source::MacHeader;
 
 use super::receiver::{Receiver, Trust};
+use super::signed;
 use crate::cli::client::Client;
 use crate::cli::emit::Proof;
 use crate::cli::out::say;
@@ -82,13 +83,36 @@ impl Stage {
     }
 }
 
+/// URL under which the receivers know the host. Nothing is sent to it.
+pub(super) const PUBLIC_URL: &str = "https://edge.example";
+/// `aud` of signed SETs.
+const AUDIENCE: &str = "https://receiver.example/";
+
+/// The way of deliveries, and their signature.
+enum Way {
+    /// A webhook under this scheme.
+    Webhook { scheme: &'static str, ed25519: bool },
+    /// Signed SETs by push (RFC 8935), under this algorithm.
+    Push(&'static str),
+    /// Signed SETs that the receiver fetches (RFC 8936), under this algorithm.
+    Poll(&'static str),
+}
+
+impl Way {
+    fn algorithm(&self) -> Option<&'static str> {
+        match self {
+            Self::Webhook { .. } => None,
+            Self::Push(algorithm) | Self::Poll(algorithm) => Some(algorithm),
+        }
+    }
+}
+
 struct Plan {
     tenant: &'static str,
     title: &'static str,
     seeds: &'static [&'static str],
     sources: &'static [&'static str],
-    scheme: &'static str,
-    ed25519: bool,
+    way: Way,
     format: &'static str,
     chain: Value,
     drops: bool,
@@ -103,8 +127,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
             title: "drop, redact, enrich",
             seeds: &["wso2", "asgardeo", "set"],
             sources: &[],
-            scheme: "standard",
-            ed25519: false,
+            way: Way::Webhook { scheme: "standard", ed25519: false },
             format: "set",
             chain: json!([
                 {"filter": "drop-by-type", "grants": ["config"], "config": {"drop": DROPPED_TYPES}},
@@ -118,8 +141,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
             title: "flag, own form",
             seeds: &["wso2", "asgardeo"],
             sources: &["wso2", "asgardeo"],
-            scheme: "wso2",
-            ed25519: false,
+            way: Way::Webhook { scheme: "wso2", ed25519: false },
             format: "original",
             chain: json!([{"filter": "flag-suspicious-login", "grants": ["config"], "on_fault": "open"}]),
             drops: false,
@@ -129,8 +151,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
             title: "as it came",
             seeds: &["set"],
             sources: &["ssf"],
-            scheme: "hub",
-            ed25519: false,
+            way: Way::Webhook { scheme: "hub", ed25519: false },
             format: "set",
             chain: json!([]),
             drops: false,
@@ -140,8 +161,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
             title: "flag, translate",
             seeds: &["logto", "platform"],
             sources: &[],
-            scheme: "standard",
-            ed25519: true,
+            way: Way::Webhook { scheme: "standard", ed25519: true },
             format: "set",
             chain: json!([{"filter": "flag-suspicious-login", "grants": ["config"]}, {"filter": "translate-to-caep"}]),
             drops: false,
@@ -151,10 +171,29 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
             title: "redact, own form",
             seeds: &["logto"],
             sources: &["logto"],
-            scheme: "logto",
-            ed25519: false,
+            way: Way::Webhook { scheme: "logto", ed25519: false },
             format: "original",
             chain: json!([redact]),
+            drops: false,
+        },
+        Plan {
+            tenant: "acme",
+            title: "signed, pushed",
+            seeds: &["wso2", "asgardeo", "set"],
+            sources: &[],
+            way: Way::Push("RS256"),
+            format: "signed_set",
+            chain: json!([redact]),
+            drops: false,
+        },
+        Plan {
+            tenant: "globex",
+            title: "signed, polled",
+            seeds: &["logto", "platform"],
+            sources: &[],
+            way: Way::Poll("EdDSA"),
+            format: "signed_set",
+            chain: json!([{"filter": "translate-to-caep"}]),
             drops: false,
         },
     ];
@@ -174,7 +213,7 @@ pub(super) async fn set(operator: &Client, base: &str, receiver: &Receiver, filt
         tables(&client, &api).await?;
         upload_filters(&client, &api, filters, plans.iter().filter(|plan| plan.tenant == tenant)).await?;
         for (number, plan) in plans.iter().enumerate().filter(|(_, plan)| plan.tenant == tenant) {
-            let subscription = subscribe(&client, &api, receiver, number, plan).await?;
+            let subscription = subscribe((base, &client, &api), receiver, number, plan).await?;
             stage.subscriptions.push(subscription);
         }
     }
@@ -239,35 +278,58 @@ async fn upload_filters<'a>(
 }
 
 async fn subscribe(
-    client: &Client,
-    api: &str,
+    (base, client, api): (&str, &Client, &str),
     receiver: &Receiver,
     number: usize,
     plan: &Plan,
 ) -> anyhow::Result<SubscriptionOf> {
     let who = format!("receiver-{number}");
-    let asked = json!({
+    if let Some(algorithm) = plan.way.algorithm() {
+        client.json(Method::POST, &format!("{api}/issuer-keys"), Some(&json!({"algorithm": algorithm}))).await?;
+    }
+    let mut asked = json!({
         "description": plan.title,
-        "endpoint": {"url": format!("http://{}/{who}", receiver.address)},
         "sources": plan.sources,
         "chain": plan.chain,
         "format": plan.format,
-        "signing": {"scheme": plan.scheme, "ed25519": plan.ed25519},
         "retry": [1, 1, 2, 5],
     });
+    let endpoint = json!({"url": format!("http://{}/{who}", receiver.address)});
+    match plan.way {
+        Way::Webhook { scheme, ed25519 } => {
+            asked["endpoint"] = endpoint;
+            asked["signing"] = json!({"scheme": scheme, "ed25519": ed25519});
+        }
+        Way::Push(_) => asked["endpoint"] = endpoint,
+        Way::Poll(_) => asked["poll"] = json!({}),
+    }
+    if let Some(algorithm) = plan.way.algorithm() {
+        asked["signed_set"] = json!({"audience": [AUDIENCE], "algorithm": algorithm});
+    }
     let made = client.json(Method::POST, &format!("{api}/subscriptions"), Some(&asked)).await?;
-    let secret = made["signing_secret"].as_str().context("a signing secret")?.to_owned();
-    let trust = match (plan.scheme, plan.ed25519) {
-        ("standard", false) => Trust::Standard(secret),
-        ("standard", true) => {
+    let secret = || Ok::<_, anyhow::Error>(made["signing_secret"].as_str().context("a signing secret")?.to_owned());
+    let trust = match plan.way {
+        Way::Webhook { scheme: "standard", ed25519: true } => {
             let public = made["signing"]["keys"][0]["public"].as_str().context("a public key")?;
             Trust::StandardEd25519(public.to_owned())
         }
-        ("hub", _) => Trust::HexMac { header: "x-hub-signature", prefix: "sha256=", secret },
-        ("wso2", _) => Trust::HexMac { header: "x-wso2-event-signature", prefix: "sha256=", secret },
-        _ => Trust::HexMac { header: "logto-signature-sha-256", prefix: "", secret },
+        Way::Webhook { scheme, .. } => match scheme {
+            "standard" => Trust::Standard(secret()?),
+            "hub" => Trust::HexMac { header: "x-hub-signature", prefix: "sha256=", secret: secret()? },
+            "wso2" => Trust::HexMac { header: "x-wso2-event-signature", prefix: "sha256=", secret: secret()? },
+            _ => Trust::HexMac { header: "logto-signature-sha-256", prefix: "", secret: secret()? },
+        },
+        Way::Push(_) | Way::Poll(_) => {
+            let issuer = format!("{PUBLIC_URL}/t/{}", plan.tenant);
+            Trust::Set(signed::trust(client, plan.tenant, issuer, AUDIENCE).await?)
+        }
     };
     receiver.trust(&who, trust);
+    if let Way::Poll(_) = plan.way {
+        let path = made["poll"]["path"].as_str().context("the path of polls")?;
+        let token = made["poll_token"].as_str().context("a token for polls")?.to_owned();
+        signed::start_polling(receiver, (base, path, token), who, receiver.stopped())?;
+    }
     Ok(SubscriptionOf {
         id: made["id"].as_str().context("an id")?.to_owned(),
         tenant: plan.tenant,
