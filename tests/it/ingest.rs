@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::Method;
 use serde_json::{Value, json};
-use setgate_tests::{Accepted, Host, Ingest, Receiver, Seed, World, assert_document, event, place};
+use setgate_tests::{Accepted, Host, Ingest, LateBody, Receiver, Seed, World, assert_document, event, place};
 
 /// Sends an event and returns the SET that arrives.
 async fn through(world: &World, body: &str) -> (Accepted, Value) {
@@ -410,4 +410,40 @@ async fn old_and_new_proof_overlap() {
     source.accept(event::wso2("by-the-old-secret")).await;
     let token = [("authorization", "Bearer the-one-after"), ("content-type", "application/json")];
     host.stranger().send(Method::POST, &source.path, &token, event::wso2("by-a-token")).await.expect(202);
+}
+
+#[tokio::test]
+async fn source_removed_while_a_body_arrives_accepts_nothing() {
+    let Ingest { host, acme, .. } = &Ingest::start().await;
+    let key = acme.client.post(&acme.path("/keys"), &json!({"scopes": ["ingest"]})).await.expect(201).json();
+    let bearer = |token: &str| format!("Bearer {token}");
+    let by_key = bearer(key["key"].as_str().unwrap());
+    let by_token = bearer(Seed::Set.secret());
+    let settings = [
+        ("keyed", json!({"form": "set", "proofs": [{"kind": "key"}]}), by_key.as_str()),
+        ("token", Seed::Set.settings(), by_token.as_str()),
+        ("changed", Seed::Set.settings(), by_token.as_str()),
+        ("kept", Seed::Set.settings(), by_token.as_str()),
+        ("open", Seed::Open.settings(), ""),
+    ];
+    let mut late = Vec::new();
+    for (name, settings, authorization) in &settings {
+        acme.client.put(&acme.path(&format!("/sources/{name}")), settings).await.expect(201);
+        let headers = [("authorization", *authorization), ("content-type", "application/json")];
+        late.push(LateBody::begin(host, &format!("/ingest/acme/{name}"), &headers, event::set(name)).await);
+    }
+    let id = key["id"].as_str().unwrap();
+    acme.client.delete(&acme.path(&format!("/keys/{id}"))).await.expect(204);
+    acme.client.delete(&acme.path("/sources/token")).await.expect(204);
+    acme.client.delete(&acme.path("/sources/open")).await.expect(204);
+    let other = json!({"form": "set", "proofs": [{"kind": "bearer", "tokens": ["another-token-of-it"]}]});
+    acme.client.put(&acme.path("/sources/changed"), &other).await.expect(200);
+    for ((name, ..), late) in settings.iter().zip(late) {
+        let answer = late.end().await;
+        let expected = if *name == "kept" { "HTTP/1.1 202" } else { "HTTP/1.1 401" };
+        assert!(answer.starts_with(expected), "{name}: {answer}");
+    }
+    let events = acme.get("/events").await;
+    let jtis: Vec<_> = events["items"].as_array().unwrap().iter().map(|event| &event["jti"]).collect();
+    assert_eq!(jtis, ["kept"]);
 }

@@ -309,6 +309,23 @@ async fn token_is_rotated_with_an_overlap() {
 }
 
 #[tokio::test]
+async fn held_poll_ends_with_its_token() {
+    let Ingest { host, acme, source } = &host().await;
+    let receiver = Poller::new(host, acme, &json!({})).await;
+    let path = acme.path(&format!("/subscriptions/{}", receiver.subscription));
+    let begin = Instant::now();
+    let (refused, ()) = tokio::join!(async { receiver.send("{}").await }, async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let rotated = acme.client.post(&format!("{path}/rotate-poll-token"), &json!({"overlap_hours": 0})).await;
+        rotated.expect(200);
+        send(source, &["one"]).await;
+    });
+    let challenge = refused.header("www-authenticate");
+    assert_eq!((refused.status, challenge), (401, Some(r#"Bearer realm="poll", error="invalid_token""#)));
+    assert!(begin.elapsed() < Duration::from_secs(15), "it ends when the token ends");
+}
+
+#[tokio::test]
 async fn change_between_poll_and_push_and_removal_lose_nothing() {
     let Ingest { host, acme, source } = &host().await;
     let receiver = Poller::new(host, acme, &json!({})).await;

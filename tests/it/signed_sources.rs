@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use setgate_jose::{Algorithm, JwkSet, PublicJwk, SigningKey};
 use setgate_tests::event::SET_TYPE;
 use setgate_tests::transmitter::{AUDIENCE, ISSUER, SIGNED_SET, base64url, claims, not_the_refusal, push};
-use setgate_tests::{Answer, Host, KeyServer, Receiver, SetKey, Tenant, until};
+use setgate_tests::{Answer, Host, KeyServer, LateBody, Receiver, SetKey, Tenant, until};
 use sha2::Sha256;
 
 /// A host whose tenant `acme` has a source `idp` of signed SETs.
@@ -398,4 +398,25 @@ async fn futures(all: Vec<impl Future<Output = Answer>>) -> Vec<Answer> {
         answers.push(one.await);
     }
     answers
+}
+
+#[tokio::test]
+async fn source_changed_while_a_body_arrives_decides_as_it_is_then() {
+    let signed = Signed::start().await;
+    let begin = async |jti: &str| {
+        let token = signed.key.token(&claims(jti));
+        LateBody::begin(&signed.host, &signed.path, &[SIGNED_SET], token).await
+    };
+    let path = signed.acme.path("/sources/idp");
+    let late = begin("one").await;
+    let other = SetKey::new("key-2");
+    let changed = source(&json!({"jwks": {"keys": [other.jwk()]}}), &json!({}));
+    signed.acme.client.put(&path, &changed).await.expect(200);
+    let answer = late.end().await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("invalid_key"), "{answer}");
+    let late = begin("two").await;
+    signed.acme.client.delete(&path).await.expect(204);
+    let answer = late.end().await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("invalid_key"), "{answer}");
+    assert!(signed.events().await.is_empty());
 }

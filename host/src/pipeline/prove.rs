@@ -162,12 +162,14 @@ impl Prover {
     /// the order of signing and compressing. This does not allow one body to pass as another.
     pub(super) fn prove(&self, mut inbound: Inbound) -> Result<Proven, Unproven> {
         let (source, signed_id) = match &inbound.head {
-            Head::Proven(source) => (source.clone(), None),
-            Head::Signed(None) => {
-                return Err(Unproven::UnknownSource { tenant: inbound.tenant, source_name: inbound.source });
-            }
-            Head::Signed(Some(source)) => {
-                let source = source.clone();
+            Head::Proven(source) => (self.still_proven(&inbound, source)?, None),
+            Head::Signed(known) => {
+                // The body of a request to an unknown source was discarded.
+                let known = known.is_some();
+                let source = self.source(&inbound.tenant, &inbound.source).filter(|_| known);
+                let Some(source) = source else {
+                    return Err(Unproven::UnknownSource { tenant: inbound.tenant, source_name: inbound.source });
+                };
                 let checked = match self.check_macs(&source.value, &inbound.headers, &inbound.body) {
                     Err(Unproven::Mac(MacError::NoMatch)) if inbound.coding == Coding::Gzip => {
                         // A body that cannot be decompressed gets the same error as any other wrong signature.
@@ -181,6 +183,24 @@ impl Prover {
             }
         };
         Ok(Proven { source, inbound, signed_id })
+    }
+
+    /// The source, after its body has arrived. It may have been changed or removed meanwhile, even together with its
+    /// tenant, and a key may have been revoked or have expired.
+    fn still_proven(
+        &self,
+        inbound: &Inbound,
+        known: &Arc<Versioned<Source>>,
+    ) -> Result<Arc<Versioned<Source>>, Unproven> {
+        let now = self.source(&inbound.tenant, &inbound.source);
+        let is_same = now.is_some_and(|now| now.version == known.version);
+        if is_same && !known.value.proofs.iter().any(|proof| matches!(proof, Proof::Key)) {
+            return Ok(known.clone());
+        }
+        match self.prove_head(&inbound.tenant, &inbound.source, &inbound.headers)? {
+            Head::Proven(source) => Ok(source),
+            Head::Signed(_) => Err(Unproven::Unsigned),
+        }
     }
 
     /// The source of an ingest request. The host's own source is excluded, because anyone able to send to it could

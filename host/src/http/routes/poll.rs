@@ -17,7 +17,7 @@ use crate::http::openapi::{DescribeInput, Operation, OperationDraft, post};
 use crate::http::problem::{Code, Problem};
 use crate::http::responses::ChargedTo;
 use crate::http::state::SharedState;
-use crate::pipeline::poll::{PollAnswer, PollRequest, PolledSubscription};
+use crate::pipeline::poll::{PollAnswer, PollError, PollRequest, PolledSubscription};
 
 /// Names the body in error messages.
 const BODY: &str = "the poll";
@@ -120,8 +120,13 @@ pub(super) async fn poll(
     let hold = Duration::from_millis(HOLD_MS_MAX.min(app.listen.now().request_ms_max / 2));
     let _held = app.polls.open(&subscription.tenant)?;
     let answer = tokio::select! {
-        answer = app.poller.poll(&subscription, asked, hold) => answer.map_err(|error| Problem::ledger(&error))?,
-        () = app.stopping.cancelled() => PollAnswer::default(),
+        answer = app.poller.poll(&subscription, asked, hold) => answer,
+        () = app.stopping.cancelled() => Ok(PollAnswer::default()),
+    };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(PollError::Unauthorised) => return Ok(unauthorised(&headers)),
+        Err(PollError::Ledger(error)) => return Err(Problem::ledger(&error)),
     };
     let charged = Extension(ChargedTo(subscription.tenant));
     Ok(([(header::CACHE_CONTROL, "no-store")], charged, Json(answer)).into_response())

@@ -26,6 +26,9 @@ use crate::pipeline::sources::{ErrorCode, Push, PushRefused};
 /// Names the body in error messages.
 const BODY: &str = "the SET";
 
+/// Limit for a content coding that an error repeats, in characters.
+const CODING_CHARS_MAX: usize = 40;
+
 /// See [`crate::http::routes`].
 pub(super) fn operations() -> Vec<Operation> {
     vec![
@@ -112,8 +115,10 @@ fn check_head(headers: &HeaderMap) -> Result<(), PushRefused> {
         return Err(PushRefused::Malformed(why));
     }
     if coding::none(headers).is_err() {
-        let why = "the body has a `content-encoding`, which is not supported here: send the token uncompressed";
-        return Err(PushRefused::Malformed(why.to_owned()));
+        let given = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let given: String = given.chars().take(CODING_CHARS_MAX).collect();
+        let why = format!("the `content-encoding` `{given}` is not supported here: send the token uncompressed");
+        return Err(PushRefused::Malformed(why));
     }
     Ok(())
 }

@@ -32,7 +32,9 @@ impl Polled {
     /// Subscriptions that are not polled any more: they were removed, or have an endpoint now. Each is returned once.
     pub(super) fn ended(&mut self) -> Vec<(TenantId, SubscriptionId)> {
         let registry = &self.registry;
-        self.known.extract_if(|(tenant, id)| !is_polled(registry, tenant, *id)).collect()
+        let ended: Vec<_> = self.known.extract_if(|(tenant, id)| !is_polled(registry, tenant, *id)).collect();
+        ended.iter().for_each(|(_, id)| self.streams.forget(*id));
+        ended
     }
 }
 

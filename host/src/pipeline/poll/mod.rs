@@ -42,7 +42,20 @@ const NOT_READY_MS: u64 = 1_000;
 #[derive(Debug, Clone)]
 pub struct PolledSubscription {
     pub(crate) tenant: TenantId,
-    pub(crate) id: SubscriptionId,
+    id: SubscriptionId,
+    /// SHA-256 of the receiver's token.
+    digest: [u8; 32],
+}
+
+/// Why a poll was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum PollError {
+    /// The token was replaced, or the subscription removed or changed, while the poll was held.
+    #[error("the token is not valid any more")]
+    Unauthorised,
+    /// The ledger could not be read or written.
+    #[error(transparent)]
+    Ledger(#[from] setgate_ledger::Error),
 }
 
 /// Answers polls.
@@ -91,12 +104,8 @@ impl Poller {
         id: SubscriptionId,
         digest: &[u8; 32],
     ) -> Option<PolledSubscription> {
-        let now = self.clock.now();
-        let of = PolledSubscription { tenant, id };
-        let stored = self.subscription(&of)?;
-        let mut tokens = stored.value.poll.iter().flat_map(|poll| &poll.tokens);
-        // These are digests of random tokens, so the time of the comparison reveals nothing about the tokens.
-        tokens.any(|token| token.is_valid(now) && token.digest.0 == *digest).then_some(of)
+        let of = PolledSubscription { tenant, id, digest: *digest };
+        self.subscription(&of).ok().map(|_| of)
     }
 
     /// Applies the acknowledgements and errors of a poll, and returns the next SETs. If there are none, the poll is held
@@ -108,7 +117,7 @@ impl Poller {
         of: &PolledSubscription,
         request: PollRequest,
         hold: Duration,
-    ) -> Result<PollAnswer, setgate_ledger::Error> {
+    ) -> Result<PollAnswer, PollError> {
         self.apply(of, &request).await?;
         let sets_max = request.sets_max();
         if sets_max == 0 {
@@ -145,28 +154,33 @@ impl Poller {
         Duration::from_millis(lease_ends.clamp(1, LEASE_MS).unsigned_abs())
     }
 
-    fn subscription(&self, of: &PolledSubscription) -> Option<Arc<Versioned<Subscription>>> {
+    /// The subscription, if the token is one of its receiver's now.
+    fn subscription(&self, of: &PolledSubscription) -> Result<Arc<Versioned<Subscription>>, PollError> {
+        let now = self.clock.now();
         let stored = self.registry.snapshot().subscription(&of.tenant, of.id).cloned();
-        stored.filter(|stored| stored.value.poll.is_some())
+        let stored = stored.ok_or(PollError::Unauthorised)?;
+        let mut tokens = stored.value.poll.iter().flat_map(|poll| &poll.tokens);
+        // These are digests of random tokens, so the time of the comparison reveals nothing about the tokens.
+        let is_valid = tokens.any(|token| token.is_valid(now) && token.digest.0 == of.digest);
+        if is_valid { Ok(stored) } else { Err(PollError::Unauthorised) }
     }
 
     /// The next SETs in order. With `again`, those that are leased follow if there are no others.
-    async fn collect(
-        &self,
-        of: &PolledSubscription,
-        sets_max: usize,
-        again: bool,
-    ) -> Result<Offers, setgate_ledger::Error> {
+    async fn collect(&self, of: &PolledSubscription, sets_max: usize, again: bool) -> Result<Offers, PollError> {
         let mut offers = Offers::default();
-        let Some(subscription) = self.subscription(of).filter(|stored| stored.value.paused.is_none()) else {
+        // Checked each time, because a poll is held for a while.
+        let subscription = self.subscription(of)?;
+        if subscription.value.paused.is_some() {
             return Ok(offers);
-        };
+        }
         for leased in [false, true] {
             if leased && (!again || !offers.offers.is_empty()) {
                 break;
             }
             self.collect_rows(of, &subscription, (sets_max, leased), &mut offers).await?;
         }
+        // The filters may have run for a while.
+        self.subscription(of)?;
         Ok(offers)
     }
 
@@ -207,8 +221,8 @@ impl Poller {
 
     /// Settles the deliveries that a poll acknowledges or rejects. Unknown `jti` are ignored, because a receiver repeats
     /// an acknowledgement whose answer it did not get.
-    async fn apply(&self, of: &PolledSubscription, request: &PollRequest) -> Result<(), setgate_ledger::Error> {
-        let Some(subscription) = self.subscription(of) else { return Ok(()) };
+    async fn apply(&self, of: &PolledSubscription, request: &PollRequest) -> Result<(), PollError> {
+        let subscription = self.subscription(of)?;
         let rejected = request.set_errs.iter().map(|(jti, error)| (jti, Some(error.limited())));
         // An error outweighs an acknowledgement of the same SET.
         let acknowledged = request.ack.iter().filter(|jti| !request.set_errs.contains_key(*jti));

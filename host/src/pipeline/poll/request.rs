@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use setgate_domain::text::strip_bom;
 
 /// Limit for the SETs of one answer. `maxEvents` may ask for fewer.
 pub(super) const SETS_MAX: usize = 100;
@@ -52,7 +53,8 @@ impl PollRequest {
     /// # Errors
     /// The member and its fault.
     pub fn parse(body: &[u8]) -> Result<Self, String> {
-        match body.trim_ascii().first() {
+        let body = strip_bom(body).trim_ascii();
+        match body.first() {
             None => Ok(Self::default()),
             Some(b'{') => serde_json::from_slice(body).map_err(|error| error.to_string()),
             // serde would read an array as the members in their order.
@@ -83,7 +85,7 @@ mod tests {
 
     #[test]
     fn members_are_optional_and_have_their_types() {
-        for empty in ["", " \n", "{}", r#"{"unknown": 1}"#] {
+        for empty in ["", " \n", "{}", "\u{feff}{}", r#"{"unknown": 1}"#] {
             let poll = PollRequest::parse(empty.as_bytes()).unwrap();
             assert!(!poll.return_immediately && poll.ack.is_empty() && poll.sets_max() == SETS_MAX, "{empty:?}");
         }

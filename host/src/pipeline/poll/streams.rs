@@ -58,6 +58,11 @@ impl Streams {
         }
     }
 
+    /// Forgets the leases of a subscription whose receiver does not poll any more.
+    pub(in crate::pipeline) fn forget(&self, subscription: SubscriptionId) {
+        self.lock().remove(&subscription);
+    }
+
     /// Begins a poll. A poll of the same subscription that is still held ends with an empty answer.
     pub(super) fn begin(&self, subscription: SubscriptionId) -> Held {
         let mut streams = self.lock();
@@ -194,6 +199,8 @@ mod tests {
         assert!(more(NOW).is_none());
         assert!(streams.lease(SubscriptionId::new(NOW, 2), DeliverySeq(-1), NOW, false).is_some(), "of each");
         assert!(more(NOW.plus_millis(LEASE_MS)).is_some(), "ended leases make room");
+        streams.forget(id);
+        assert_eq!(streams.lock().keys().copied().collect::<Vec<_>>(), []);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, StatusCode, header};
 use setgate_domain::endpoint::Destination;
 use setgate_domain::id::TenantId;
+use setgate_domain::text::strip_bom;
 use setgate_egress::{Egress, GetRequest};
 use setgate_jose::JwkSet;
 use setgate_jose::limits::JWKS_BYTES_MAX;
@@ -44,7 +45,7 @@ pub(super) async fn fetch(egress: &Egress, tenant: &TenantId, url: &str) -> Resu
     if !is_json(&document.headers) {
         return Err("the response has to have the content type application/json or application/jwk-set+json".to_owned());
     }
-    let set = JwkSet::parse(&document.body).map_err(|error| error.to_string())?;
+    let set = JwkSet::parse(strip_bom(&document.body)).map_err(|error| error.to_string())?;
     Ok(Fetched { set, lifetime_ms: lifetime_ms(&document.headers) })
 }
 

@@ -35,6 +35,16 @@ pub struct Push {
     pub body: Bytes,
 }
 
+/// A token whose signature is valid, without the white space around it.
+struct VerifiedToken {
+    token: Bytes,
+    payload: Vec<u8>,
+}
+
+fn version(source: Option<&Versioned<Source>>) -> Option<u64> {
+    source.map(|source| source.version)
+}
+
 /// Receives pushed SETs.
 pub struct PushReceiver {
     registry: Registry,
@@ -64,8 +74,22 @@ impl PushReceiver {
 
     /// Verifies, normalizes and appends one SET. If this returns `Ok`, the event is durable.
     pub async fn receive(&self, push: Push) -> Result<Receipt, PushRefused> {
-        let source = push.source.clone();
-        let result = self.verify_and_append(push).await;
+        let Push { source, headers, body } = push;
+        // It may have been changed or removed while the body arrived, and again while its keys are fetched.
+        let mut source = source.and_then(|known| self.now(&known));
+        let result = loop {
+            let verified = self.verified(source.as_deref(), &headers, &body).await;
+            let now = source.as_deref().and_then(|known| self.now(known));
+            if version(now.as_deref()) != version(source.as_deref()) {
+                source = now;
+                continue;
+            }
+            break match (verified, source.as_deref()) {
+                (Ok(verified), Some(source)) => self.append(&source.value, &headers, verified).await,
+                (Ok(_), None) => Err(PushRefused::UnknownSource),
+                (Err(refused), _) => Err(refused),
+            };
+        };
         if let Err(refused) = &result {
             self.refused(source.as_deref().map(|source| &source.value), refused);
         }
@@ -83,8 +107,17 @@ impl PushReceiver {
         }
     }
 
-    async fn verify_and_append(&self, push: Push) -> Result<Receipt, PushRefused> {
-        let jws = Jws::parse(&push.body)?;
+    fn now(&self, known: &Versioned<Source>) -> Option<Arc<Versioned<Source>>> {
+        self.source(&known.value.tenant, &known.value.name)
+    }
+
+    async fn verified(
+        &self,
+        source: Option<&Versioned<Source>>,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<VerifiedToken, PushRefused> {
+        let jws = Jws::parse(body)?;
         let typ = jws.header().typ.clone();
         if let Some(typ) = &typ
             && !is_secevent(typ)
@@ -92,16 +125,14 @@ impl PushReceiver {
             let why = "`typ` in the header of the token has to be `secevent+jwt` (RFC 8417 section 2.3)";
             return Err(PushRefused::Malformed(why.to_owned()));
         }
-        let found = push.source.as_ref().ok_or(PushRefused::UnknownSource)?;
-        let source = &found.value;
+        let source = &source.ok_or(PushRefused::UnknownSource)?.value;
         let proof = source.signed().ok_or(PushRefused::UnknownSource)?;
         self.verify(source, proof, &jws).await?;
-        self.check_authorization(source, proof, &push.headers)?;
+        self.check_authorization(source, proof, headers)?;
         if typ.is_none() && !source.compat.allow_missing_typ {
             return Err(PushRefused::NoType);
         }
-        let token = push.body.slice_ref(push.body.trim_ascii());
-        self.append(source, proof, &push.headers, &token, &jws.into_payload()).await
+        Ok(VerifiedToken { token: body.slice_ref(body.trim_ascii()), payload: jws.into_payload() })
     }
 
     async fn verify(&self, source: &Source, proof: &JwsProof, jws: &Jws<'_>) -> Result<(), PushRefused> {
@@ -132,14 +163,13 @@ impl PushReceiver {
     async fn append(
         &self,
         source: &Source,
-        proof: &JwsProof,
         headers: &HeaderMap,
-        token: &Bytes,
-        payload: &[u8],
+        VerifiedToken { token, payload }: VerifiedToken,
     ) -> Result<Receipt, PushRefused> {
+        let proof = source.signed().ok_or(PushRefused::UnknownSource)?;
         let (tenant, name) = (&source.tenant, &source.name);
         let (span, trace) = self.acceptor.spans().accepting(tenant, name, headers);
-        let sent = SignedSet { token, payload, now: self.clock.system_time() };
+        let sent = SignedSet { token: &token, payload: &payload, now: self.clock.system_time() };
         let appended = self.acceptor.submit(source, token.len(), |now, id, limits| {
             let event = normalize_signed(source, proof, sent, now, id, limits)?;
             Ok::<_, PushRefused>(NewEvent { trace, ..event })
