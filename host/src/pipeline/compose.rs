@@ -206,7 +206,7 @@ pub(crate) fn compose(components: Components) -> Stages {
         attempter,
         clock.clone(),
         delivery,
-        (new_due, Polled::new(registry.clone(), streams)),
+        (new_due, Polled::new(streams)),
     );
 
     // Loops C and D.

@@ -20,7 +20,7 @@ use setgate_domain::delivery::{DeliverySeq, DueDelivery};
 use setgate_domain::endpoint::Origin;
 use setgate_domain::id::{SubscriptionId, TenantId};
 use setgate_domain::time::Timestamp;
-use setgate_ledger::{Deliveries, NewDue, Registry, Usage};
+use setgate_ledger::{Deliveries, NewDue, Registry, Snapshot, Usage};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -155,7 +155,7 @@ impl Dispatcher {
 
     /// Marks a lane as having deliveries on disk, unless its receiver polls.
     fn left_on_disk(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
-        if !self.polled.take(tenant, subscription) {
+        if !self.polled.take(&self.registry.snapshot(), tenant, subscription) {
             self.lanes.on_disk(tenant, subscription);
         }
     }
@@ -163,12 +163,12 @@ impl Dispatcher {
     /// Updates the lanes to match the current subscriptions.
     fn open_lanes(&mut self) {
         let snapshot = self.registry.snapshot();
-        for (tenant, subscription) in self.polled.ended() {
+        for (tenant, subscription) in self.polled.ended(&snapshot) {
             self.lanes.on_disk(&tenant, subscription);
         }
         self.lanes.keep(|tenant, subscription| snapshot.subscription(tenant, *subscription).is_some());
         for (tenant, subscription) in self.lanes.all() {
-            self.open_lane(&tenant, subscription);
+            self.open_lane(&snapshot, &tenant, subscription);
         }
         // Endpoints without subscriptions were removed, and with them their breakers.
         self.count_breakers();
@@ -180,9 +180,8 @@ impl Dispatcher {
         gauge!(metric::BREAKERS_OPEN).set(u32::try_from(self.lanes.breakers_open()).unwrap_or(u32::MAX));
     }
 
-    fn open_lane(&mut self, tenant: &TenantId, subscription: SubscriptionId) {
-        let stored = self.registry.snapshot().subscription(tenant, subscription).cloned();
-        let route = match stored.as_deref().map(|stored| &stored.value) {
+    fn open_lane(&mut self, snapshot: &Snapshot, tenant: &TenantId, subscription: SubscriptionId) {
+        let route = match snapshot.subscription(tenant, subscription).map(|stored| &stored.value) {
             Some(subscription) if subscription.paused.is_some() => None,
             Some(subscription) => subscription.endpoint.as_ref().map(|endpoint| Route {
                 origin: endpoint.origin(),
@@ -196,21 +195,23 @@ impl Dispatcher {
     }
 
     fn take_in(&mut self, deliveries: Vec<DueDelivery>) {
+        let snapshot = self.registry.snapshot();
         for delivery in deliveries {
             let (tenant, subscription) = (delivery.tenant.clone(), delivery.id.subscription);
-            if !self.polled.take(&tenant, subscription) {
+            if !self.polled.take(&snapshot, &tenant, subscription) {
                 self.lanes.add_when_free(delivery);
-                self.open_lane(&tenant, subscription);
+                self.open_lane(&snapshot, &tenant, subscription);
             }
         }
     }
 
     fn take_new(&mut self) {
         let NewDue { due, on_disk } = self.deliveries.take_new();
+        let snapshot = self.registry.snapshot();
         for (tenant, subscription) in on_disk {
-            if !self.polled.take(&tenant, subscription) {
+            if !self.polled.take(&snapshot, &tenant, subscription) {
                 self.lanes.on_disk(&tenant, subscription);
-                self.open_lane(&tenant, subscription);
+                self.open_lane(&snapshot, &tenant, subscription);
             }
         }
         self.take_in(due);

@@ -3,25 +3,24 @@
 use std::collections::HashSet;
 
 use setgate_domain::id::{SubscriptionId, TenantId};
-use setgate_ledger::Registry;
+use setgate_ledger::Snapshot;
 
 use crate::pipeline::poll::Streams;
 
 /// The polled subscriptions that have, or had, due deliveries.
 pub(in crate::pipeline) struct Polled {
-    registry: Registry,
     streams: Streams,
     known: HashSet<(TenantId, SubscriptionId)>,
 }
 
 impl Polled {
-    pub(in crate::pipeline) fn new(registry: Registry, streams: Streams) -> Self {
-        Self { registry, streams, known: HashSet::new() }
+    pub(in crate::pipeline) fn new(streams: Streams) -> Self {
+        Self { streams, known: HashSet::new() }
     }
 
     /// Whether the due deliveries of a subscription are left to its receiver, which is woken if it polls now.
-    pub(super) fn take(&mut self, tenant: &TenantId, subscription: SubscriptionId) -> bool {
-        let is_polled = is_polled(&self.registry, tenant, subscription);
+    pub(super) fn take(&mut self, snapshot: &Snapshot, tenant: &TenantId, subscription: SubscriptionId) -> bool {
+        let is_polled = is_polled(snapshot, tenant, subscription);
         if is_polled {
             self.known.insert((tenant.clone(), subscription));
             self.streams.wake(subscription);
@@ -30,14 +29,13 @@ impl Polled {
     }
 
     /// Subscriptions that are not polled any more: they were removed, or have an endpoint now. Each is returned once.
-    pub(super) fn ended(&mut self) -> Vec<(TenantId, SubscriptionId)> {
-        let registry = &self.registry;
-        let ended: Vec<_> = self.known.extract_if(|(tenant, id)| !is_polled(registry, tenant, *id)).collect();
+    pub(super) fn ended(&mut self, snapshot: &Snapshot) -> Vec<(TenantId, SubscriptionId)> {
+        let ended: Vec<_> = self.known.extract_if(|(tenant, id)| !is_polled(snapshot, tenant, *id)).collect();
         ended.iter().for_each(|(_, id)| self.streams.forget(*id));
         ended
     }
 }
 
-fn is_polled(registry: &Registry, tenant: &TenantId, subscription: SubscriptionId) -> bool {
-    registry.snapshot().subscription(tenant, subscription).is_some_and(|stored| stored.value.poll.is_some())
+fn is_polled(snapshot: &Snapshot, tenant: &TenantId, subscription: SubscriptionId) -> bool {
+    snapshot.subscription(tenant, subscription).is_some_and(|stored| stored.value.poll.is_some())
 }
