@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use setgate_domain::attempt::Attempt;
 use setgate_domain::delivery::{DueDelivery, Step};
 use setgate_domain::subscription::Subscription;
 use setgate_ledger::{Registry, SignedSet, Versioned};
@@ -113,6 +114,18 @@ impl Attempter {
         };
         let attempted = self.sender.unsendable(row, subscription, (filtered.accepted_at(), Vec::new()), why);
         self.settle(attempted).await.map(Prepared::Not)
+    }
+
+    /// Commits the answer of a polling receiver.
+    pub(super) async fn settle_answer(
+        &self,
+        delivery: DueDelivery,
+        subscription: Arc<Versioned<Subscription>>,
+        attempt: Attempt,
+    ) -> Result<Next, setgate_ledger::Error> {
+        // The chain was settled before the SET was offered.
+        let settled_before = (delivery.id.event.created_at(), Vec::new());
+        self.settle(self.sender.attempted(delivery, subscription, settled_before, attempt)).await
     }
 
     /// Commits the consequences of an attempt.

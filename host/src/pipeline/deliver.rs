@@ -101,6 +101,17 @@ impl Sender {
             sent: None,
             connection: None,
         };
+        self.attempted(delivery, subscription, (accepted_at, passed), attempt)
+    }
+
+    /// An attempt that was made or refused elsewhere, with its effects.
+    pub(super) fn attempted(
+        &self,
+        delivery: DueDelivery,
+        subscription: Arc<Versioned<Subscription>>,
+        (accepted_at, passed): (Timestamp, Vec<FilterRun>),
+        attempt: Attempt,
+    ) -> Attempted {
         let consequences = self.interpret(&delivery, &subscription.value, &attempt, false);
         Attempted { delivery, subscription, accepted_at, attempt, consequences, passed }
     }

@@ -13,7 +13,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use setgate_base::clock::Clock;
 use setgate_domain::attempt::{Attempt, Outcome, SentSet};
-use setgate_domain::attempt_effects::{AttemptEffects, NextState};
 use setgate_domain::delivery::{DeliverySeq, DueDelivery};
 use setgate_domain::id::{DeliveryId, SubscriptionId, TenantId};
 use setgate_domain::subscription::Subscription;
@@ -22,7 +21,7 @@ use setgate_ledger::{Deliveries, Registry, SignedSet, Versioned};
 
 use super::attempt::{Attempter, Prepared};
 use super::due_queue::DueQueue;
-use super::next::{Attempted, Next};
+use super::next::Next;
 
 pub use request::{PollAnswer, PollRequest, SetError};
 pub(in crate::pipeline) use streams::Streams;
@@ -253,12 +252,9 @@ impl Poller {
     ) -> Result<Next, setgate_ledger::Error> {
         let now = self.clock.now();
         let at = self.streams.end(of.id, delivery.seq).unwrap_or(now);
-        let (outcome, next) = match error {
-            None => (Outcome::Acknowledged, NextState::Delivered),
-            Some(SetError { err, description }) => {
-                let reason = format!("the receiver rejected the SET: {err}: {description}");
-                (Outcome::Rejected { err, description }, NextState::Dead { reason })
-            }
+        let outcome = match error {
+            None => Outcome::Acknowledged,
+            Some(SetError { err, description }) => Outcome::Rejected { err, description },
         };
         let attempt = Attempt {
             number: delivery.attempts + 1,
@@ -270,10 +266,7 @@ impl Poller {
             sent: None,
             connection: None,
         };
-        let consequences = AttemptEffects { delivery: next, endpoint: None, subscription: None };
-        let accepted_at = delivery.id.event.created_at();
-        let attempted = Attempted { delivery, subscription, accepted_at, attempt, consequences, passed: Vec::new() };
-        self.attempter.settle(attempted).await
+        self.attempter.settle_answer(delivery, subscription, attempt).await
     }
 }
 
