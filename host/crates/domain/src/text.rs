@@ -9,6 +9,11 @@ pub fn strip_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
+/// The start of a text from a receiver, with control characters as spaces.
+pub fn visible_start(text: &str, chars_max: usize) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(chars_max).collect()
+}
+
 /// Maximum length of the charset in the error message, in characters.
 const GIVEN_CHARS_MAX: usize = 40;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use setgate_domain::text::strip_bom;
+use setgate_domain::text::{strip_bom, visible_start};
 
 /// Limit for the SETs of one answer. `maxEvents` may ask for fewer.
 pub(super) const SETS_MAX: usize = 100;
@@ -71,11 +71,8 @@ impl PollRequest {
 impl SetError {
     /// The error with both texts cut to their limit, and without control characters.
     pub(super) fn limited(&self) -> Self {
-        let cut = |text: &str| {
-            let visible = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-            visible.take(REFUSAL_CHARS_MAX).collect::<String>()
-        };
-        Self { err: cut(&self.err), description: cut(&self.description) }
+        let start = |text: &str| visible_start(text, REFUSAL_CHARS_MAX);
+        Self { err: start(&self.err), description: start(&self.description) }
     }
 }
 

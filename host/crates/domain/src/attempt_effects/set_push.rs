@@ -6,6 +6,7 @@ use super::{NextState, PauseReason, RetryState};
 use crate::attempt::Outcome;
 use crate::retry::given_up_reason;
 use crate::subscription::PauseCause;
+use crate::text::visible_start;
 
 /// Limit for the attempts of a SET that is refused with status 400 and without an error code, which is most likely not
 /// the answer of a SET receiver.
@@ -45,19 +46,16 @@ fn refusal(outcome: &Outcome) -> Option<Refusal> {
     match outcome {
         Outcome::Answered { status: 400, body_head, .. } => {
             Some(match serde_json::from_str::<RefusalBody>(body_head) {
-                Ok(RefusalBody { err, description }) => {
-                    Refusal::Code { err: cut(&err), description: cut(&description) }
-                }
+                Ok(RefusalBody { err, description }) => Refusal::Code {
+                    err: visible_start(&err, REFUSAL_CHARS_MAX),
+                    description: visible_start(&description, REFUSAL_CHARS_MAX),
+                },
                 Err(_) => Refusal::Unexplained,
             })
         }
         Outcome::Answered { status: 401 | 403, .. } => Some(Refusal::Credential),
         _ => None,
     }
-}
-
-fn cut(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REFUSAL_CHARS_MAX).collect()
 }
 
 /// The end of a delivery that is not retried. `None` if the retry schedule decides.
