@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use setgate_base::clock::Clock;
 use setgate_base::crypto::{self, MasterKey};
-use setgate_dialects::{SignedHeaders, Signer};
+use setgate_dialects::Signer;
 use setgate_domain::attempt::Outcome;
 use setgate_domain::secret::signing_context;
 use setgate_domain::subscription::Subscription;
@@ -47,11 +47,9 @@ impl EndpointVerifier {
         let body = bytes::Bytes::from(body.to_string());
         let context = signing_context(&subscription.tenant, &subscription.id);
         let id = format!("vrf_{:032x}", crypto::random_u128());
-        let signed = match &subscription.signing {
-            Some(signing) => self.signer.sign(signing, &context, &id, self.clock.system_time(), &body),
-            None => Ok(SignedHeaders { headers: Vec::new(), keys: Vec::new() }),
-        };
-        let signed = signed.map_err(|error| format!("the challenge could not be signed: {error}"))?;
+        let sign = |signing| self.signer.sign(signing, &context, &id, self.clock.system_time(), &body);
+        let signed = subscription.signing.as_ref().map(sign).transpose();
+        let signed = signed.map_err(|error| format!("the challenge could not be signed: {error}"))?.unwrap_or_default();
         let exchange = match OpenEndpoint::open(subscription, &self.master, &self.signer) {
             Ok(endpoint) => {
                 post(&self.egress, subscription, &endpoint, &signed.headers, ("application/json", body)).await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use setgate_base::clock::Clock;
-use setgate_dialects::{SignedHeaders, Signer, normalize};
+use setgate_dialects::{Signer, normalize};
 use setgate_domain::attempt::SentSet;
 use setgate_domain::delivery::DueDelivery;
 use setgate_domain::id::SigningKeyId;
@@ -38,6 +38,9 @@ pub(super) enum Error {
     /// The subscription has no valid key, or a key cannot be decrypted.
     #[error(transparent)]
     Signing(#[from] setgate_dialects::Error),
+    /// The subscription has no settings for its signed SETs. Its claims are not sent without a signature.
+    #[error("the subscription has the format `signed_set`, but no `signed_set`: replace it with both")]
+    NotSigned,
     /// The filtered claims no longer contain the product's original body.
     #[error("the format `original` does not fit what the filters left: {0}")]
     Original(String),
@@ -73,7 +76,8 @@ impl Sealer {
         let claims = || claims.unwrap_or_else(|| event.set.text.clone());
         let (body, set) = match (subscription.value.format, signed) {
             (_, Some(SignedSet { kid, jti, token })) => (token, Some(SentSet { kid, jti })),
-            (Format::Set | Format::SignedSet, None) => (claims(), None),
+            (Format::Set, None) => (claims(), None),
+            (Format::SignedSet, None) => return Err(Error::NotSigned),
             (Format::Original, None) => {
                 let body = normalize::original_body(&event, &claims());
                 (body.map_err(|error| Error::Original(error.to_string()))?, None)
@@ -83,11 +87,9 @@ impl Sealer {
         let context = signing_context(&subscription.value.tenant, &subscription.value.id);
         let id = delivery.id.to_string();
         let mut span = self.spans.signing(event.trace.as_ref(), &subscription.value, &delivery);
-        let signed = match &subscription.value.signing {
-            Some(signing) => self.signer.sign(signing, &context, &id, self.clock.system_time(), &body),
-            None => Ok(SignedHeaders { headers: Vec::new(), keys: Vec::new() }),
-        };
-        let mut signed = signed.inspect_err(|_| span.failed("unsendable"))?;
+        let sign = |signing| self.signer.sign(signing, &context, &id, self.clock.system_time(), &body);
+        let signed = subscription.value.signing.as_ref().map(sign).transpose();
+        let mut signed = signed.inspect_err(|_| span.failed("unsendable"))?.unwrap_or_default();
         drop(span);
         if set.is_some() {
             signed.headers.extend(SET_PUSH_HEADERS.map(|(name, value)| (name, value.to_owned())));

@@ -37,8 +37,8 @@ enum SecretPart {
     V1,
 }
 
-/// The signature of an attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The signature of an attempt. Empty if it has none in its headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SignedHeaders {
     /// Headers, with names in lower case.
     pub headers: Headers,
