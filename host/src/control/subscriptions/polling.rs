@@ -10,7 +10,7 @@ use setgate_domain::time::Timestamp;
 
 use super::OVERLAP_HOURS_MAX;
 use super::documents::Documents;
-use super::shapes::{PollTokenView, PollView, RevealedKey, RotatePollTokenInput, SubscriptionInput, SubscriptionOnce};
+use super::shapes::{RevealedKey, RotatePollTokenInput, SubscriptionInput, SubscriptionOnce};
 use crate::control::Error;
 
 /// Limit for the tokens of one subscription that are valid at the same time.
@@ -93,13 +93,4 @@ fn generate(now: Timestamp) -> (PollToken, String) {
     let text = format!("{}{}", PollToken::PREFIX, URL_SAFE_NO_PAD.encode(crypto::random_bytes::<32>()));
     let digest = Digest(crypto::sha256(text.as_bytes()));
     (PollToken { digest, created_at: now, expires_at: None }, text)
-}
-
-/// The view of poll delivery.
-pub(super) fn show(subscription: &Subscription, poll: &Poll) -> PollView {
-    let token = |token: &PollToken| PollTokenView { created_at: token.created_at, expires_at: token.expires_at };
-    PollView {
-        path: format!("/t/{}/poll/{}", subscription.tenant, subscription.id),
-        tokens: poll.tokens.iter().map(token).collect(),
-    }
 }

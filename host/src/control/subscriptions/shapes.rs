@@ -13,12 +13,11 @@ use setgate_domain::pacing::Pacing;
 use setgate_domain::retry::RetrySchedule;
 use setgate_domain::secret::{REDACTED, Sealed, Secret, SecretInput};
 use setgate_domain::subscription::{
-    Format, Pattern, Pause, SignedSet, Signing, SigningKey, SigningScheme, Subscription,
+    Format, Pattern, Pause, Poll, PollToken, SignedSet, Signing, SigningKey, SigningScheme, Subscription,
 };
 use setgate_domain::time::Timestamp;
 use setgate_egress::Certificates;
 
-use super::polling;
 use super::{CHAIN_MAX, HEADERS_MAX, OVERLAP_HOURS_MAX, PATTERNS_MAX, SECRETS_MAX};
 use crate::control::warnings::Warning;
 use crate::control::{TEXT_CHARS_MAX, changed};
@@ -457,7 +456,7 @@ pub(super) fn show(subscription: &Subscription, now: Timestamp) -> SubscriptionV
             headers: redacted(&subscription.headers),
             tls: show_tls(endpoint.tls()),
         }),
-        poll: subscription.poll.as_ref().map(|poll| polling::show(subscription, poll)),
+        poll: subscription.poll.as_ref().map(|poll| show_poll(subscription, poll)),
         events: subscription.events.clone(),
         sources: subscription.sources.clone(),
         chain: subscription.chain.iter().map(binding).collect(),
@@ -490,6 +489,14 @@ fn show_signing(signing: &Signing, now: Timestamp) -> SigningView {
         current: active_keys(signing, now).first().map(|key| key.id),
         next: staged_key(signing, now).map(|key| key.id),
         keys: signing.keys.iter().map(key).collect(),
+    }
+}
+
+fn show_poll(subscription: &Subscription, poll: &Poll) -> PollView {
+    let token = |token: &PollToken| PollTokenView { created_at: token.created_at, expires_at: token.expires_at };
+    PollView {
+        path: format!("/t/{}/poll/{}", subscription.tenant, subscription.id),
+        tokens: poll.tokens.iter().map(token).collect(),
     }
 }
 

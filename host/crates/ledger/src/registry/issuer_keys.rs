@@ -122,23 +122,6 @@ fn issuers(conn: &Connection, tenant: &TenantId) -> Result<u32, Error> {
     Ok(found.unwrap_or(0))
 }
 
-/// Checks that no delivery of the tenant has a SET that the key signed. Another tenant may have imported the same key.
-pub(super) fn check_unused(conn: &Connection, tenant: &TenantId, kid: &IssuerKeyId) -> Result<(), Error> {
-    let used = conn
-        .prepare_cached(
-            "SELECT 1 FROM signed_set s JOIN delivery d ON d.seq = s.delivery WHERE s.kid = ?1 AND d.tenant = ?2",
-        )?
-        .exists(params![kid.as_str(), tenant])?;
-    if used {
-        let why = format!(
-            "SETs that the key `{kid}` signed are still stored, and their receivers need it: remove it when their \
-             deliveries are no longer in the history"
-        );
-        return Err(Error::InUse(why));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use setgate_domain::algorithm::Algorithm;

@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension};
 use setgate_domain::audit::{AuditEntry, Originator};
-use setgate_domain::id::{FilterName, TenantId};
+use setgate_domain::id::{FilterName, IssuerKeyId, TenantId};
 use setgate_domain::subscription::Subscription;
 use setgate_domain::tenant::Quota;
 use setgate_domain::time::Timestamp;
 
-use super::{Precondition, WriteContext, issuer_keys};
+use super::{Precondition, WriteContext};
 use crate::Error;
 use crate::audit;
 use crate::audit::idempotency;
@@ -159,7 +159,7 @@ pub(crate) fn remove(batch: &mut Batch<'_>, name: Name, context: WriteContext, a
     let Some((before, text)) = found else { return Ok(false) };
     match &name {
         Name::Filter(tenant, filter) => check_unbound(conn, tenant, filter)?,
-        Name::IssuerKey(tenant, kid) => issuer_keys::check_unused(conn, tenant, kid)?,
+        Name::IssuerKey(tenant, kid) => check_unused(conn, tenant, kid)?,
         _ => {}
     }
     let version = next_revision(conn)?;
@@ -234,6 +234,23 @@ fn check_name(conn: &Connection, subscription: &Subscription) -> Result<(), Erro
         Some(Ok(_)) => Err(Error::NameTaken(name.clone())),
         Some(Err(error)) => Err(error.into()),
     }
+}
+
+/// Checks that no delivery of the tenant has a SET that the key signed. Another tenant may have imported the same key.
+fn check_unused(conn: &Connection, tenant: &TenantId, kid: &IssuerKeyId) -> Result<(), Error> {
+    let used = conn
+        .prepare_cached(
+            "SELECT 1 FROM signed_set s JOIN delivery d ON d.seq = s.delivery WHERE s.kid = ?1 AND d.tenant = ?2",
+        )?
+        .exists(params![kid.as_str(), tenant])?;
+    if used {
+        let why = format!(
+            "SETs that the key `{kid}` signed are still stored, and their receivers need it: remove it when their \
+             deliveries are no longer in the history"
+        );
+        return Err(Error::InUse(why));
+    }
+    Ok(())
 }
 
 /// Checks that no subscription of the tenant binds the filter. Reads the rows, as in [`check_chain`].
