@@ -42,7 +42,10 @@ pub enum Head {
     Proven(Arc<Versioned<Source>>),
     /// Undecided: the request carries a signature, which is verified over the body. Also used if the source does not
     /// exist, so that the time of the answer does not reveal that.
-    Signed(Option<Arc<Versioned<Source>>>),
+    Signed {
+        /// Whether the source existed.
+        known: bool,
+    },
 }
 
 /// The kind of credential that a request presents, valid or not. The response to an unauthenticated request depends on
@@ -151,7 +154,7 @@ impl Prover {
             }
         }
         if signature_header(headers).is_some() {
-            return Ok(Head::Signed(source));
+            return Ok(Head::Signed { known: source.is_some() });
         }
         Err(first_failure.unwrap_or(Unproven::Bearer))
     }
@@ -163,9 +166,8 @@ impl Prover {
     pub(super) fn prove(&self, mut inbound: Inbound) -> Result<Proven, Unproven> {
         let (source, signed_id) = match &inbound.head {
             Head::Proven(source) => (self.still_proven(&inbound, source)?, None),
-            Head::Signed(known) => {
+            &Head::Signed { known } => {
                 // The body of a request to an unknown source was discarded.
-                let known = known.is_some();
                 let source = self.source(&inbound.tenant, &inbound.source).filter(|_| known);
                 let Some(source) = source else {
                     return Err(Unproven::UnknownSource { tenant: inbound.tenant, source_name: inbound.source });
@@ -199,7 +201,7 @@ impl Prover {
         }
         match self.prove_head(&inbound.tenant, &inbound.source, &inbound.headers)? {
             Head::Proven(source) => Ok(source),
-            Head::Signed(_) => Err(Unproven::Unsigned),
+            Head::Signed { .. } => Err(Unproven::Unsigned),
         }
     }
 

@@ -125,7 +125,7 @@ pub(super) async fn event(
         Problem::refused(&refused, presented)
     })?;
     let bytes_max = app.ingest.now().body_bytes_max;
-    let known = !matches!(head, Head::Signed(None));
+    let known = !matches!(head, Head::Signed { known: false });
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     check_media_type(media_type).map_err(|refusal| {
         // The same answer for a source that does not exist.
