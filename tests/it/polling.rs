@@ -306,6 +306,17 @@ async fn token_is_rotated_with_an_overlap() {
     let put = acme.client.put(&path, &shown).await.expect(200).json();
     assert_eq!(put["poll"], shown["poll"], "a replacement keeps the tokens");
     assert!(third.fetch().await.is_empty());
+
+    // At most four tokens are valid: a fifth one ends the oldest, whatever its overlap.
+    let mut tokens = vec![third];
+    for _ in 0..4 {
+        assert!(tokens[0].fetch().await.is_empty());
+        tokens.push(rotate(24).await);
+    }
+    assert_eq!(tokens[0].send("{}").await.status, 401);
+    for token in &tokens[1..] {
+        assert!(token.fetch().await.is_empty());
+    }
 }
 
 #[tokio::test]
